@@ -1,0 +1,572 @@
+//! What happened, as evidence.
+//!
+//! This module owns the vocabulary of a recorded run: operations, events, the audited final state, and the facts
+//! about the run itself. Everything right of it (checks, measurement, reports) reads only these types; nothing here
+//! knows how the load was made or what counts as a violation.
+//!
+//! Times are microseconds relative to the **epoch** of the run (the moment at which the load's schedule starts), on
+//! the monotonic clock of the harness. [`RunInfo::epoch_unix_us`] anchors them to wall-clock time.
+
+use std::collections::HashMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub mod reader;
+pub mod recorder;
+
+/// Microseconds since the epoch of the run; negative before the load starts.
+pub type Micros = i64;
+
+/// How one operation ended, as far as the client can know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Outcome {
+    /// A success reply arrived whole.
+    Ok,
+    /// The service definitely refused, or the client provably sent no byte.
+    Fail,
+    /// Indeterminate: timeout, reset, early end of stream, 5xx. It may or may not have taken effect.
+    Info,
+    /// A planned arrival that was never sent.
+    Dropped,
+}
+
+impl Outcome {
+    /// All outcomes, in the order of their codes.
+    pub const ALL: [Outcome; 4] = [Outcome::Ok, Outcome::Fail, Outcome::Info, Outcome::Dropped];
+
+    /// The name used in files and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Fail => "fail",
+            Outcome::Info => "info",
+            Outcome::Dropped => "dropped",
+        }
+    }
+}
+
+/// What a step means to the checks, whatever the scenario calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum Role {
+    /// Anything that takes nothing from the stock: pages, login, polling.
+    #[default]
+    Read,
+    /// Takes stock: an order under an idempotency key.
+    Order,
+    /// Pays an order.
+    Pay,
+    /// Cancels an order.
+    Cancel,
+    /// Asks what became of an order by its idempotency key.
+    Lookup,
+}
+
+impl Role {
+    /// All roles, in the order of their codes.
+    pub const ALL: [Role; 5] = [Role::Read, Role::Order, Role::Pay, Role::Cancel, Role::Lookup];
+
+    /// The name used in files and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Read => "read",
+            Role::Order => "order",
+            Role::Pay => "pay",
+            Role::Cancel => "cancel",
+            Role::Lookup => "lookup",
+        }
+    }
+}
+
+/// The state of an order, as a reply or the audit reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum OrderState {
+    /// Not said.
+    #[default]
+    Unknown,
+    /// Stock is reserved until the hold expires.
+    Held,
+    /// Paid: the stock is sold.
+    Paid,
+    /// Released by the buyer.
+    Cancelled,
+    /// Released because the hold's time was up.
+    Expired,
+    /// Paid, then refunded.
+    Refunded,
+}
+
+impl OrderState {
+    /// All states, in the order of their codes.
+    pub const ALL: [OrderState; 6] = [
+        OrderState::Unknown,
+        OrderState::Held,
+        OrderState::Paid,
+        OrderState::Cancelled,
+        OrderState::Expired,
+        OrderState::Refunded,
+    ];
+
+    /// The name used in files and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            OrderState::Unknown => "unknown",
+            OrderState::Held => "held",
+            OrderState::Paid => "paid",
+            OrderState::Cancelled => "cancelled",
+            OrderState::Expired => "expired",
+            OrderState::Refunded => "refunded",
+        }
+    }
+
+    /// Reads a state as a service names it; anything unrecognised is [`OrderState::Unknown`].
+    pub fn parse(text: &str) -> OrderState {
+        let lower = text.to_ascii_lowercase();
+        OrderState::ALL.into_iter().find(|s| s.name() == lower).unwrap_or_default()
+    }
+
+    /// Whether the units of such an order are still taken from the stock.
+    pub fn is_live(self) -> bool {
+        matches!(self, OrderState::Held | OrderState::Paid)
+    }
+}
+
+/// A name in the history's [`Names`] table: a step, a cohort, a reason, or an order id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Sym(pub u32);
+
+/// Interned names. [`Sym`] 0 is always the empty name, which means "none".
+#[derive(Debug, Clone)]
+pub struct Names {
+    texts: Vec<Box<str>>,
+    index: HashMap<Box<str>, Sym>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        let mut names = Names { texts: Vec::new(), index: HashMap::new() };
+        names.intern("");
+        names
+    }
+}
+
+impl Names {
+    /// The symbol of a name, made if it is new.
+    pub fn intern(&mut self, text: &str) -> Sym {
+        if let Some(sym) = self.index.get(text) {
+            return *sym;
+        }
+        let sym = Sym(u32::try_from(self.texts.len()).expect("fewer than 2^32 distinct names"));
+        self.texts.push(text.into());
+        self.index.insert(text.into(), sym);
+        sym
+    }
+
+    /// The symbol of a name, if it was ever seen.
+    pub fn find(&self, text: &str) -> Option<Sym> {
+        self.index.get(text).copied()
+    }
+
+    /// The name of a symbol.
+    pub fn get(&self, sym: Sym) -> &str {
+        &self.texts[sym.0 as usize]
+    }
+}
+
+/// One HTTP exchange of a buyer, or a planned arrival that could not be sent ([`Outcome::Dropped`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Op {
+    /// The logical purchase that this exchange belongs to: unique per arrival and order step; retries share it.
+    pub intent: u64,
+    /// The buyer: the number behind [`RunInfo::user_prefix`].
+    pub user: u64,
+    /// 1 for the first try, counting up with each retry of the same step.
+    pub attempt: u16,
+    /// HTTP status, 0 where no reply came.
+    pub status: u16,
+    /// What the step means.
+    pub role: Role,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The state of the order named in the reply.
+    pub state: OrderState,
+    /// The cohort's name.
+    pub cohort: Sym,
+    /// The step's name.
+    pub step: Sym,
+    /// Why it failed or is indeterminate: `sold-out`, `timeout`, ...; empty when ok.
+    pub reason: Sym,
+    /// The order's id as the service gave it; empty if none.
+    pub order: Sym,
+    /// The item asked for; 0 if the step names none.
+    pub item: i64,
+    /// Units asked for; 0 if the step takes no stock.
+    pub quantity: i32,
+    /// Amount in the currency's smallest unit as the reply states it; -1 if it does not.
+    pub amount_cents: i64,
+    /// When it should have started. Latency counts from here.
+    pub intended_us: Micros,
+    /// When the first byte was handed to the socket, or the attempt to connect began.
+    pub invoked_us: Micros,
+    /// When the reply was complete, or the attempt given up.
+    pub completed_us: Micros,
+}
+
+impl Op {
+    /// Latency from the intended start, in microseconds.
+    pub fn latency_us(&self) -> u64 {
+        u64::try_from(self.completed_us - self.intended_us).unwrap_or(0)
+    }
+
+    /// How late it was sent, in microseconds.
+    pub fn send_lag_us(&self) -> u64 {
+        u64::try_from(self.invoked_us - self.intended_us).unwrap_or(0)
+    }
+}
+
+/// Facts about a run that its evidence cannot be read without; `run.json` in the run folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunInfo {
+    /// Unique to this run; it also tags the traffic.
+    pub run_id: String,
+    /// The scenario's name.
+    pub scenario: String,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// A hash of the planned arrivals: the same seed gives the same hash.
+    pub schedule_hash: String,
+    /// Wall-clock time of the epoch, in Unix microseconds.
+    pub epoch_unix_us: i64,
+    /// Buyers are called this followed by a number.
+    pub user_prefix: String,
+    /// Idempotency keys are this followed by the number of the intent.
+    pub key_prefix: String,
+    /// Planned length of the load in microseconds.
+    pub duration_us: Micros,
+    /// The machine that drove the load.
+    pub machine: Machine,
+    /// Set when the load ended and the history was closed properly; absent after a crash.
+    pub closed: Option<Closed>,
+}
+
+/// Written when a history is complete.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Closed {
+    /// Why the run ended: `completed`, `interrupted`, or an error.
+    pub how: String,
+    /// Ops written over all parts.
+    pub ops: u64,
+    /// Ops that the recorder had to throw away because the writer was behind. Anything but 0 makes the run unknown.
+    pub ops_lost: u64,
+}
+
+/// The machine's fingerprint.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Machine {
+    /// Logical processors available.
+    pub cpus: u32,
+    /// The processor's name.
+    pub cpu_model: String,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Kernel release.
+    pub kernel: String,
+    /// Operating system.
+    pub os: String,
+    /// `seckill` version.
+    pub harness: String,
+}
+
+/// Something that happened beside the ops; one JSON line each in `events.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A named part of the timeline, for reporting.
+    Phase {
+        /// Its name.
+        name: String,
+        /// Its start.
+        from_us: Micros,
+        /// Its end.
+        until_us: Micros,
+    },
+    /// A fault as planned.
+    FaultPlanned(FaultPlan),
+    /// A fault took effect.
+    FaultInjected {
+        /// The fault's id.
+        id: String,
+        /// When its injection was complete.
+        at_us: Micros,
+    },
+    /// A fault was taken away again.
+    FaultHealed {
+        /// The fault's id.
+        id: String,
+        /// When healing was complete.
+        at_us: Micros,
+        /// What it really hit, in the fault's own words: connections, bytes, processes.
+        hit: String,
+    },
+    /// The steady-state hypothesis held again after a fault was healed.
+    FaultRecovered {
+        /// The fault's id.
+        id: String,
+        /// The first moment from which it held.
+        at_us: Micros,
+    },
+    /// A fault could not be injected or healed.
+    FaultFailed {
+        /// The fault's id.
+        id: String,
+        /// When.
+        at_us: Micros,
+        /// Why.
+        error: String,
+    },
+    /// A periodic look at the stack.
+    Sample(Sample),
+    /// Something that makes the harness distrust its own measurement; the verdict is then at best unknown.
+    Distrust {
+        /// When it was noticed.
+        at_us: Micros,
+        /// What, and what to do about it.
+        why: String,
+    },
+    /// Worth reading, with no bearing on the verdict.
+    Note {
+        /// When.
+        at_us: Micros,
+        /// What.
+        text: String,
+    },
+    /// Totals of the load, written once when it ended.
+    LoadTotals(LoadTotals),
+    /// What the run cost, written once after the drain.
+    Cost(Vec<RoleCost>),
+    /// Calls over each link, written once after the drain.
+    Links(Vec<LinkCalls>),
+}
+
+/// A fault of the timeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FaultPlan {
+    /// Unique in the scenario.
+    pub id: String,
+    /// Which kind, e.g. `latency`, `kill`.
+    pub kind: String,
+    /// The link it is on, if it is a network fault.
+    pub link: Option<String>,
+    /// The role it is on, if it is a process fault.
+    pub role: Option<String>,
+    /// In one line for people: `10ms ±5ms`.
+    pub detail: String,
+    /// When it should be injected.
+    pub at_us: Micros,
+    /// When it should be healed.
+    pub until_us: Micros,
+}
+
+/// A periodic look at the stack.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Sample {
+    /// When.
+    pub at_us: Micros,
+    /// Units that the service says can still be bought, by item; none while it does not answer.
+    pub available: Option<i64>,
+    /// The item the stock is of.
+    pub item: i64,
+    /// Whether the steady-state probe held.
+    pub steady: bool,
+    /// How long the probe took, in microseconds.
+    pub probe_us: u64,
+    /// Why the probe did not hold.
+    pub why_not: Option<String>,
+}
+
+/// Totals of the load as the generator counted them, to be held against the history.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct LoadTotals {
+    /// Arrivals in the schedule.
+    pub planned: u64,
+    /// Arrivals whose first request was sent.
+    pub sent: u64,
+    /// Arrivals that could not be sent.
+    pub dropped: u64,
+    /// CPU-seconds of the generator's threads.
+    pub generator_cpu_s: f64,
+    /// Seconds for which the generator was runnable and waited for a processor.
+    pub generator_wait_s: f64,
+    /// Most virtual buyers busy at once.
+    pub busy_max: u64,
+    /// Virtual buyers there are.
+    pub buyers: u64,
+}
+
+/// What one role of the stack consumed.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct RoleCost {
+    /// `generator`, `proxy`, `harness`, `service`, `postgres`, ...
+    pub role: String,
+    /// CPU-seconds, user and system.
+    pub cpu_s: f64,
+    /// Largest memory in use, in bytes.
+    pub rss_peak_bytes: u64,
+    /// Bytes of write-ahead log, for a database.
+    pub wal_bytes: Option<u64>,
+}
+
+/// Traffic over one link.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct LinkCalls {
+    /// Caller.
+    pub from: String,
+    /// Callee.
+    pub to: String,
+    /// Requests or statements.
+    pub calls: u64,
+    /// Connections opened.
+    pub connections: u64,
+    /// Bytes from caller to callee.
+    pub bytes_up: u64,
+    /// Bytes from callee to caller.
+    pub bytes_down: u64,
+}
+
+/// A whole recorded run but for the audit.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// Facts about the run.
+    pub info: RunInfo,
+    /// Every op, ordered by completion within each part.
+    pub ops: Vec<Op>,
+    /// Everything else, ordered by time of writing.
+    pub events: Vec<Event>,
+    /// The names that the ops refer to.
+    pub names: Names,
+    /// What could not be read: missing or corrupt parts. Not empty means that absence proves nothing.
+    pub damage: Vec<String>,
+}
+
+/// The kind of a ledger entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryKind {
+    /// Stock was taken for an order.
+    Reserve,
+    /// The order was paid.
+    Pay,
+    /// The order's stock was given back.
+    Release,
+    /// The payment was given back.
+    Refund,
+}
+
+impl EntryKind {
+    /// The name used in files and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            EntryKind::Reserve => "reserve",
+            EntryKind::Pay => "pay",
+            EntryKind::Release => "release",
+            EntryKind::Refund => "refund",
+        }
+    }
+}
+
+/// One row of the target's ledger, as audited.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LedgerEntry {
+    /// Position in the ledger: entries of one item are in the order in which they took effect.
+    pub seq: i64,
+    /// The service's clock, in Unix microseconds.
+    #[serde(rename = "at")]
+    pub at_unix_us: i64,
+    /// What happened.
+    pub kind: EntryKind,
+    /// The order's id.
+    pub order: String,
+    /// The item.
+    pub item: i64,
+    /// The buyer.
+    pub user: String,
+    /// Units.
+    pub quantity: i64,
+    /// Amount in the currency's smallest unit, where the row carries one.
+    #[serde(default)]
+    pub amount_cents: Option<i64>,
+    /// The idempotency key under which the order was made; on reserve rows.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// The order's state at the time of the audit; on reserve rows.
+    #[serde(default)]
+    pub state: Option<OrderState>,
+    /// Why stock was released.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// When the hold ends, in Unix microseconds; on reserve rows.
+    #[serde(default, rename = "expires_at")]
+    pub expires_at_unix_us: Option<i64>,
+}
+
+/// One item's counters, as audited.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct StockRow {
+    /// The item.
+    pub item: i64,
+    /// Units at the start.
+    pub initial: i64,
+    /// Units that can still be bought.
+    pub available: i64,
+    /// Units reserved and not paid.
+    pub held: i64,
+    /// Units paid.
+    pub sold: i64,
+    /// Available units by shard, where the stock is sharded.
+    #[serde(default)]
+    pub shards: Vec<i64>,
+    /// Available units as each cache says at rest, where there are caches: (cache, units).
+    #[serde(default)]
+    pub caches: Vec<(String, i64)>,
+}
+
+/// What happened when fresh buyers tried to buy everything that was left, and one unit more.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct DrainProbe {
+    /// The item.
+    pub item: i64,
+    /// Units that the audit said were left.
+    pub available: i64,
+    /// Fresh buyers who tried to buy one unit each.
+    pub buyers: i64,
+    /// Units sold to them.
+    pub sold: i64,
+    /// Buyers who were told that it is sold out.
+    pub sold_out: i64,
+    /// Buyers who were refused for another reason, or got no clear answer; with examples in `detail`.
+    pub other: i64,
+    /// For people.
+    pub detail: String,
+}
+
+/// The target's state after heal, drain and TTL plus grace; `audit.json` and `ledger.jsonl` in the run folder.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct FinalState {
+    /// When the snapshot was taken, in Unix microseconds.
+    pub taken_unix_us: i64,
+    /// Where it was read from: `http`, `sql`.
+    pub source: String,
+    /// Counters by item, from the one snapshot.
+    pub stock: Vec<StockRow>,
+    /// The ledger, from the same snapshot, by `seq`. It is kept in a file of its own.
+    #[serde(skip)]
+    pub ledger: Vec<LedgerEntry>,
+    /// The drain probes, made after the snapshot.
+    pub probes: Vec<DrainProbe>,
+}

@@ -1,0 +1,1 @@
+//! Writes the ops of a run as they happen.

@@ -1,0 +1,307 @@
+//! `summary.json`: everything that the reports, the gate and people's own tools need of a run.
+//!
+//! Fields are only ever added. Units stand last in a field's name, percentile after the unit: `us_p999`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::check::{Finding, Verdict};
+use crate::history::{Machine, Micros};
+
+/// The summary of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Summary {
+    /// Version of this file's layout.
+    pub format: u32,
+    /// The scenario's name.
+    pub scenario: String,
+    /// The scenario's title, for people.
+    pub title: String,
+    /// Unique to the run.
+    pub run_id: String,
+    /// When the load started, RFC 3339.
+    pub started_at: String,
+    /// Whether the run was cut short: what follows is then about a part of it.
+    pub partial: bool,
+    /// Why the run ended: `completed`, `interrupted`, or an error.
+    pub ended: String,
+    /// The merged verdict.
+    pub verdict: Verdict,
+    /// The process's exit code for this run.
+    pub exit_code: i32,
+    /// One or two sentences that say what the verdict rests on.
+    pub verdict_reason: String,
+    /// What each invariant came to.
+    pub invariants: Vec<Finding>,
+    /// Objectives of the scenario, each judged.
+    pub slos: Vec<SloResult>,
+    /// How the load went.
+    pub load: Load,
+    /// Latencies from the intended start.
+    pub latency: Latency,
+    /// How the operations ended.
+    pub outcomes: Outcomes,
+    /// What was sold.
+    pub goodput: Goodput,
+    /// The faults of the timeline.
+    pub faults: Vec<FaultSummary>,
+    /// What it cost.
+    pub cost: Cost,
+    /// Calls per link.
+    pub links: Vec<LinkSummary>,
+    /// The named parts of the timeline.
+    pub phases: Vec<PhaseSummary>,
+    /// Series for charts.
+    pub series: Series,
+    /// The machine that drove the load.
+    pub machine: Machine,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// Hash of the planned arrivals.
+    pub schedule_hash: String,
+    /// Why the harness distrusts its own measurement; empty if it does not.
+    pub distrust: Vec<String>,
+    /// Remarks with no bearing on the verdict.
+    pub notes: Vec<String>,
+}
+
+/// One objective, judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SloResult {
+    /// In words: `page p99 <= 250 ms in phase base`.
+    pub name: String,
+    /// Whether it was met; none where there were too few samples to say.
+    pub met: Option<bool>,
+    /// The measured value with its unit, or why there is none.
+    pub measured: String,
+}
+
+/// How the load went.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Load {
+    /// Arrivals in the schedule.
+    pub planned: u64,
+    /// Arrivals sent.
+    pub sent: u64,
+    /// Arrivals that could not be sent. `planned = sent + dropped`.
+    pub dropped: u64,
+    /// HTTP exchanges made, retries included.
+    pub requests: u64,
+    /// Planned arrivals per second over the whole load.
+    pub offered_rps: f64,
+    /// Highest planned arrivals per second in any 100 ms.
+    pub peak_rps: f64,
+    /// Highest number of HTTP requests sent in any second.
+    pub peak_requests_per_second: f64,
+    /// Actual minus intended start of the arrivals sent: median, in microseconds.
+    pub send_lag_us_p50: u64,
+    /// 99th percentile.
+    pub send_lag_us_p99: u64,
+    /// 99.9th percentile.
+    pub send_lag_us_p999: u64,
+    /// Largest.
+    pub send_lag_us_max: u64,
+    /// 99th percentile within the phase with the highest planned rate.
+    pub send_lag_us_p99_at_peak: u64,
+    /// Whether the generator waited for a processor for long enough to matter.
+    pub starved: bool,
+    /// Fraction of the load's time for which the generator was runnable and waited for a processor.
+    pub generator_wait_fraction: f64,
+    /// Most virtual buyers busy at once.
+    pub busy_max: u64,
+    /// Virtual buyers there are.
+    pub buyers: u64,
+}
+
+/// Latencies by step and by phase, from the intended start.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Latency {
+    /// By step.
+    pub steps: BTreeMap<String, LatencyStats>,
+    /// By phase, over all steps.
+    pub phases: BTreeMap<String, LatencyStats>,
+    /// By step within each phase: phase, then step.
+    pub phase_steps: BTreeMap<String, BTreeMap<String, LatencyStats>>,
+}
+
+/// Percentiles of one set of latencies, in microseconds. A percentile with too few samples behind it is absent.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct LatencyStats {
+    /// Samples: ops with a reply or a timeout; dropped arrivals are not in here.
+    pub count: u64,
+    /// Median.
+    pub us_p50: Option<u64>,
+    /// 90th percentile.
+    pub us_p90: Option<u64>,
+    /// 99th percentile; needs 1,000 samples.
+    pub us_p99: Option<u64>,
+    /// 99.9th percentile; needs 10,000 samples.
+    pub us_p999: Option<u64>,
+    /// Largest.
+    pub us_max: u64,
+    /// Mean.
+    pub us_mean: f64,
+    /// 95% confidence interval of the 99th percentile, from order statistics.
+    pub us_p99_interval: Option<[u64; 2]>,
+    /// 95% confidence interval of the 99.9th percentile, from order statistics.
+    pub us_p999_interval: Option<[u64; 2]>,
+    /// What is missing and why: `not enough samples for TP999 (812 of 10000 needed)`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+}
+
+/// How the operations ended.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Outcomes {
+    /// Success replies.
+    pub ok: u64,
+    /// Definite refusals by reason.
+    pub fail: BTreeMap<String, u64>,
+    /// Indeterminate, all reasons.
+    pub info: u64,
+    /// Indeterminate, by reason.
+    pub info_reasons: BTreeMap<String, u64>,
+    /// The same by step: step, then `ok`, `fail:<reason>` or `info:<reason>`.
+    pub steps: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Purchases: intents by how they ended.
+    pub intents: IntentOutcomes,
+}
+
+/// Purchases by how they ended, retries folded in.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct IntentOutcomes {
+    /// All purchases tried.
+    pub total: u64,
+    /// Acknowledged.
+    pub ok: u64,
+    /// Definitely refused.
+    pub fail: u64,
+    /// Still indeterminate when the client gave up.
+    pub info: u64,
+    /// Indeterminate or acknowledged only after a retry, and found in the ledger.
+    pub recovered: u64,
+    /// Tried more than once.
+    pub retried: u64,
+}
+
+/// What was sold.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Goodput {
+    /// Orders that the audit found, whatever became of them; acknowledged ones where there is no audit.
+    pub committed_orders: u64,
+    /// Those per second between the first and the last.
+    pub per_second: f64,
+    /// Units paid for.
+    pub units_sold: i64,
+    /// Units that there were.
+    pub stock: i64,
+    /// Orders acknowledged to a client.
+    pub acknowledged_orders: u64,
+    /// Holds that were released, by expiry or cancel.
+    pub released_orders: u64,
+}
+
+/// A fault and what became of it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct FaultSummary {
+    /// Unique in the scenario.
+    pub id: String,
+    /// Its kind.
+    pub kind: String,
+    /// The link it is on.
+    pub link: Option<String>,
+    /// The role it is on.
+    pub role: Option<String>,
+    /// For people.
+    pub detail: String,
+    /// When it was to be injected.
+    pub planned_at_ms: f64,
+    /// When it was.
+    pub injected_at_ms: Option<f64>,
+    /// When healing was complete.
+    pub healed_at_ms: Option<f64>,
+    /// When the steady-state hypothesis held again.
+    pub recovered_at_ms: Option<f64>,
+    /// From healing to recovery, in milliseconds.
+    pub recovery_ms: Option<f64>,
+    /// What it really hit.
+    pub hit: String,
+    /// Why it could not be injected or healed.
+    pub error: Option<String>,
+}
+
+/// What the run cost.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Cost {
+    /// CPU-seconds by role.
+    pub cpu_s: BTreeMap<String, f64>,
+    /// CPU-seconds by role for each 1,000 committed orders.
+    pub cpu_s_per_1000_orders: BTreeMap<String, f64>,
+    /// Bytes of write-ahead log for each committed order.
+    pub wal_bytes_per_order: Option<f64>,
+    /// Largest memory in use by role, in bytes.
+    pub rss_peak_bytes: BTreeMap<String, u64>,
+}
+
+/// Calls over one link.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct LinkSummary {
+    /// Caller.
+    pub from: String,
+    /// Callee.
+    pub to: String,
+    /// Requests or statements.
+    pub calls: u64,
+    /// Those for each committed order.
+    pub calls_per_order: f64,
+    /// Connections opened.
+    pub connections: u64,
+    /// Bytes from caller to callee.
+    pub bytes_up: u64,
+    /// Bytes from callee to caller.
+    pub bytes_down: u64,
+}
+
+/// A named part of the timeline.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct PhaseSummary {
+    /// Its name.
+    pub name: String,
+    /// Its start.
+    pub from_us: Micros,
+    /// Its end.
+    pub until_us: Micros,
+}
+
+/// Series for charts. All of one kind have the same number of bins.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Series {
+    /// Width of a bin of `planned`, `sent` and `dropped`, in microseconds (100 ms).
+    pub bin_us: Micros,
+    /// Planned arrivals by bin of their intended start.
+    pub planned: Vec<u32>,
+    /// Arrivals sent, by bin of their actual start.
+    pub sent: Vec<u32>,
+    /// Dropped arrivals, by bin of their intended start.
+    pub dropped: Vec<u32>,
+    /// Width of a bin of the series below, in microseconds.
+    pub latency_bin_us: Micros,
+    /// Median latency by bin of the intended start, in microseconds; none where there are no samples.
+    pub us_p50: Vec<Option<u64>>,
+    /// 99th percentile of the samples in the bin (an estimate for the eye: a bin has few samples).
+    pub us_p99: Vec<Option<u64>>,
+    /// Largest in the bin.
+    pub us_max: Vec<Option<u64>>,
+    /// Ops ok, by bin of completion.
+    pub ok: Vec<u32>,
+    /// Ops definitely refused, by bin of completion.
+    pub fail: Vec<u32>,
+    /// Ops indeterminate, by bin of completion.
+    pub info: Vec<u32>,
+    /// Orders acknowledged, by bin of completion.
+    pub orders: Vec<u32>,
+    /// Stock as sampled: (microseconds, units available).
+    pub stock: Vec<(Micros, Option<i64>)>,
+}
