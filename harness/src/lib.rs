@@ -5,4 +5,6 @@
 
 pub mod check;
 pub mod history;
+pub mod load;
+pub mod scenario;
 pub mod summary;

@@ -1,0 +1,166 @@
+//! Turns mistakes in scenario files into messages that a person can act on.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use super::{Scenario, validate};
+
+/// Why a scenario cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The file cannot be read.
+    #[error("cannot read the scenario {}: {source}\nhelp: `ls scenarios/` lists those that come with the project", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// An override cannot be applied.
+    #[error("--set {set}: {why}")]
+    Override {
+        /// As given on the command line.
+        set: String,
+        /// What is wrong with it and what is accepted.
+        why: String,
+    },
+    /// The file has mistakes; the text is ready to be printed.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// One mistake, at a place in the text.
+#[derive(Debug)]
+pub(super) struct Mistake {
+    /// Where; an empty range at 0 where there is no better place.
+    pub at: Range<usize>,
+    /// What is wrong.
+    pub what: String,
+    /// What is accepted, and the remedy.
+    pub help: String,
+}
+
+/// Applies `--set PATH=VALUE` to the text, keeping its comments and layout.
+pub(super) fn with_overrides(path: &Path, text: &str, sets: &[String]) -> Result<String, ScenarioError> {
+    let mut document: toml_edit::DocumentMut =
+        text.parse().map_err(|error: toml_edit::TomlError| syntax(path, text, &error))?;
+    for set in sets {
+        let fail = |why: String| ScenarioError::Override { set: set.clone(), why };
+        let (key, value) = set
+            .split_once('=')
+            .ok_or_else(|| fail("write PATH=VALUE, such as --set target.reference.pool=16".to_owned()))?;
+        let value: toml_edit::Value =
+            value.trim().parse().unwrap_or_else(|_| toml_edit::Value::from(value.trim().to_owned()));
+        let keys = expand(key.trim(), &document);
+        put(document.as_item_mut(), &keys, value).map_err(fail)?;
+    }
+    Ok(document.to_string())
+}
+
+/// `target.bug` is short for `target.reference.bug`: people think of the target, not of its kind.
+fn expand(key: &str, document: &toml_edit::DocumentMut) -> Vec<String> {
+    let mut keys: Vec<String> = key.split('.').map(|k| k.trim().to_owned()).collect();
+    let kinds = ["reference", "external"];
+    if keys.len() > 1 && keys[0] == "target" && !kinds.contains(&keys[1].as_str()) {
+        let external = document.get("target").is_some_and(|t| t.get("external").is_some());
+        keys.insert(1, if external { "external" } else { "reference" }.to_owned());
+    }
+    keys
+}
+
+fn put(root: &mut toml_edit::Item, keys: &[String], value: toml_edit::Value) -> Result<(), String> {
+    let (last, parents) = keys.split_last().ok_or("the path is empty")?;
+    let mut at = root;
+    for key in parents {
+        at = if let Ok(index) = key.parse::<usize>() {
+            element(at, index).ok_or_else(|| format!("there is no element {index} there"))?
+        } else {
+            let table = at.as_table_like_mut().ok_or_else(|| format!("`{key}` is looked for in a plain value"))?;
+            if table.get(key).is_none() {
+                let mut fresh = toml_edit::Table::new();
+                fresh.set_implicit(true);
+                table.insert(key, toml_edit::Item::Table(fresh));
+            }
+            table.get_mut(key).ok_or("not a table")?
+        };
+    }
+    if let Ok(index) = last.parse::<usize>() {
+        *element(at, index).ok_or_else(|| format!("there is no element {index} there"))? = toml_edit::Item::Value(value);
+        return Ok(());
+    }
+    let table = at.as_table_like_mut().ok_or_else(|| format!("`{last}` cannot be set in a plain value"))?;
+    table.insert(last, toml_edit::Item::Value(value));
+    Ok(())
+}
+
+fn element(item: &mut toml_edit::Item, index: usize) -> Option<&mut toml_edit::Item> {
+    item.get_mut(index)
+}
+
+/// Parses and validates the resolved text. What overrides brought in is reported as theirs.
+pub(super) fn parse(
+    path: &Path,
+    original: &str,
+    resolved: &str,
+    overrides: &[String],
+) -> Result<Scenario, ScenarioError> {
+    let scenario: Scenario = toml::from_str(resolved).map_err(|error| {
+        let what = error.message().to_owned();
+        let help = help_for(&what);
+        let at = error.span().unwrap_or(0..0);
+        render(path, original, resolved, overrides, &[Mistake { at, what, help }])
+    })?;
+    let mistakes = validate::validate(&scenario);
+    if mistakes.is_empty() { Ok(scenario) } else { Err(render(path, original, resolved, overrides, &mistakes)) }
+}
+
+fn help_for(what: &str) -> String {
+    if what.starts_with("unknown field") {
+        "correct the key or remove it; `seckill schema scenario` prints everything that is accepted".into()
+    } else if what.starts_with("missing field") {
+        "add the key here; `seckill schema scenario` prints what each section needs".into()
+    } else if what.starts_with("unknown variant") {
+        "use one of the names listed".into()
+    } else {
+        "`seckill schema scenario` prints every key with its type and unit".into()
+    }
+}
+
+fn syntax(path: &Path, text: &str, error: &toml_edit::TomlError) -> ScenarioError {
+    let mistake = Mistake {
+        at: error.span().unwrap_or(0..0),
+        what: format!("this is not TOML: {}", error.message().trim()),
+        help: "text values stand in quotes, sections in [brackets]".into(),
+    };
+    render(path, text, text, &[], &[mistake])
+}
+
+fn render(path: &Path, original: &str, text: &str, overrides: &[String], mistakes: &[Mistake]) -> ScenarioError {
+    let mut out = String::new();
+    let origin = path.display().to_string();
+    let renderer = Renderer::plain();
+    for mistake in mistakes {
+        let end = mistake.at.end.min(text.len());
+        let at = mistake.at.start.min(end)..end;
+        let group = Group::with_title(Level::ERROR.primary_title(mistake.what.as_str()))
+            .element(
+                Snippet::source(text)
+                    .path(origin.as_str())
+                    .annotation(AnnotationKind::Primary.span(at)),
+            )
+            .element(Level::HELP.message(mistake.help.as_str()));
+        if !out.is_empty() {
+            out.push_str("\n\n");
+        }
+        out.push_str(&renderer.render(&[group]));
+    }
+    if original != text {
+        out.push_str(&format!(
+            "\n\nnote: the text above is {origin} after --set {}",
+            overrides.join(" --set ")
+        ));
+    }
+    ScenarioError::Invalid(out)
+}

@@ -1,0 +1,612 @@
+//! Scenario files: TOML in, a validated [`Scenario`] out. Nothing else in the harness reads TOML.
+//!
+//! Every mistake is reported with the file, the line, the key, what is accepted and how to mend it; several at once
+//! where they are independent. A [`Scenario`] that exists is valid: later code need not look again.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use crate::check::{Expectations, ItemRules, Rules};
+use crate::history::Role;
+use crate::load::arrival::{Arrivals, Plan};
+
+mod diagnose;
+pub mod journey;
+pub mod template;
+mod validate;
+pub mod value;
+
+pub use diagnose::ScenarioError;
+use value::{BugChoice, Dur, Toggle};
+
+/// An experiment, as read from its file and checked.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Short name: letters, digits and dashes. It names the run folder.
+    pub name: String,
+    /// One line for people.
+    #[serde(default)]
+    pub title: String,
+    /// Seed of everything random.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// What is rehearsed.
+    pub target: Target,
+    /// The items on sale.
+    #[schemars(with = "Vec<Item>")]
+    pub item: Vec<Item>,
+    /// The load as a whole.
+    pub load: Load,
+    /// The requests that journeys are made of, by name.
+    #[schemars(with = "BTreeMap<String, Step>")]
+    pub step: BTreeMap<String, Spanned<Step>>,
+    /// Kinds of buyers, by name.
+    #[schemars(with = "BTreeMap<String, Cohort>")]
+    pub cohort: BTreeMap<String, Spanned<Cohort>>,
+    /// Named parts of the timeline, for reporting.
+    #[serde(default)]
+    pub phase: Vec<Phase>,
+    /// What breaks, and when.
+    #[serde(default)]
+    #[schemars(with = "Vec<Fault>")]
+    pub fault: Vec<Spanned<Fault>>,
+    /// What it means that the system is well.
+    pub steady_state: SteadyState,
+    /// What must have happened for the run to mean anything; otherwise its verdict is unknown.
+    #[serde(default)]
+    pub expect: Expect,
+    /// How the final state is judged.
+    #[serde(default)]
+    pub audit: Audit,
+    /// Objectives.
+    #[serde(default)]
+    #[schemars(with = "Vec<Slo>")]
+    pub slo: Vec<Spanned<Slo>>,
+}
+
+fn default_seed() -> u64 {
+    1
+}
+
+/// What is rehearsed.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Target {
+    /// The reference service that comes with the harness.
+    Reference(Reference),
+    /// A service that is already running and keeps the HTTP contract.
+    External(External),
+}
+
+/// The reference service.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reference {
+    /// How stock is deducted.
+    pub strategy: String,
+    /// Connections from the service to Postgres at most.
+    pub pool: u32,
+    /// Runtime threads of the service.
+    pub workers: u32,
+    /// A seeded bug; naming one is the permission to run with it.
+    pub bug: Option<BugChoice>,
+    /// Mechanisms by their ID: `on` or `off`.
+    pub switches: BTreeMap<String, Toggle>,
+}
+
+impl Default for Reference {
+    fn default() -> Self {
+        Reference {
+            strategy: "conditional-update".into(),
+            pool: 8,
+            workers: 2,
+            bug: None,
+            switches: BTreeMap::new(),
+        }
+    }
+}
+
+/// A service that is already running.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct External {
+    /// Where buyers reach it: `127.0.0.1:8080`.
+    #[schemars(with = "String")]
+    pub address: Spanned<String>,
+    /// Where its audit listener is; without one, only what the clients saw is judged.
+    #[schemars(with = "Option<String>")]
+    pub audit: Option<Spanned<String>>,
+}
+
+/// An item on sale.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Item {
+    /// Its number.
+    pub id: i64,
+    /// For people.
+    #[serde(default)]
+    pub title: String,
+    /// Price of one unit in the currency's smallest unit.
+    pub price_cents: i64,
+    /// Units at the start.
+    pub stock: i64,
+    /// Units that one user may hold or own.
+    pub per_user_limit: i64,
+    /// When the sale opens, counted from the start of the load.
+    #[serde(default)]
+    pub opens_at: Dur,
+    /// When it closes.
+    pub closes_at: Dur,
+    /// How long a hold lasts before its stock is released.
+    pub hold: Dur,
+}
+
+/// The load as a whole.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    /// How long arrivals are planned for at most.
+    pub duration: Dur,
+    /// Virtual buyers in the pool.
+    pub virtual_buyers: u32,
+    /// A request without its whole reply after this time is given up: indeterminate.
+    #[serde(default = "default_timeout")]
+    pub request_timeout: Dur,
+    /// An arrival that no virtual buyer could take within this time is dropped.
+    #[serde(default = "default_patience")]
+    pub patience: Dur,
+    /// Largest p99 of the send lag at which the measurement is still trusted.
+    #[serde(default = "default_lag_limit")]
+    pub send_lag_limit: Dur,
+    /// When and how a buyer tries again.
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+fn default_timeout() -> Dur {
+    Dur::millis(2_000)
+}
+fn default_patience() -> Dur {
+    Dur::millis(1_000)
+}
+fn default_lag_limit() -> Dur {
+    Dur::millis(20)
+}
+
+/// When and how a buyer tries again: exponential backoff with jitter, under the same idempotency key.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// Attempts at most, the first included.
+    pub attempts: u16,
+    /// Wait before the second attempt.
+    pub base: Dur,
+    /// Longest wait.
+    pub max: Dur,
+    /// Share of the wait that is random, from 0 to 1.
+    pub jitter: f64,
+    /// Whether `Retry-After` lengthens the wait.
+    pub honour_retry_after: bool,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry {
+            attempts: 5,
+            base: Dur::millis(100),
+            max: Dur::millis(1_000),
+            jitter: 0.5,
+            honour_retry_after: true,
+        }
+    }
+}
+
+/// One request of a journey.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// What the request means to the checks.
+    #[serde(default)]
+    pub role: Role,
+    /// The HTTP method.
+    #[serde(default = "default_method")]
+    #[schemars(with = "String")]
+    pub method: Spanned<String>,
+    /// The path, with `${variables}`.
+    #[schemars(with = "String")]
+    pub path: Spanned<String>,
+    /// Headers, with `${variables}`.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub headers: BTreeMap<String, Spanned<String>>,
+    /// A JSON body, with `${variables}`.
+    #[schemars(with = "Option<String>")]
+    pub json: Option<Spanned<String>>,
+    /// Values kept for later steps: name = JSON pointer into the reply.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub capture: BTreeMap<String, Spanned<String>>,
+    /// Where a reply names the order; the reference target's places by default.
+    #[serde(default)]
+    pub reply: ReplyPointers,
+    /// Only made when an order's fate is unknown after its last attempt.
+    #[serde(default)]
+    pub only_unsettled: bool,
+    /// Share of the buyers who make this step, and those after it, from 0 to 1.
+    #[serde(default = "one")]
+    pub share: f64,
+}
+
+fn default_method() -> Spanned<String> {
+    Spanned::new(0..0, "GET".into())
+}
+fn one() -> f64 {
+    1.0
+}
+
+/// JSON pointers to what a reply says of an order.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplyPointers {
+    /// The order's id.
+    pub order: String,
+    /// Its state.
+    pub state: String,
+    /// Its amount in the currency's smallest unit.
+    pub amount_cents: String,
+}
+
+impl Default for ReplyPointers {
+    fn default() -> Self {
+        ReplyPointers { order: "/id".into(), state: "/state".into(), amount_cents: "/amount_cents".into() }
+    }
+}
+
+/// One kind of buyer.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cohort {
+    /// The steps in order.
+    #[schemars(with = "Vec<String>")]
+    pub journey: Vec<Spanned<String>>,
+    /// The item wanted.
+    #[serde(default = "first_item")]
+    #[schemars(with = "i64")]
+    pub item: Spanned<i64>,
+    /// Units wanted.
+    #[serde(default = "one_unit")]
+    pub quantity: i32,
+    /// Wait between steps.
+    #[serde(default)]
+    pub think: Dur,
+    /// When they come; components are summed.
+    #[schemars(with = "Vec<Arrivals>")]
+    pub arrivals: Vec<Spanned<Arrivals>>,
+}
+
+fn first_item() -> Spanned<i64> {
+    Spanned::new(0..0, 0)
+}
+fn one_unit() -> i32 {
+    1
+}
+
+/// A named part of the timeline.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// Its name.
+    pub name: String,
+    /// Its start.
+    pub from: Dur,
+    /// Its end.
+    pub until: Dur,
+}
+
+/// Something that breaks.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Unique in the scenario.
+    pub id: String,
+    /// When it is injected, counted from the start of the load.
+    pub at: Dur,
+    /// When it is healed, counted from its injection.
+    pub lasts: Dur,
+    /// What is done.
+    pub inject: Inject,
+}
+
+/// What a fault does.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Inject {
+    /// Replies over a link are delayed.
+    Latency(LatencyFault),
+    /// Bytes over a link are swallowed; healing resets the connections.
+    BlackHole(LinkFault),
+    /// Connections over a link are reset, and new ones refused.
+    Reset(LinkFault),
+    /// Postgres commits, and its reply is cut.
+    CutAfterCommit(CutFault),
+    /// The service answers, and its reply is cut.
+    CutReply(CutFault),
+    /// A process is killed with SIGKILL; healing starts it again on the same data.
+    Kill(ProcessFault),
+    /// A process is stopped with SIGSTOP; healing lets it go on.
+    Pause(ProcessFault),
+}
+
+/// A fault on a link.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LinkFault {
+    /// The link: `service→postgres`; `->` is accepted for the arrow.
+    #[schemars(with = "String")]
+    pub link: Spanned<String>,
+    /// Share of the connections it hits, from 0 to 1.
+    #[serde(default = "one")]
+    pub fraction: f64,
+}
+
+/// A delay on a link.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LatencyFault {
+    /// The link.
+    #[schemars(with = "String")]
+    pub link: Spanned<String>,
+    /// Added to each reply.
+    pub delay: Dur,
+    /// Spread around the delay, uniform on both sides.
+    #[serde(default)]
+    pub jitter: Dur,
+    /// Share of the connections it hits, from 0 to 1.
+    #[serde(default = "one")]
+    pub fraction: f64,
+}
+
+/// A cut reply on a link.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CutFault {
+    /// The link.
+    #[schemars(with = "String")]
+    pub link: Spanned<String>,
+    /// Every n-th reply that could be cut is.
+    #[serde(default = "one_in_one")]
+    pub every: u32,
+}
+
+fn one_in_one() -> u32 {
+    1
+}
+
+/// A fault on a process.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessFault {
+    /// The role: `service` or `postgres`.
+    #[schemars(with = "String")]
+    pub role: Spanned<String>,
+}
+
+/// What it means that the system is well: a request, made all the time beside the load.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SteadyState {
+    /// The step whose request is the probe; it must need nothing captured.
+    #[schemars(with = "String")]
+    pub step: Spanned<String>,
+    /// It must be answered with success within this time.
+    pub within: Dur,
+    /// How often it is made.
+    #[serde(default = "default_every")]
+    pub every: Dur,
+    /// Probes in a row that must hold for a recovery to count.
+    #[serde(default = "default_hold")]
+    pub hold: u32,
+    /// JSON pointer to the units available in the probe's reply, for the stock's curve.
+    #[serde(default = "default_available")]
+    pub available: String,
+}
+
+fn default_every() -> Dur {
+    Dur::millis(50)
+}
+fn default_hold() -> u32 {
+    3
+}
+fn default_available() -> String {
+    "/available".into()
+}
+
+/// What must have happened.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Expect {
+    /// A buyer was told "sold out".
+    pub sell_out: bool,
+    /// Some op was indeterminate.
+    pub indeterminate: bool,
+    /// A hold expired.
+    pub expiry: bool,
+    /// Some purchase was tried more than once.
+    pub retries: bool,
+}
+
+/// How the final state is judged.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// Wait after the last hold must have ended.
+    pub grace: Dur,
+    /// Bound on the difference between the harness's clock and the service's (ε).
+    pub epsilon: Dur,
+    /// Whether fresh buyers buy what is left, and one unit more, after the audit.
+    pub drain_probe: bool,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Audit { grace: Dur::millis(500), epsilon: Dur::millis(100), drain_probe: true }
+    }
+}
+
+/// An objective: a percentile of a step or phase, or its share of errors.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Slo {
+    /// The step; all steps if absent.
+    pub step: Option<String>,
+    /// The phase; the whole run if absent.
+    pub phase: Option<String>,
+    /// The cohort; all if absent.
+    pub cohort: Option<String>,
+    /// Limit of the median.
+    pub p50: Option<Dur>,
+    /// Limit of the 99th percentile.
+    pub p99: Option<Dur>,
+    /// Limit of the 99.9th percentile.
+    pub p999: Option<Dur>,
+    /// Limit of the largest latency.
+    pub max: Option<Dur>,
+    /// Largest share of indeterminate and dropped operations, from 0 to 1.
+    pub error_fraction: Option<f64>,
+}
+
+/// A scenario together with the text it came from, as it goes into the run folder.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The valid scenario.
+    pub scenario: Scenario,
+    /// The text with its overrides and seed applied: running it again repeats the run.
+    pub resolved: String,
+    /// Where it was read from.
+    pub path: PathBuf,
+}
+
+/// Reads a scenario file, applies overrides (`--set PATH=VALUE`) and the seed, and checks everything.
+///
+/// # Errors
+/// Names the file, the line, the key, what is accepted and the remedy.
+pub fn load(path: &Path, sets: &[String], seed: Option<u64>) -> Result<Loaded, ScenarioError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ScenarioError::Unreadable { path: path.to_owned(), source })?;
+    let mut overrides: Vec<String> = sets.to_vec();
+    if let Some(seed) = seed {
+        overrides.push(format!("seed={seed}"));
+    }
+    let resolved = diagnose::with_overrides(path, &text, &overrides)?;
+    let scenario = diagnose::parse(path, &text, &resolved, &overrides)?;
+    Ok(Loaded { scenario, resolved, path: path.to_owned() })
+}
+
+impl Scenario {
+    /// The constants of the invariants.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            items: self
+                .item
+                .iter()
+                .map(|item| ItemRules {
+                    item: item.id,
+                    stock: item.stock,
+                    per_user_limit: item.per_user_limit,
+                    price_cents: item.price_cents,
+                    hold_us: item.hold.micros(),
+                    opens_us: item.opens_at.micros(),
+                    closes_us: item.closes_at.micros(),
+                })
+                .collect(),
+            epsilon_us: self.audit.epsilon.micros(),
+            expect: Expectations {
+                sell_out: self.expect.sell_out,
+                indeterminate: self.expect.indeterminate,
+                expiry: self.expect.expiry,
+                retries: self.expect.retries,
+            },
+            send_lag_limit_us: self.load.send_lag_limit.0.as_micros() as u64,
+        }
+    }
+
+    /// The planned arrivals of all cohorts, by the cohorts' order of name.
+    pub fn plan(&self) -> Plan {
+        let cohorts: Vec<Vec<Arrivals>> = self
+            .cohort
+            .values()
+            .map(|cohort| cohort.get_ref().arrivals.iter().map(|a| a.get_ref().clone()).collect())
+            .collect();
+        Plan::new(&cohorts, self.seed)
+    }
+
+    /// The item of that number.
+    pub fn find_item(&self, id: i64) -> Option<&Item> {
+        self.item.iter().find(|item| item.id == id)
+    }
+}
+
+impl Inject {
+    /// The kind's name as it stands in scenario files.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Inject::Latency(_) => "latency",
+            Inject::BlackHole(_) => "black-hole",
+            Inject::Reset(_) => "reset",
+            Inject::CutAfterCommit(_) => "cut-after-commit",
+            Inject::CutReply(_) => "cut-reply",
+            Inject::Kill(_) => "kill",
+            Inject::Pause(_) => "pause",
+        }
+    }
+
+    /// The link it is on, in its one spelling.
+    pub fn link(&self) -> Option<String> {
+        self.spanned_link().map(|link| value::normal_link(link.get_ref()))
+    }
+
+    fn spanned_link(&self) -> Option<&Spanned<String>> {
+        match self {
+            Inject::Latency(f) => Some(&f.link),
+            Inject::BlackHole(f) | Inject::Reset(f) => Some(&f.link),
+            Inject::CutAfterCommit(f) | Inject::CutReply(f) => Some(&f.link),
+            Inject::Kill(_) | Inject::Pause(_) => None,
+        }
+    }
+
+    /// The role it is on.
+    pub fn role(&self) -> Option<&Spanned<String>> {
+        match self {
+            Inject::Kill(f) | Inject::Pause(f) => Some(&f.role),
+            _ => None,
+        }
+    }
+
+    /// In one line for people.
+    pub fn detail(&self) -> String {
+        let share = |fraction: f64| {
+            if fraction < 1.0 { format!(", {:.0}% of the connections", fraction * 100.0) } else { String::new() }
+        };
+        match self {
+            Inject::Latency(f) => format!("replies +{} ±{}{}", f.delay, f.jitter, share(f.fraction)),
+            Inject::BlackHole(f) => format!("bytes swallowed{}", share(f.fraction)),
+            Inject::Reset(f) => format!("connections reset{}", share(f.fraction)),
+            Inject::CutAfterCommit(f) => format!("reply cut after commit, every {}.", f.every),
+            Inject::CutReply(f) => format!("reply cut, every {}.", f.every),
+            Inject::Kill(_) => "SIGKILL, then started again on the same data".into(),
+            Inject::Pause(_) => "SIGSTOP, then SIGCONT".into(),
+        }
+    }
+}
+
+/// JSON Schema of scenario files (draft 07), so that editors complete and check them.
+pub fn json_schema() -> serde_json::Value {
+    let generator = schemars::generate::SchemaSettings::draft07().into_generator();
+    generator.into_root_schema_for::<Scenario>().to_value()
+}

@@ -1,0 +1,128 @@
+//! Request templates: text with `${variables}`, compiled once and rendered for each request without parsing.
+
+/// A variable that a template may use: a few are always there, the rest are captured from earlier replies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Variable {
+    /// `${user}`: the buyer's name.
+    User,
+    /// `${key}`: the idempotency key of this purchase; retries share it.
+    Key,
+    /// `${item}`: the item's number.
+    Item,
+    /// `${quantity}`: units wanted.
+    Quantity,
+    /// Anything else: the slot of a captured value.
+    Captured(usize),
+}
+
+/// One piece of a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Sent as it stands.
+    Text(Box<str>),
+    /// Replaced at each rendering.
+    Variable(Variable),
+}
+
+/// A compiled template.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Template(pub Vec<Piece>);
+
+/// The values that a template is rendered with.
+#[derive(Debug)]
+pub struct Values<'a> {
+    /// The buyer's name.
+    pub user: &'a str,
+    /// The idempotency key.
+    pub key: &'a str,
+    /// The item.
+    pub item: i64,
+    /// Units wanted.
+    pub quantity: i32,
+    /// Captured values by slot; empty where nothing was captured yet.
+    pub captured: &'a [String],
+}
+
+impl Template {
+    /// Compiles a template. `slot` gives the slot of a captured variable's name.
+    ///
+    /// # Errors
+    /// Names the variable that is unknown, or the brace that is not closed.
+    pub fn compile(text: &str, slot: &mut dyn FnMut(&str) -> Option<usize>) -> Result<Template, String> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some(start) = rest.find("${") {
+            if start > 0 {
+                pieces.push(Piece::Text(rest[..start].into()));
+            }
+            let after = &rest[start + 2..];
+            let end = after.find('}').ok_or_else(|| format!("`${{` without its `}}` in `{text}`"))?;
+            let name = after[..end].trim();
+            let variable = match name {
+                "user" => Variable::User,
+                "key" => Variable::Key,
+                "item" => Variable::Item,
+                "quantity" => Variable::Quantity,
+                other => Variable::Captured(slot(other).ok_or_else(|| unknown_variable(other))?),
+            };
+            pieces.push(Piece::Variable(variable));
+            rest = &after[end + 1..];
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Text(rest.into()));
+        }
+        Ok(Template(pieces))
+    }
+
+    /// Appends the rendered text.
+    pub fn render(&self, values: &Values<'_>, out: &mut Vec<u8>) {
+        use std::io::Write;
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Piece::Variable(Variable::User) => out.extend_from_slice(values.user.as_bytes()),
+                Piece::Variable(Variable::Key) => out.extend_from_slice(values.key.as_bytes()),
+                Piece::Variable(Variable::Item) => write!(out, "{}", values.item).expect("a Vec never fails"),
+                Piece::Variable(Variable::Quantity) => write!(out, "{}", values.quantity).expect("a Vec never fails"),
+                Piece::Variable(Variable::Captured(slot)) => {
+                    out.extend_from_slice(values.captured.get(*slot).map_or(&b""[..], |v| v.as_bytes()));
+                }
+            }
+        }
+    }
+
+    /// Whether it uses the idempotency key.
+    pub fn uses_key(&self) -> bool {
+        self.0.iter().any(|p| matches!(p, Piece::Variable(Variable::Key)))
+    }
+}
+
+fn unknown_variable(name: &str) -> String {
+    format!(
+        "`${{{name}}}` is no variable: use ${{user}}, ${{key}}, ${{item}}, ${{quantity}}, or a value that an earlier step \
+         of the journey captures (capture = {{ {name} = \"/json/pointer\" }})"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renders_text_and_variables() {
+        let mut slot = |name: &str| (name == "token").then_some(0);
+        let template = Template::compile("/i/${item}?u=${user}&t=${token}&q=${quantity}&k=${key}", &mut slot).unwrap();
+        let values = Values { user: "u1", key: "k9", item: 7, quantity: 2, captured: &["T".to_owned()] };
+        let mut out = Vec::new();
+        template.render(&values, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "/i/7?u=u1&t=T&q=2&k=k9");
+        assert!(template.uses_key());
+    }
+
+    #[test]
+    fn says_which_variable_is_unknown() {
+        let error = Template::compile("/x/${nope}", &mut |_| None).unwrap_err();
+        assert!(error.contains("${nope}") && error.contains("capture"), "{error}");
+        assert!(Template::compile("/x/${user", &mut |_| None).unwrap_err().contains("without"));
+    }
+}

@@ -1,0 +1,343 @@
+//! What a scenario must hold beyond its types: names that exist, numbers in range, a timeline that fits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use toml::Spanned;
+
+use super::diagnose::Mistake;
+use super::journey::Journey;
+use super::value::{Dur, normal_link};
+use super::{Cohort, Inject, Scenario, Step, Target};
+use crate::history::Role;
+
+/// The links that a stack of that kind has.
+pub(super) fn links(target: &Target) -> &'static [&'static str] {
+    match target {
+        Target::Reference(_) => &["client→service", "service→postgres"],
+        Target::External(_) => &["client→service"],
+    }
+}
+
+/// The processes that a stack of that kind can do something to.
+pub(super) fn roles(target: &Target) -> &'static [&'static str] {
+    match target {
+        Target::Reference(_) => &["service", "postgres"],
+        Target::External(_) => &[],
+    }
+}
+
+struct Mistakes(Vec<Mistake>);
+
+impl Mistakes {
+    fn add(&mut self, at: Range<usize>, what: impl Into<String>, help: impl Into<String>) {
+        self.0.push(Mistake { at, what: what.into(), help: help.into() });
+    }
+}
+
+/// Everything that is wrong, in the order of the file's sections.
+pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
+    let mut m = Mistakes(Vec::new());
+    names_and_items(scenario, &mut m);
+    load(scenario, &mut m);
+    for (name, step) in &scenario.step {
+        self::step(name, step, &mut m);
+    }
+    for (name, cohort) in &scenario.cohort {
+        self::cohort(scenario, name, cohort, &mut m);
+    }
+    faults(scenario, &mut m);
+    steady_state(scenario, &mut m);
+    slos(scenario, &mut m);
+    m.0
+}
+
+fn names_and_items(scenario: &Scenario, m: &mut Mistakes) {
+    let ok = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if scenario.name.is_empty() || !scenario.name.chars().all(ok) {
+        m.add(
+            0..0,
+            format!("name = \"{}\" cannot name a folder", scenario.name),
+            "use letters, digits, dashes and underscores",
+        );
+    }
+    if scenario.item.is_empty() {
+        m.add(0..0, "there is no item on sale", "add an [[item]] with id, price_cents, stock, per_user_limit, closes_at, hold");
+    }
+    let mut seen = BTreeSet::new();
+    for item in &scenario.item {
+        let label = format!("item {}", item.id);
+        if item.id < 1 || !seen.insert(item.id) {
+            m.add(0..0, format!("{label}: `id` must be positive and stand only once"), "give each [[item]] its own id");
+        }
+        if item.stock < 1 || item.stock > 100_000_000 {
+            m.add(0..0, format!("{label}: `stock` is {}", item.stock), "a sale has from 1 to 100000000 units");
+        }
+        if item.per_user_limit < 1 {
+            m.add(0..0, format!("{label}: `per_user_limit` is {}", item.per_user_limit), "at least 1");
+        }
+        if item.price_cents < 0 {
+            m.add(0..0, format!("{label}: `price_cents` is {}", item.price_cents), "0 or more");
+        }
+        if item.closes_at <= item.opens_at {
+            m.add(
+                0..0,
+                format!("{label}: it closes at {} but opens at {}", item.closes_at, item.opens_at),
+                "`closes_at` must be later than `opens_at`",
+            );
+        }
+        if item.hold.0.is_zero() {
+            m.add(0..0, format!("{label}: `hold` is 0s"), "a hold lasts at least 1ms");
+        }
+    }
+}
+
+fn load(scenario: &Scenario, m: &mut Mistakes) {
+    let load = &scenario.load;
+    let longest = Dur::millis(24 * 3600 * 1000);
+    if load.duration.0.is_zero() || load.duration > longest {
+        m.add(0..0, format!("load.duration is {}", load.duration), "more than 0s and at most 24h: a rehearsal is bounded");
+    }
+    if load.virtual_buyers == 0 || load.virtual_buyers > 50_000 {
+        m.add(0..0, format!("load.virtual_buyers is {}", load.virtual_buyers), "from 1 to 50000");
+    }
+    if load.request_timeout.0.is_zero() {
+        m.add(0..0, "load.request_timeout is 0s", "a request needs time, such as \"2s\"");
+    }
+    if load.retry.attempts == 0 {
+        m.add(0..0, "load.retry.attempts is 0", "at least 1: the first attempt counts");
+    }
+    fraction("load.retry.jitter", load.retry.jitter, 0..0, m);
+    for phase in &scenario.phase {
+        if phase.until <= phase.from {
+            m.add(
+                0..0,
+                format!("phase \"{}\" ends at {} but starts at {}", phase.name, phase.until, phase.from),
+                "`until` must be later than `from`",
+            );
+        }
+    }
+}
+
+fn fraction(key: &str, value: f64, at: Range<usize>, m: &mut Mistakes) {
+    if !(0.0..=1.0).contains(&value) {
+        m.add(at, format!("`{key}` is {value}"), "a share from 0 to 1, such as 0.25");
+    }
+}
+
+fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
+    let s = step.get_ref();
+    let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+    if !methods.contains(&s.method.get_ref().as_str()) {
+        m.add(
+            s.method.span(),
+            format!("step \"{name}\": `{}` is no method", s.method.get_ref()),
+            format!("one of {}", methods.join(", ")),
+        );
+    }
+    let path = s.path.get_ref();
+    if !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        m.add(
+            s.path.span(),
+            format!("step \"{name}\": the path `{path}` cannot be requested"),
+            "a path starts with `/` and has no spaces, such as \"/items/${item}\"",
+        );
+    }
+    for (header, value) in &s.headers {
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        if header.is_empty() || !header.chars().all(token) || value.get_ref().contains(['\r', '\n']) {
+            m.add(value.span(), format!("step \"{name}\": `{header}` is no header"), "a name and a value of one line");
+        }
+        if ["host", "content-length", "connection", "transfer-encoding"].contains(&header.to_ascii_lowercase().as_str()) {
+            m.add(
+                value.span(),
+                format!("step \"{name}\": `{header}` is set by the harness"),
+                "remove the header; the client writes it itself",
+            );
+        }
+    }
+    for (variable, pointer) in &s.capture {
+        if !pointer.get_ref().starts_with('/') {
+            m.add(
+                pointer.span(),
+                format!("step \"{name}\": `{variable}` is captured from `{}`", pointer.get_ref()),
+                "a JSON pointer starts with `/`, such as \"/token\"",
+            );
+        }
+    }
+    fraction(&format!("step.{name}.share"), s.share, step.span(), m);
+    if s.role == Role::Order && !uses_key(s) {
+        m.add(
+            step.span(),
+            format!("step \"{name}\" has the role \"order\" but sends no ${{key}}"),
+            "add headers = { idempotency-key = \"${key}\" }, so that a retry can be told from a second purchase",
+        );
+    }
+}
+
+fn uses_key(step: &Step) -> bool {
+    let texts = step.headers.values().chain([&step.path]).chain(&step.json);
+    texts.into_iter().any(|text| text.get_ref().contains("${key}"))
+}
+
+fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mistakes) {
+    let c = cohort.get_ref();
+    if c.journey.is_empty() {
+        m.add(cohort.span(), format!("cohort \"{name}\" has an empty journey"), "name at least one step");
+    }
+    let known: Vec<&str> = scenario.step.keys().map(String::as_str).collect();
+    let mut missing = false;
+    for step in &c.journey {
+        if !scenario.step.contains_key(step.get_ref()) {
+            missing = true;
+            m.add(
+                step.span(),
+                format!("cohort \"{name}\": there is no step \"{}\"", step.get_ref()),
+                format!("one of {}; or add [step.{}]", known.join(", "), step.get_ref()),
+            );
+        }
+    }
+    let item = *c.item.get_ref();
+    if item != 0 && scenario.find_item(item).is_none() {
+        let ids: Vec<String> = scenario.item.iter().map(|i| i.id.to_string()).collect();
+        m.add(
+            c.item.span(),
+            format!("cohort \"{name}\": there is no item {item}"),
+            format!("one of {}", ids.join(", ")),
+        );
+    }
+    if c.quantity < 1 {
+        m.add(cohort.span(), format!("cohort \"{name}\": `quantity` is {}", c.quantity), "at least 1");
+    }
+    for arrivals in &c.arrivals {
+        if let Err(why) = arrivals.get_ref().check() {
+            m.add(arrivals.span(), format!("cohort \"{name}\": {why}"), "`seckill schema scenario` lists the kinds of arrivals");
+        } else if arrivals.get_ref().until_us() > scenario.load.duration.micros() {
+            m.add(
+                arrivals.span(),
+                format!("cohort \"{name}\": these arrivals go on after load.duration ({})", scenario.load.duration),
+                "shorten `lasts`, or lengthen load.duration",
+            );
+        }
+    }
+    if !missing && let Err(mistake) = Journey::compile(scenario, c) {
+        m.add(mistake.0, format!("cohort \"{name}\": {}", mistake.1), "correct the template");
+    }
+}
+
+fn faults(scenario: &Scenario, m: &mut Mistakes) {
+    let links = links(&scenario.target);
+    let roles = roles(&scenario.target);
+    let mut seen = BTreeMap::new();
+    for fault in &scenario.fault {
+        let f = fault.get_ref();
+        if seen.insert(f.id.clone(), ()).is_some() {
+            m.add(fault.span(), format!("two faults have the id \"{}\"", f.id), "give each fault its own id");
+        }
+        if let Some(link) = f.inject.spanned_link() {
+            let name = normal_link(link.get_ref());
+            if !links.contains(&name.as_str()) {
+                m.add(
+                    link.span(),
+                    format!("fault \"{}\": there is no link \"{}\"", f.id, link.get_ref()),
+                    format!("the links of this stack are {}", links.join(", ")),
+                );
+            } else if matches!(f.inject, Inject::CutAfterCommit(_)) && !name.ends_with("→postgres") {
+                m.add(link.span(), format!("fault \"{}\": `{name}` does not speak Postgres", f.id), "use service→postgres");
+            } else if matches!(f.inject, Inject::CutReply(_)) && !name.starts_with("client→") {
+                m.add(link.span(), format!("fault \"{}\": `{name}` does not speak HTTP", f.id), "use client→service");
+            }
+        }
+        if let Some(role) = f.inject.role()
+            && !roles.contains(&role.get_ref().as_str())
+        {
+            let help = if roles.is_empty() {
+                "the harness did not start this service, so it has no processes to break; use faults on links".to_owned()
+            } else {
+                format!("the processes of this stack are {}", roles.join(", "))
+            };
+            m.add(role.span(), format!("fault \"{}\": there is no process \"{}\"", f.id, role.get_ref()), help);
+        }
+        fault_numbers(scenario, f, fault.span(), m);
+    }
+}
+
+fn fault_numbers(scenario: &Scenario, f: &super::Fault, at: Range<usize>, m: &mut Mistakes) {
+    if f.lasts.0.is_zero() || f.at.0 + f.lasts.0 > scenario.load.duration.0 {
+        m.add(
+            at.clone(),
+            format!("fault \"{}\" lasts from {} for {}", f.id, f.at, f.lasts),
+            format!("it must have a length and be healed before load.duration ({}) is over", scenario.load.duration),
+        );
+    }
+    match &f.inject {
+        Inject::Latency(l) => {
+            fraction("fraction", l.fraction, l.link.span(), m);
+            if l.jitter > l.delay {
+                m.add(
+                    l.link.span(),
+                    format!("fault \"{}\": a jitter of {} is more than its delay of {}", f.id, l.jitter, l.delay),
+                    "a delay cannot be negative: lower `jitter`",
+                );
+            }
+        }
+        Inject::BlackHole(l) | Inject::Reset(l) => fraction("fraction", l.fraction, l.link.span(), m),
+        Inject::CutAfterCommit(c) | Inject::CutReply(c) if c.every == 0 => {
+            m.add(c.link.span(), format!("fault \"{}\": `every` is 0", f.id), "1 cuts each reply, 2 every second one");
+        }
+        _ => {}
+    }
+}
+
+fn steady_state(scenario: &Scenario, m: &mut Mistakes) {
+    let step = &scenario.steady_state.step;
+    match scenario.step.get(step.get_ref()) {
+        None => {
+            let known: Vec<&str> = scenario.step.keys().map(String::as_str).collect();
+            m.add(
+                step.span(),
+                format!("steady_state: there is no step \"{}\"", step.get_ref()),
+                format!("one of {}", known.join(", ")),
+            );
+        }
+        Some(found) => {
+            if let Err((at, why)) = Journey::compile_probe(scenario, step.get_ref()) {
+                let at = if at.is_empty() { found.span() } else { at };
+                m.add(at, format!("steady_state: {why}"), "the probe's step may use only ${item}");
+            }
+        }
+    }
+    if scenario.steady_state.every.0.is_zero() || scenario.steady_state.hold == 0 {
+        m.add(step.span(), "steady_state: `every` and `hold` must be more than 0", "every = \"50ms\", hold = 3");
+    }
+}
+
+fn slos(scenario: &Scenario, m: &mut Mistakes) {
+    for slo in &scenario.slo {
+        let s = slo.get_ref();
+        let phases: Vec<&str> = scenario.phase.iter().map(|p| p.name.as_str()).collect();
+        if let Some(phase) = &s.phase
+            && !phases.contains(&phase.as_str())
+        {
+            m.add(slo.span(), format!("slo: there is no phase \"{phase}\""), format!("one of {}", phases.join(", ")));
+        }
+        if let Some(step) = &s.step
+            && !scenario.step.contains_key(step)
+        {
+            let known: Vec<&str> = scenario.step.keys().map(String::as_str).collect();
+            m.add(slo.span(), format!("slo: there is no step \"{step}\""), format!("one of {}", known.join(", ")));
+        }
+        if let Some(cohort) = &s.cohort
+            && !scenario.cohort.contains_key(cohort)
+        {
+            let known: Vec<&str> = scenario.cohort.keys().map(String::as_str).collect();
+            m.add(slo.span(), format!("slo: there is no cohort \"{cohort}\""), format!("one of {}", known.join(", ")));
+        }
+        if [s.p50, s.p99, s.p999, s.max].iter().all(Option::is_none) && s.error_fraction.is_none() {
+            m.add(slo.span(), "slo without a limit", "add one of p50, p99, p999, max (durations) or error_fraction");
+        }
+        if let Some(share) = s.error_fraction {
+            fraction("slo.error_fraction", share, slo.span(), m);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Small valid types that scenario files are made of: durations with units, link names, seeded-bug selectors.
+
+use std::fmt;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A length of time, written with its unit: `250ms`, `3s`, `1m30s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, JsonSchema)]
+#[schemars(with = "String")]
+pub struct Dur(pub Duration);
+
+impl Dur {
+    /// Whole microseconds.
+    pub fn micros(self) -> i64 {
+        i64::try_from(self.0.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// From whole milliseconds.
+    pub const fn millis(ms: u64) -> Dur {
+        Dur(Duration::from_millis(ms))
+    }
+}
+
+impl fmt::Display for Dur {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = self.0.as_micros();
+        if us == 0 {
+            write!(f, "0s")
+        } else if us % 1_000_000 == 0 {
+            write!(f, "{}s", us / 1_000_000)
+        } else if us % 1_000 == 0 {
+            write!(f, "{}ms", us / 1_000)
+        } else {
+            write!(f, "{us}us")
+        }
+    }
+}
+
+/// Reads a duration with its unit.
+///
+/// # Errors
+/// Says what was written and what is accepted.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || {
+        format!("`{text}` is not a duration; write a number with its unit, such as `500us`, `250ms`, `3s` or `1m30s`")
+    };
+    let trimmed = text.trim();
+    if !trimmed.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(bad());
+    }
+    let parsed: jiff::SignedDuration = trimmed.parse().map_err(|_| bad())?;
+    Duration::try_from(parsed).map_err(|_| bad())
+}
+
+struct DurVisitor;
+
+impl Visitor<'_> for DurVisitor {
+    type Value = Dur;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration with its unit in quotes, such as \"250ms\", \"3s\" or \"1m30s\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Dur, E> {
+        parse_duration(text).map(Dur).map_err(E::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Dur {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(DurVisitor)
+    }
+}
+
+impl Serialize for Dur {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A seeded bug by its number or its name.
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String")]
+pub struct BugChoice(pub String);
+
+impl<'de> Deserialize<'de> for BugChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = BugChoice;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the number or the name of a seeded bug, such as 4 or \"case-when\"")
+            }
+            fn visit_i64<E: de::Error>(self, n: i64) -> Result<BugChoice, E> {
+                Ok(BugChoice(n.to_string()))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<BugChoice, E> {
+                Ok(BugChoice(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+/// A switch of the target: `on` or `off`, with or without quotes, or a boolean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String")]
+pub struct Toggle(pub bool);
+
+impl<'de> Deserialize<'de> for Toggle {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = Toggle;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"on\" or \"off\"")
+            }
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Toggle, E> {
+                Ok(Toggle(on))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Toggle, E> {
+                match text {
+                    "on" => Ok(Toggle(true)),
+                    "off" => Ok(Toggle(false)),
+                    other => Err(E::custom(format!("`{other}` is neither \"on\" nor \"off\""))),
+                }
+            }
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+/// A link's name with one spelling of its arrow: `client->service` becomes `client→service`.
+pub fn normal_link(text: &str) -> String {
+    text.replace("->", "→").split('→').map(str::trim).collect::<Vec<_>>().join("→")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_their_unit() {
+        assert_eq!(parse_duration("250ms").unwrap(), Duration::from_millis(250));
+        assert_eq!(parse_duration("1m30s").unwrap(), Duration::from_secs(90));
+        for bad in ["5", "5 parsecs", "", "-3s", "ms"] {
+            assert!(parse_duration(bad).unwrap_err().contains("250ms"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn links_have_one_spelling() {
+        assert_eq!(normal_link("service -> postgres"), "service→postgres");
+        assert_eq!(normal_link("service→postgres"), "service→postgres");
+    }
+}
