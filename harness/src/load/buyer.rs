@@ -1,0 +1,270 @@
+//! A virtual buyer: walks a journey for each arrival, tries again as people and their clients do, records every attempt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::arrival::Arrival;
+use super::classify::{self, Classified};
+use super::client::Connection;
+use super::driver::Shared;
+use crate::history::recorder::RawOp;
+use crate::history::{Micros, OrderState, Outcome, Role};
+use crate::scenario::journey::{CompiledStep, Journey};
+use crate::scenario::template::Values;
+
+/// Order steps of one arrival at most; each is an intent of its own.
+pub const INTENTS_PER_ARRIVAL: u64 = 16;
+
+/// One member of the pool.
+#[derive(Debug)]
+pub struct Buyer {
+    shared: Arc<Shared>,
+    connection: Connection,
+    request: Vec<u8>,
+    body: Vec<u8>,
+}
+
+/// What a buyer knows while walking one journey.
+struct Walk<'a> {
+    arrival: Arrival,
+    journey: &'a Journey,
+    rng: ChaCha8Rng,
+    user: String,
+    captured: Vec<String>,
+    orders: u64,
+    order: String,
+    unsettled: bool,
+    dispatched: bool,
+}
+
+/// One attempt, as it is recorded.
+struct Attempt {
+    classified: Classified,
+    status: u16,
+    retry_after_s: Option<u32>,
+    order: String,
+    state: OrderState,
+    amount_cents: i64,
+}
+
+impl Buyer {
+    /// A buyer with a connection of its own, not yet made.
+    pub fn new(shared: Arc<Shared>) -> Buyer {
+        let connection = Connection::new(shared.address);
+        Buyer { shared, connection, request: Vec::with_capacity(512), body: Vec::with_capacity(128) }
+    }
+
+    /// Connects ahead of the load, so that the spike does not pay for it.
+    pub async fn warm(&mut self) {
+        self.connection.warm(Duration::from_secs(2)).await;
+    }
+
+    /// Walks the journey of one arrival to its end.
+    pub async fn walk(&mut self, arrival: Arrival) {
+        let shared = self.shared.clone();
+        let journey = &shared.journeys[usize::from(arrival.cohort)];
+        // Each arrival draws from a stream of its own, so what one buyer does never shifts what another does.
+        let mut rng = ChaCha8Rng::seed_from_u64(shared.seed);
+        rng.set_stream(arrival.n + 1_000_000);
+        let mut walk = Walk {
+            arrival,
+            journey,
+            rng,
+            user: format!("{}{}", shared.user_prefix, arrival.n),
+            captured: vec![String::new(); journey.slots.len()],
+            orders: 0,
+            order: String::new(),
+            unsettled: false,
+            dispatched: false,
+        };
+        let mut intended = arrival.at_us;
+        for (index, step) in journey.steps.iter().enumerate() {
+            if shared.stopping() && walk.dispatched {
+                return;
+            }
+            if step.share < 1.0 && walk.rng.random::<f64>() >= step.share {
+                return;
+            }
+            let pointless = matches!(step.role, Role::Pay | Role::Cancel) && walk.order.is_empty();
+            if pointless || (step.only_unsettled && !walk.unsettled) {
+                continue;
+            }
+            if step.role == Role::Order {
+                walk.orders += 1;
+                walk.order.clear();
+            }
+            if index > 0 {
+                if !journey.think.0.is_zero() {
+                    tokio::time::sleep(journey.think.0).await;
+                }
+                intended = shared.clock.now_us();
+            }
+            if !self.step(&mut walk, step, index, intended).await {
+                return;
+            }
+        }
+    }
+
+    /// Makes one step with its retries; false if the buyer gives up the journey.
+    async fn step(&mut self, walk: &mut Walk<'_>, step: &CompiledStep, index: usize, mut intended: Micros) -> bool {
+        let shared = self.shared.clone();
+        let retry = &shared.retry;
+        for number in 1..=retry.attempts {
+            let invoked = shared.clock.now_us();
+            if !walk.dispatched {
+                walk.dispatched = true;
+                shared.count_sent();
+            }
+            let attempt = self.attempt(walk, step).await;
+            let completed = shared.clock.now_us();
+            self.record(walk, step, index, number, (intended, invoked, completed), &attempt);
+            match attempt.classified.outcome {
+                Outcome::Ok => {
+                    if step.role == Role::Order || step.role == Role::Lookup {
+                        walk.unsettled = false;
+                        walk.order = attempt.order;
+                    }
+                    return true;
+                }
+                Outcome::Info if step.role == Role::Order => walk.unsettled = true,
+                _ => {}
+            }
+            let again = classify::worth_retrying(&attempt.classified, attempt.status);
+            if !again || number == retry.attempts || shared.stopping() {
+                break;
+            }
+            let wait = shared.backoff(number, attempt.retry_after_s, walk.rng.random());
+            intended = completed + wait.as_micros() as Micros;
+            tokio::time::sleep(wait).await;
+        }
+        // An order whose fate is unknown is looked up; anything else that failed ends the journey.
+        walk.unsettled && step.role == Role::Order
+    }
+
+    async fn attempt(&mut self, walk: &mut Walk<'_>, step: &CompiledStep) -> Attempt {
+        self.render(walk, step);
+        let limit = self.shared.request_timeout;
+        let mut attempt = Attempt {
+            classified: Classified { outcome: Outcome::Info, reason: String::new() },
+            status: 0,
+            retry_after_s: None,
+            order: String::new(),
+            state: OrderState::Unknown,
+            amount_cents: -1,
+        };
+        match self.connection.exchange(&self.request, limit).await {
+            Err(broken) => attempt.classified = classify::broken(broken),
+            Ok(reply) => {
+                attempt.status = reply.status;
+                attempt.retry_after_s = reply.retry_after_s;
+                attempt.classified = classify::reply(reply.status, reply.body);
+                if attempt.classified.outcome == Outcome::Ok && step.wants_json {
+                    read_reply(reply.body, walk, step, &mut attempt);
+                }
+            }
+        }
+        attempt
+    }
+
+    /// Renders the request into the reused buffer.
+    fn render(&mut self, walk: &Walk<'_>, step: &CompiledStep) {
+        use std::io::Write;
+        let key = format!("{}{}", self.shared.key_prefix, walk.intent());
+        let values = Values {
+            user: &walk.user,
+            key: &key,
+            item: walk.journey.item,
+            quantity: walk.journey.quantity,
+            captured: &walk.captured,
+        };
+        self.request.clear();
+        step.head.render(&values, &mut self.request);
+        self.request.extend_from_slice(&self.shared.host_header);
+        match &step.body {
+            None => self.request.extend_from_slice(b"\r\n"),
+            Some(template) => {
+                self.body.clear();
+                template.render(&values, &mut self.body);
+                write!(self.request, "content-length: {}\r\n\r\n", self.body.len()).expect("a Vec never fails");
+                self.request.extend_from_slice(&self.body);
+            }
+        }
+    }
+
+    fn record(
+        &self,
+        walk: &Walk<'_>,
+        step: &CompiledStep,
+        index: usize,
+        number: u16,
+        (intended_us, invoked_us, completed_us): (Micros, Micros, Micros),
+        attempt: &Attempt,
+    ) {
+        let shared = &self.shared;
+        let cohort = &shared.names[usize::from(walk.arrival.cohort)];
+        let takes_stock = step.role == Role::Order;
+        shared.live.count(step.role, attempt.classified.outcome);
+        // A pay or cancel is about the order that it names, also when the reply does not say so again.
+        let order = if attempt.order.is_empty() && matches!(step.role, Role::Pay | Role::Cancel) {
+            &walk.order
+        } else {
+            &attempt.order
+        };
+        shared.record(RawOp {
+            intent: walk.intent(),
+            user: walk.arrival.n,
+            attempt: number,
+            status: attempt.status,
+            role: step.role,
+            outcome: attempt.classified.outcome,
+            state: attempt.state,
+            cohort: cohort.cohort,
+            step: cohort.steps[index],
+            reason: &attempt.classified.reason,
+            order,
+            item: walk.journey.item,
+            quantity: if takes_stock { walk.journey.quantity } else { 0 },
+            amount_cents: attempt.amount_cents,
+            intended_us,
+            invoked_us,
+            completed_us,
+        });
+    }
+}
+
+impl Walk<'_> {
+    /// The number of the purchase under way.
+    fn intent(&self) -> u64 {
+        self.arrival.n * INTENTS_PER_ARRIVAL + self.orders.max(1) - 1
+    }
+}
+
+/// Keeps what later steps need, and what the reply says of the order.
+fn read_reply(body: &[u8], walk: &mut Walk<'_>, step: &CompiledStep, attempt: &mut Attempt) {
+    let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else {
+        if step.role != Role::Read {
+            // A success without a readable body acknowledges nothing that could be held against the ledger.
+            attempt.classified = Classified { outcome: Outcome::Info, reason: "unreadable-reply".into() };
+        }
+        return;
+    };
+    for (slot, pointer) in &step.capture {
+        walk.captured[*slot] = json.pointer(pointer).map(text_of).unwrap_or_default();
+    }
+    if step.role != Role::Read {
+        attempt.order = json.pointer(&step.order).map(text_of).unwrap_or_default();
+        attempt.state = json.pointer(&step.state).and_then(|s| s.as_str()).map(OrderState::parse).unwrap_or_default();
+        attempt.amount_cents = json.pointer(&step.amount_cents).and_then(serde_json::Value::as_i64).unwrap_or(-1);
+    }
+}
+
+fn text_of(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
