@@ -6,5 +6,6 @@
 pub mod check;
 pub mod history;
 pub mod load;
+pub mod measure;
 pub mod scenario;
 pub mod summary;

@@ -12,8 +12,13 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub mod audit;
+mod error;
+mod part;
 pub mod reader;
 pub mod recorder;
+
+pub use error::HistoryError;
 
 /// Microseconds since the epoch of the run; negative before the load starts.
 pub type Micros = i64;
@@ -171,6 +176,16 @@ impl Names {
     /// The symbol of a name, if it was ever seen.
     pub fn find(&self, text: &str) -> Option<Sym> {
         self.index.get(text).copied()
+    }
+
+    /// How many names there are, the empty one included. Every [`Sym`] of this table is below it.
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Whether there is no name but the empty one.
+    pub fn is_empty(&self) -> bool {
+        self.texts.len() <= 1
     }
 
     /// The name of a symbol.
