@@ -4,6 +4,7 @@
 //! on a timeline, and everything that happened is written to a **history**. What is right of the history is pure.
 
 pub mod check;
+pub mod doctor;
 pub mod history;
 pub mod load;
 pub mod measure;

@@ -1,0 +1,58 @@
+# Every target does all of the set-up it needs; the ones to know are `make rehearse` and `make test`.
+
+# rustup's folder is often missing from the PATH of cron, CI and clean environments.
+CARGO_BIN := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+ifeq (,$(findstring :$(CARGO_BIN):,:$(PATH):))
+export PATH := $(CARGO_BIN):$(PATH)
+endif
+
+RELEASE := $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)/release
+SECKILL := $(RELEASE)/seckill
+
+# The experiment of `make rehearse`, and further arguments of `seckill run`.
+SCENARIO ?= scenarios/spike.toml
+ARGS ?=
+# The one measurement of `make bench`; empty means all of them.
+BENCH ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build rehearse test bench doctor clean
+# The set-up, the build and the tests share one target folder and one package manager.
+.NOTPARALLEL:
+# Cargo would take `make -j` for an invitation to a job server that the recipes are not part of.
+unexport MAKEFLAGS MFLAGS
+
+help:
+	@echo 'make rehearse   set up this machine, then rehearse $(SCENARIO): load, faults, checks, report'
+	@echo '                (SCENARIO=file for another experiment, ARGS="--seed 7" for arguments of seckill run)'
+	@echo 'make test       set up this machine, then formatting, lints and every test'
+	@echo 'make bench      set up this machine, then measure the harness itself (BENCH=name for one measurement)'
+	@echo 'make doctor     say what is here, what is missing and how to get it; installs nothing'
+	@echo 'make setup      the set-up alone: compiler, release build, Postgres server'
+	@echo 'make clean      remove what was built; recorded runs and baselines stay'
+	@echo
+	@echo 'As root on a Debian (also Fedora, Alpine) the set-up installs what is missing; otherwise it prints the exact'
+	@echo 'command and the step ends with exit code 20. make itself then ends with 2 and prints the step'"'"'s own code'
+	@echo 'as "Error 20"; the codes of a rehearsal (10 SLO missed, 11 consistency violated, ...) appear in the same place.'
+
+build:
+	@sh ci/bootstrap.sh
+	cargo build --locked --release --workspace --bins
+
+setup: build
+	@$(SECKILL) doctor --install
+
+rehearse: setup
+	$(SECKILL) run $(SCENARIO) $(ARGS)
+
+test: setup
+	@sh ci/test.sh
+
+bench: setup
+	$(SECKILL) bench $(BENCH)
+
+doctor: build
+	@$(SECKILL) doctor
+
+clean:
+	cargo clean

@@ -1,0 +1,76 @@
+#!/bin/sh
+# Runs every check of the workspace, each to its end, so that one run tells everything that is wrong. The last line sums up
+# the real results of all test programs in cargo's own words. Exit code 1 when anything failed.
+set -u
+
+cd "$(dirname "$0")/.." || exit 1
+
+log=$(mktemp "${TMPDIR:-/tmp}/seckill-test.XXXXXX") || exit 1
+trap 'rm -f "$log" "$log.status"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+failed=''
+summary=''
+
+heading() { printf '\n======== %s\n' "$*"; }
+
+note() { summary="$summary
+  $1: $2"; }
+
+# A step that needs a component of rustup that a user's machine may lack: then it is left out, and visibly so.
+component_step() {
+    name=$1 component=$2
+    shift 2
+    heading "$*"
+    if ! cargo "$name" --version >/dev/null 2>&1; then
+        printf 'SKIPPED: cargo %s is not installed. To get it, run:\n    rustup component add %s\n' "$name" "$component"
+        note "cargo $name" "SKIPPED, not installed (rustup component add $component)"
+    elif "$@"; then
+        note "cargo $name" 'ok'
+    else
+        note "cargo $name" 'FAILED'
+        failed=yes
+    fi
+}
+
+component_step fmt rustfmt cargo fmt --all --check
+component_step clippy clippy cargo clippy --locked --release --workspace --all-targets -- -D warnings
+
+heading cargo test --locked --release --workspace --no-fail-fast
+started=$(date +%s)
+# The results go through a pipe to be counted, and a pipe has only the exit code of its end.
+{
+    cargo test --locked --release --workspace --no-fail-fast
+    echo $? >"$log.status"
+} | tee "$log"
+finished=$(($(date +%s) - started))
+status=$(cat "$log.status" 2>/dev/null || echo 1)
+if [ "$status" -eq 0 ]; then
+    note 'cargo test' 'ok'
+else
+    note 'cargo test' "FAILED (exit code $status)"
+    failed=yes
+fi
+
+heading "results$summary"
+awk -v seconds="$finished" -v status="$status" '
+    /^test result: / {
+        programs++
+        for (i = 2; i <= NF; i++) {
+            if ($i == "passed;") passed += $(i - 1)
+            if ($i == "failed;") failed += $(i - 1)
+            if ($i == "ignored;") ignored += $(i - 1)
+            if ($i == "measured;") measured += $(i - 1)
+            if ($i == "filtered") filtered += $(i - 1)
+        }
+    }
+    END {
+        printf "  of %d test programs together:\n\n", programs
+        printf "test result: %s. %d passed; %d failed; %d ignored; %d measured; %d filtered out; finished in %d.00s\n",
+            (status == 0 && programs > 0) ? "ok" : "FAILED", passed, failed, ignored, measured, filtered, seconds
+        exit (status == 0 && programs > 0) ? 0 : 1
+    }
+' "$log" || failed=yes
+
+[ -z "$failed" ]

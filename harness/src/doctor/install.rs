@@ -1,0 +1,357 @@
+//! Installs the Postgres server by the system's package manager, and leaves nothing else behind.
+//!
+//! Debian's package creates a database cluster of its own and starts it. A rehearsal brings its own private server, so both
+//! are held back while the package is installed, and what holds them back is removed afterwards, also on failure.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use super::packages::{Package, PackageManager, as_root};
+use super::{Finding, POSTGRES_SERVER, find_postgres};
+
+/// Says that a file or a line is ours, so that one left by a killed installation is known and removed by the next.
+const MARK: &str = "seckill doctor: present only while it installs Postgres";
+
+/// Why the installation could not be done; each message ends with what a person can do instead.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// Only root may install.
+    #[error("installing needs root; run: {command}")]
+    NotRoot {
+        /// The command that does it.
+        command: String,
+    },
+    /// No package manager that this program can drive.
+    #[error(
+        "no apt-get, dnf or apk here to install with; install the Postgres server by hand and run the doctor again"
+    )]
+    NoPackageManager,
+    /// What is missing is nothing that a package manager brings.
+    #[error("nothing that is missing can be installed by a package manager; each finding names its remedy")]
+    NothingInstallable,
+    /// The package manager failed; its own words are on stderr.
+    #[error("`{command}` ended with {status}; see its own message above")]
+    Failed {
+        /// What was run.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// A program could not be started, or a file could not be written.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was attempted.
+        what: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The setting that holds back a system cluster has no effect, so nothing was installed.
+    #[error(
+        "create_main_cluster = false has no effect here (pg_conftool says {answer:?}), so nothing more was installed; \
+         run: apt-get install -y --no-install-recommends postgresql, which creates and starts a cluster"
+    )]
+    ClusterNotHeldBack {
+        /// What `pg_conftool` answered.
+        answer: String,
+    },
+    /// The package manager succeeded, and still no usable server is found.
+    #[error("the package was installed, and still {0}")]
+    StillMissing(#[from] super::Missing),
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> InstallError {
+    let what = what.into();
+    move |source| InstallError::Io { what, source }
+}
+
+/// Installs those of the required findings that are missing and that a package manager can bring; says what it installed.
+pub fn install(findings: &[Finding]) -> Result<Vec<String>, InstallError> {
+    if !findings.iter().any(|finding| finding.blocks() && finding.name == POSTGRES_SERVER) {
+        return Err(InstallError::NothingInstallable);
+    }
+    let manager = PackageManager::detect().ok_or(InstallError::NoPackageManager)?;
+    if !nix::unistd::geteuid().is_root() {
+        let command = own_command().unwrap_or_else(|| manager.command(Package::Postgres));
+        return Err(InstallError::NotRoot { command });
+    }
+    // Ctrl-C must end the package manager, which gets it too, and not this program before it has put everything back.
+    let _signals = SignalsHeld::new();
+    let package = manager.package(Package::Postgres);
+    match manager {
+        PackageManager::Apt => install_with_apt(package, Path::new("/"))?,
+        PackageManager::Dnf => run(Command::new("dnf").args(["install", "-y", "-q", package]))?,
+        PackageManager::Apk => run(Command::new("apk").args(["add", "--no-cache", "-q", package]))?,
+        _ => return Err(InstallError::NoPackageManager),
+    }
+    let found = find_postgres()?;
+    Ok(vec![format!("the Postgres server {found}; no system cluster was created or started")])
+}
+
+/// The command by which somebody who is not root lets this very program do the installation.
+pub(super) fn own_command() -> Option<String> {
+    let installs = matches!(PackageManager::detect()?, PackageManager::Apt | PackageManager::Dnf | PackageManager::Apk);
+    let own = std::env::current_exe().ok()?;
+    installs.then(|| as_root(&format!("{} doctor --install", own.display())))
+}
+
+/// The order matters: the file in which a cluster is declined belongs to `postgresql-common`, so that comes first.
+fn install_with_apt(package: &str, root: &Path) -> Result<(), InstallError> {
+    if !apt_knows(package) {
+        apt_get(&["update"])?;
+    }
+    let _no_start = PolicyDenied::new(root).map_err(io_error("forbidding service starts in usr/sbin/policy-rc.d"))?;
+    apt_install("postgresql-common")?;
+    let _no_cluster = ClusterDeclined::new(root).map_err(io_error("declining a main cluster in createcluster.conf"))?;
+    let answer = asked_create_main_cluster();
+    if answer != "off" {
+        return Err(InstallError::ClusterNotHeldBack { answer });
+    }
+    apt_install(package)
+}
+
+/// Whether apt's lists, which may be absent or empty on a fresh machine, offer the package.
+fn apt_knows(package: &str) -> bool {
+    let Ok(output) = Command::new("apt-cache").args(["policy", package]).env("LC_ALL", "C").output() else {
+        return false;
+    };
+    let answer = String::from_utf8_lossy(&output.stdout);
+    answer.contains("Candidate: ") && !answer.contains("Candidate: (none)")
+}
+
+/// Installs, and once more after an update of the lists, because old lists name files that the mirror has dropped.
+fn apt_install(package: &str) -> Result<(), InstallError> {
+    let install = ["install", "-y", "--no-install-recommends", package];
+    apt_get(&install).or_else(|_| {
+        apt_get(&["update"])?;
+        apt_get(&install)
+    })
+}
+
+fn apt_get(arguments: &[&str]) -> Result<(), InstallError> {
+    let mut command = Command::new("apt-get");
+    // Another apt may be at work, as on a machine that has just been started: it is waited for.
+    command.args(["-q", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]).args(arguments);
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
+    run(&mut command)
+}
+
+/// The package manager's own words go to stderr, because stdout is for the doctor's findings.
+fn run(command: &mut Command) -> Result<(), InstallError> {
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let line = words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    eprintln!("doctor: {line}");
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(io::stderr()))
+        .status()
+        .map_err(io_error(format!("starting `{line}`")))?;
+    if status.success() { Ok(()) } else { Err(InstallError::Failed { command: line, status }) }
+}
+
+/// Asks in the same way as the package's own script will ask.
+fn asked_create_main_cluster() -> String {
+    Command::new("pg_conftool")
+        .args(["/etc/postgresql-common/createcluster.conf", "show", "-bs", "create_main_cluster"])
+        .output()
+        .map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// While it lives, packages may not start services; a policy that the machine already has is left as it is.
+struct PolicyDenied(Option<PathBuf>);
+
+impl PolicyDenied {
+    fn new(root: &Path) -> io::Result<Self> {
+        let path = root.join("usr/sbin/policy-rc.d");
+        if fs::read_to_string(&path).is_ok_and(|text| text.contains(MARK)) {
+            fs::remove_file(&path)?;
+        }
+        match OpenOptions::new().write(true).create_new(true).mode(0o755).open(&path) {
+            Ok(mut file) => {
+                // From here on the file is removed on every way out.
+                let guard = Self(Some(path.clone()));
+                write!(file, "#!/bin/sh\n# {MARK}\nexit 101\n")?;
+                // The mask of the process may have taken the right to execute away.
+                fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+                Ok(guard)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Self(None)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for PolicyDenied {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take() {
+            removed(&path, fs::remove_file(&path));
+        }
+    }
+}
+
+/// While it lives, `create_main_cluster = false` holds: by a file of its own where the configuration includes such files,
+/// else by a line at the end of `createcluster.conf`, whose text is put back afterwards.
+enum ClusterDeclined {
+    DropIn { file: PathBuf, made_folder: Option<PathBuf> },
+    Edited { file: PathBuf, original: String },
+}
+
+impl ClusterDeclined {
+    fn new(root: &Path) -> io::Result<Self> {
+        let folder = root.join("etc/postgresql-common");
+        let file = folder.join("createcluster.conf");
+        let text = fs::read_to_string(&file)?;
+        let includes =
+            text.lines().any(|line| line.trim_start().starts_with("include_dir") && line.contains("createcluster.d"));
+        if includes { Self::drop_in(&folder.join("createcluster.d")) } else { Self::edit(file, &text) }
+    }
+
+    fn drop_in(folder: &Path) -> io::Result<Self> {
+        let made_folder = match fs::create_dir(folder) {
+            Ok(()) => Some(folder.to_path_buf()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+            Err(error) => return Err(error),
+        };
+        // The files are read in the order of their names, and the last word counts.
+        let guard = Self::DropIn { file: folder.join("zz-seckill-doctor.conf"), made_folder };
+        if let Self::DropIn { file, .. } = &guard {
+            fs::write(file, format!("# {MARK}\ncreate_main_cluster = false\n"))?;
+        }
+        Ok(guard)
+    }
+
+    fn edit(file: PathBuf, text: &str) -> io::Result<Self> {
+        let original: String = text.split_inclusive('\n').filter(|line| !line.contains(MARK)).collect();
+        let gap = if original.is_empty() || original.ends_with('\n') { "" } else { "\n" };
+        let edited = format!("{original}{gap}create_main_cluster = false # {MARK}\n");
+        let guard = Self::Edited { file: file.clone(), original };
+        fs::write(&file, edited)?;
+        Ok(guard)
+    }
+}
+
+impl Drop for ClusterDeclined {
+    fn drop(&mut self) {
+        match self {
+            Self::DropIn { file, made_folder } => {
+                removed(file, fs::remove_file(&*file));
+                if let Some(folder) = made_folder {
+                    removed(folder, fs::remove_dir(&*folder));
+                }
+            }
+            Self::Edited { file, original } => removed(file, fs::write(&*file, original)),
+        }
+    }
+}
+
+/// A guard that cannot clean up can only say so.
+fn removed(path: &Path, result: io::Result<()>) {
+    if let Err(error) = result
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        eprintln!("doctor: {} could not be put back: {error}; remove what names the seckill doctor", path.display());
+    }
+}
+
+/// While it lives, the signals that ask a program to end do not end this one. A handler that does nothing is used rather
+/// than ignoring them, because programs started meanwhile inherit the ignoring, but not a handler.
+struct SignalsHeld(Vec<(Signal, SigAction)>);
+
+extern "C" fn do_nothing(_signal: nix::libc::c_int) {}
+
+impl SignalsHeld {
+    fn new() -> Self {
+        let action = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::SA_RESTART, SigSet::empty());
+        let held = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().filter_map(|signal| {
+            // SAFETY: the handler touches nothing, so it may run at any moment.
+            let earlier = unsafe { sigaction(signal, &action) }.ok()?;
+            Some((signal, earlier))
+        });
+        Self(held.collect())
+    }
+}
+
+impl Drop for SignalsHeld {
+    fn drop(&mut self) {
+        for (signal, earlier) in &self.0 {
+            // SAFETY: this puts back the action that was in force before.
+            let _ = unsafe { sigaction(*signal, earlier) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn debian() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let (sbin, etc) = (root.path().join("usr/sbin"), root.path().join("etc/postgresql-common"));
+        fs::create_dir_all(&sbin).unwrap();
+        fs::create_dir_all(&etc).unwrap();
+        (root, sbin.join("policy-rc.d"), etc)
+    }
+
+    #[test]
+    fn service_starts_are_forbidden_only_for_a_while() {
+        let (root, policy, _) = debian();
+        let guard = PolicyDenied::new(root.path()).unwrap();
+        assert!(super::super::packages::is_executable(&policy));
+        assert!(fs::read_to_string(&policy).unwrap().ends_with("exit 101\n"));
+        drop(guard);
+        assert!(!policy.exists());
+    }
+
+    #[test]
+    fn a_policy_of_the_machine_stays_and_one_left_by_a_killed_installation_goes() {
+        let (root, policy, _) = debian();
+        fs::write(&policy, "#!/bin/sh\nexit 101\n").unwrap();
+        drop(PolicyDenied::new(root.path()).unwrap());
+        assert_eq!(fs::read_to_string(&policy).unwrap(), "#!/bin/sh\nexit 101\n");
+        fs::write(&policy, format!("#!/bin/sh\n# {MARK}\nexit 101\n")).unwrap();
+        drop(PolicyDenied::new(root.path()).unwrap());
+        assert!(!policy.exists());
+    }
+
+    #[test]
+    fn a_cluster_is_declined_by_a_file_of_our_own_where_such_files_are_read() {
+        let (root, _, etc) = debian();
+        fs::write(etc.join("createcluster.conf"), "ssl = on\ninclude_dir '/etc/postgresql-common/createcluster.d'\n")
+            .unwrap();
+        let guard = ClusterDeclined::new(root.path()).unwrap();
+        let dropped_in = fs::read_to_string(etc.join("createcluster.d/zz-seckill-doctor.conf")).unwrap();
+        assert!(dropped_in.ends_with("create_main_cluster = false\n"));
+        drop(guard);
+        assert!(!etc.join("createcluster.d").exists(), "the folder was not there before");
+
+        fs::create_dir(etc.join("createcluster.d")).unwrap();
+        fs::write(etc.join("createcluster.d/mine.conf"), "ssl = off\n").unwrap();
+        drop(ClusterDeclined::new(root.path()).unwrap());
+        let left: Vec<_> = etc.join("createcluster.d").read_dir().unwrap().flatten().map(|e| e.file_name()).collect();
+        assert_eq!(left, ["mine.conf"]);
+    }
+
+    #[test]
+    fn elsewhere_a_line_is_added_and_the_text_put_back_even_after_a_killed_installation() {
+        let (root, _, etc) = debian();
+        let file = etc.join("createcluster.conf");
+        let original = "# include_dir 'createcluster.d'\nssl = on";
+        fs::write(&file, original).unwrap();
+        let guard = ClusterDeclined::new(root.path()).unwrap();
+        assert!(fs::read_to_string(&file).unwrap().contains("ssl = on\ncreate_main_cluster = false #"));
+        std::mem::forget(guard);
+        drop(ClusterDeclined::new(root.path()).unwrap());
+        assert_eq!(fs::read_to_string(&file).unwrap().trim_end(), original);
+    }
+
+    #[test]
+    fn nothing_is_installed_when_nothing_installable_is_missing() {
+        let state = super::super::State::Missing { why: "no room".into(), remedy: "make room".into() };
+        let finding = Finding { name: "temporary folder", needed_for: "runs", required: true, state };
+        assert!(matches!(install(&[finding]), Err(InstallError::NothingInstallable)));
+    }
+}

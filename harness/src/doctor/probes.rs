@@ -1,0 +1,336 @@
+//! One probe per requirement: each looks at the machine, changes nothing, and takes at most a few seconds.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit};
+use serde::Serialize;
+
+use super::Missing;
+use super::packages::{Package, as_root, on_path, remedy};
+
+/// How long a program may take to tell its version.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Enough connections for a spike of thousands of buyers, each of which holds a socket at both ends.
+const WANTED_DESCRIPTORS: u64 = 8192;
+
+/// Room for the write-ahead log and the tables of one run.
+const WANTED_BYTES: u64 = 1 << 30;
+
+/// The kernel's limit for the path of a unix socket, with its closing zero.
+const SOCKET_PATH_BYTES: usize = 108;
+
+/// What a run appends to the temporary folder before its socket: `/seckill-<unique>/socket/.s.PGSQL.65535`.
+const SOCKET_SUFFIX_BYTES: usize = 48;
+
+/// The user whom the harness becomes to run what refuses to run as root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct User {
+    /// Its name in the user database.
+    pub name: String,
+    /// Its number.
+    pub uid: u32,
+    /// The number of its own group.
+    pub gid: u32,
+}
+
+impl User {
+    /// Makes the command run as this user, without any of root's other groups.
+    pub fn applied_to<'command>(&self, command: &'command mut Command) -> &'command mut Command {
+        // The standard library empties the supplementary groups when it changes the user as root.
+        command.gid(self.gid).uid(self.uid)
+    }
+}
+
+/// The user to drop to: `None` when the harness is not root and so need not drop, else `postgres`, else `nobody`.
+pub fn unprivileged_user() -> Result<Option<User>, Missing> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    ["postgres", "nobody"]
+        .into_iter()
+        .find_map(|name| nix::unistd::User::from_name(name).ok().flatten())
+        .filter(|user| !user.uid.is_root())
+        .map(|user| Some(User { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
+        .ok_or_else(|| {
+            Missing::new(
+                "the harness runs as root, and there is neither a user postgres nor a user nobody to drop to",
+                "useradd --system --shell /usr/sbin/nologin postgres",
+            )
+        })
+}
+
+/// The service binary that was built beside the running program.
+pub fn target_binary() -> Result<PathBuf, Missing> {
+    const BUILD: &str = "cargo build --release --workspace";
+    let own = std::env::current_exe()
+        .map_err(|error| Missing::new(format!("the running program does not know its own path: {error}"), BUILD))?;
+    let folder = own.parent().unwrap_or(Path::new("/"));
+    // A test program lives in `deps/`, one folder below the binaries that were built with it.
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    let path = folder.join(format!("seckill-target{}", std::env::consts::EXE_SUFFIX));
+    if super::packages::is_executable(&path) {
+        Ok(path)
+    } else {
+        Err(Missing::new(format!("there is no {}", path.display()), BUILD))
+    }
+}
+
+/// Looks the user up, then becomes it once: in some containers root may not.
+pub(super) fn unprivileged() -> Result<String, Missing> {
+    let Some(user) = unprivileged_user()? else {
+        return Ok("not needed: not running as root".to_owned());
+    };
+    let mut command = Command::new("true");
+    command.current_dir("/");
+    match output_within(user.applied_to(&mut command), PATIENCE) {
+        Ok(output) if output.status.success() => Ok(format!("{} ({})", user.name, user.uid)),
+        Ok(output) => Err(Missing::new(
+            format!("a program run as the user {} ended with {}", user.name, output.status),
+            "run the harness as an ordinary user",
+        )),
+        Err(error) => Err(Missing::new(
+            format!("this root may not become the user {}: {error}", user.name),
+            "run the harness as an ordinary user",
+        )),
+    }
+}
+
+/// The folder must have room, a short path, and be open to the user that Postgres will run as.
+pub(super) fn temporary_folder() -> Result<String, Missing> {
+    examine_temporary_folder(&std::env::temp_dir())
+}
+
+pub(super) fn examine_temporary_folder(folder: &Path) -> Result<String, Missing> {
+    const REMEDY: &str = "export TMPDIR=/var/tmp   # or any folder with a short path, room and free access";
+    let missing = |why: String| Missing::new(format!("{} {why}", folder.display()), REMEDY);
+    let longest = SOCKET_PATH_BYTES - 1 - SOCKET_SUFFIX_BYTES;
+    let length = folder.as_os_str().len();
+    if length > longest {
+        return Err(missing(format!(
+            "has a path of {length} bytes; unix sockets of a run fit only below a path of {longest} or fewer"
+        )));
+    }
+    probe_writing(folder).map_err(|error| missing(format!("cannot be written to: {error}")))?;
+    if let Ok(Some(user)) = unprivileged_user() {
+        let mut command = Command::new("test");
+        command.arg("-x").arg(folder).current_dir("/");
+        let entered = output_within(user.applied_to(&mut command), PATIENCE);
+        if !entered.is_ok_and(|output| output.status.success()) {
+            return Err(missing(format!("cannot be entered by the user {}, who runs Postgres", user.name)));
+        }
+    }
+    let space = nix::sys::statvfs::statvfs(folder)
+        .map_err(|error| missing(format!("does not tell its free space: {error}")))?;
+    // The widths of these fields differ between systems.
+    #[allow(clippy::unnecessary_cast)]
+    let free = space.blocks_available() as u64 * space.fragment_size() as u64;
+    let mib = free >> 20;
+    if free < WANTED_BYTES {
+        return Err(missing(format!("has {mib} MiB free, and a run wants {} MiB", WANTED_BYTES >> 20)));
+    }
+    Ok(format!("{}, {mib} MiB free", folder.display()))
+}
+
+/// Makes a file that nobody else can have and removes it again.
+fn probe_writing(folder: &Path) -> io::Result<()> {
+    let path = folder.join(format!(".seckill-doctor-{}", std::process::id()));
+    std::fs::File::create_new(&path)?.write_all(b"x")?;
+    std::fs::remove_file(&path)
+}
+
+pub(super) fn file_descriptors() -> Result<String, Missing> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|error| Missing::new(format!("the limit cannot be read: {error}"), "ulimit -Hn"))?;
+    if hard >= WANTED_DESCRIPTORS {
+        let allowed = if hard == nix::libc::RLIM_INFINITY { "any number".to_owned() } else { hard.to_string() };
+        Ok(format!("{soft} now, {allowed} allowed"))
+    } else {
+        Err(Missing::new(
+            format!("{hard} allowed, and a full spike wants {WANTED_DESCRIPTORS}"),
+            as_root(&format!("prlimit --pid $$ --nofile={WANTED_DESCRIPTORS}")),
+        ))
+    }
+}
+
+pub(super) fn processors() -> Result<String, Missing> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    if processors >= 2 {
+        Ok(processors.to_string())
+    } else {
+        Err(Missing::new(
+            "there is one, which the generator and the target have to share",
+            "give this machine a second processor, or read its latencies as upper bounds",
+        ))
+    }
+}
+
+#[cfg(target_os = "linux")]
+pub(super) fn timerfd() -> Result<String, Missing> {
+    use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+    TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)
+        .map(|_| "offered by the kernel".to_owned())
+        .map_err(|error| Missing::new(format!("the kernel refuses it: {error}"), "use a Linux kernel 2.6.25 or newer"))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn timerfd() -> Result<String, Missing> {
+    Err(Missing::new("this system has none", "run the rehearsal on Linux"))
+}
+
+/// Asks for the real-time policy in a thread that ends at once, so that nothing else is touched by the answer.
+#[cfg(target_os = "linux")]
+pub(super) fn real_time() -> Result<String, Missing> {
+    use nix::libc::{SCHED_FIFO, sched_param, sched_setscheduler};
+    let answer = std::thread::spawn(|| {
+        let parameters = sched_param { sched_priority: 1 };
+        // SAFETY: the structure outlives the call, and the number 0 means the calling thread alone.
+        match unsafe { sched_setscheduler(0, SCHED_FIFO, &parameters) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    })
+    .join();
+    match answer {
+        Ok(Ok(())) => Ok("SCHED_FIFO is allowed".to_owned()),
+        Ok(Err(error)) => {
+            Err(Missing::new(format!("SCHED_FIFO is refused: {error}"), as_root("prlimit --pid $$ --rtprio=10")))
+        }
+        Err(_) => Err(Missing::new("the probe failed", as_root("prlimit --pid $$ --rtprio=10"))),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn real_time() -> Result<String, Missing> {
+    Err(Missing::new("this system is not asked", "run the rehearsal on Linux"))
+}
+
+/// Asks the engine itself for its version, because a client program on the PATH says nothing about the engine.
+pub(super) fn docker() -> Result<String, Missing> {
+    let sockets = docker_sockets();
+    for socket in &sockets {
+        if let Ok(version) = ask_docker(socket) {
+            return Ok(format!("{version} at {}", socket.display()));
+        }
+    }
+    let tried: Vec<_> = sockets.iter().map(|socket| socket.display().to_string()).collect();
+    Err(Missing::new(format!("no engine answers at {}", tried.join(", ")), remedy(Package::Docker)))
+}
+
+fn docker_sockets() -> Vec<PathBuf> {
+    if let Some(socket) = std::env::var("DOCKER_HOST").ok().and_then(|host| Some(host.strip_prefix("unix://")?.into()))
+    {
+        return vec![socket];
+    }
+    let below = |variable: &str, rest: &str| std::env::var_os(variable).map(|folder| PathBuf::from(folder).join(rest));
+    let rootless = [below("XDG_RUNTIME_DIR", "docker.sock"), below("HOME", ".docker/run/docker.sock")];
+    let existing = rootless.into_iter().flatten().filter(|socket| socket.exists());
+    std::iter::once(PathBuf::from("/var/run/docker.sock")).chain(existing).collect()
+}
+
+fn ask_docker(socket: &Path) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    // Version 1.0 of HTTP, so that the answer comes whole and the engine closes the connection after it.
+    stream.write_all(b"GET /version HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(1 << 20).read_to_string(&mut answer)?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let body: serde_json::Value = serde_json::from_str(body.trim()).map_err(io::Error::other)?;
+    body["Version"].as_str().map(str::to_owned).ok_or_else(|| io::Error::other("the answer names no version"))
+}
+
+pub(super) fn redis() -> Result<String, Missing> {
+    any_program(&["redis-server", "valkey-server"], || remedy(Package::Redis))
+}
+
+pub(super) fn chromium() -> Result<String, Missing> {
+    any_program(&["chromium", "chromium-browser", "google-chrome"], || remedy(Package::Chromium))
+}
+
+pub(super) fn oha() -> Result<String, Missing> {
+    any_program(&["oha"], || "cargo install --locked oha".to_owned())
+}
+
+pub(super) fn wrk() -> Result<String, Missing> {
+    any_program(&["wrk"], || remedy(Package::Wrk))
+}
+
+/// The first of these programs on the PATH. It is not run: some of them take seconds to start, and none is required.
+fn any_program(names: &[&str], remedy: impl FnOnce() -> String) -> Result<String, Missing> {
+    names.iter().find_map(on_path).map(|path| path.display().to_string()).ok_or_else(|| {
+        let names = names.join(" or ");
+        Missing::new(format!("no program {names} on the PATH"), remedy())
+    })
+}
+
+/// Runs a program that answers briefly, and kills it when it does not.
+pub(super) fn output_within(command: &mut Command, patience: Duration) -> io::Result<Output> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let deadline = Instant::now() + patience;
+    while child.try_wait()?.is_none() {
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}")));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.wait_with_output()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::BufRead;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_temporary_folder_with_a_long_path_is_refused_before_a_socket_fails_in_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("x".repeat(60));
+        std::fs::create_dir(&folder).unwrap();
+        let error = examine_temporary_folder(&folder).unwrap_err();
+        assert!(error.why.contains("unix sockets"), "{}", error.why);
+        assert!(error.remedy.starts_with("export TMPDIR="), "{}", error.remedy);
+    }
+
+    #[test]
+    fn a_temporary_folder_that_does_not_exist_is_refused() {
+        let error = examine_temporary_folder(Path::new("/nonexistent")).unwrap_err();
+        assert!(error.why.contains("cannot be written to"), "{}", error.why);
+    }
+
+    #[test]
+    fn the_engine_is_asked_over_its_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let engine = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let request: Vec<_> =
+                io::BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+            stream
+                .write_all(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{\"Version\":\"27.1\"}\n")
+                .unwrap();
+            request
+        });
+        assert_eq!(ask_docker(&socket).unwrap(), "27.1");
+        assert_eq!(engine.join().unwrap()[0], "GET /version HTTP/1.0");
+        assert!(ask_docker(&folder.path().join("none.sock")).is_err());
+    }
+
+    #[test]
+    fn a_program_that_does_not_answer_is_killed() {
+        let started = Instant::now();
+        let error = output_within(Command::new("sleep").arg("60"), Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+}
