@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use goose::config::GooseConfiguration;
-use goose::prelude::*;
+use goose::goose::{GooseUser, Transaction};
+use goose::{GooseAttack, GooseError};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::unix::AsyncFd;
@@ -247,7 +248,9 @@ impl Ready {
             .map_err(|_| LoadError::Panicked)??;
         // The sink hands over its last batch when it is dropped, so nobody may hold on to what the buyers shared.
         shared.sink.lock().unwrap_or_else(PoisonError::into_inner).flush();
-        Ok(totals)
+        // Only now have all arrivals been either sent or dropped.
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Ok(LoadTotals { sent: count(&shared.live.sent), dropped: count(&shared.live.dropped), ..totals })
     }
 }
 
@@ -288,7 +291,7 @@ fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
     configuration.host = Some(format!("http://{}/", shared.address));
     configuration.users = Some(shared.pool_size());
     configuration.increase_rate = Some("100000".into());
-    configuration.iterations = 1;
+    configuration.iterations = Some(1);
     configuration.quiet = 3;
     configuration.no_metrics = true;
     configuration.no_print_metrics = true;
@@ -318,7 +321,7 @@ fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
         .map_err(fail)?
         .set_client_builder_without_cookies(client)
         .map_err(fail)
-        .map(|attack| attack.register_scenario(scenario!("rehearsal").register_transaction(transaction)))
+        .map(|attack| attack.register_scenario(goose::goose::Scenario::new("rehearsal").register_transaction(transaction)))
 }
 
 /// The life of one virtual buyer.

@@ -197,6 +197,15 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
             );
         }
     }
+    if let Some((name, step)) = c.journey.first().and_then(|n| Some((n, scenario.step.get(n.get_ref())?.get_ref())))
+        && (step.share < 1.0 || step.only_unsettled || matches!(step.role, Role::Pay | Role::Cancel))
+    {
+        m.add(
+            name.span(),
+            format!("step \"{}\" cannot begin a journey: not every buyer makes it", name.get_ref()),
+            "begin with a step that every arrival makes, such as a page or the order",
+        );
+    }
     let item = *c.item.get_ref();
     if item != 0 && scenario.find_item(item).is_none() {
         let ids: Vec<String> = scenario.item.iter().map(|i| i.id.to_string()).collect();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::StackError;
-use crate::endpoint::Endpoint;
+use crate::fault::proxy::Endpoint;
 use crate::history::{FinalState, LedgerEntry, StockRow};
 
 /// A client of the audit listener.

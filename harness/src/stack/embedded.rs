@@ -1,0 +1,200 @@
+//! The embedded stack: a private Postgres and the reference service as processes of this machine, a proxy on each link.
+//!
+//! Inside the stack everything listens on Unix sockets in the run's private folder, so runs side by side cannot get into
+//! each other's way, and no port is free one moment and taken the next. Only the proxies listen on TCP, and they do so for
+//! as long as the run lasts.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use nix::sys::signal::Signal;
+
+use super::control::Control;
+use super::guard::Guard;
+use super::postgres::Postgres;
+use super::process::{Process, RunAs, Spec};
+use super::{Component, Provision, Stack, StackError};
+use crate::doctor;
+use crate::fault::proxy::{Endpoint, Protocol, Proxy, ProxyConfig};
+use crate::scenario::{Reference, Scenario};
+
+/// How long a part may take to come up. Generous: a loaded machine is slow, not broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Provisions Postgres, the service, and the proxies between them.
+///
+/// # Errors
+/// What is missing or refused. Nothing is left running: the guard cleans up when it is dropped.
+pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provision) -> Result<Stack, StackError> {
+    let binaries = doctor::find_postgres()?;
+    let target = canonical(&doctor::target_binary()?)?;
+    let run_as = doctor::unprivileged_user()?.map(|user| RunAs { uid: user.uid, gid: user.gid });
+    let folder = private_folder(&provision.run_id)?;
+    let guard = Guard::start(&folder, &[target.clone(), canonical(&binaries.bin_dir.join("postgres"))?])
+        .map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))?;
+
+    let postgres = Postgres::create(&binaries.bin_dir, &folder, &provision.logs, run_as)?;
+    postgres.process.start()?;
+    postgres.ready(PATIENCE).await?;
+
+    let seed = scenario.seed;
+    let to_postgres = proxy("service→postgres", Endpoint::Unix(postgres.socket()), Protocol::Postgres, seed)?;
+    let service = Service::new(reference, target, &folder, &provision.logs, &to_postgres)?;
+    let to_service = proxy("client→service", Endpoint::Unix(service.public.clone()), Protocol::Http, seed ^ 1)?;
+    service.process.start()?;
+    service.ready(PATIENCE).await?;
+
+    let addresses = vec![
+        ("service (through its proxy)".to_owned(), format!("http://{}", to_service.listen_addr())),
+        ("service, audit listener".to_owned(), format!("unix:{}", service.admin.display())),
+        ("postgres (through its proxy)".to_owned(), format!("{}", to_postgres.listen_addr())),
+        ("postgres, directly".to_owned(), format!("unix:{}", postgres.socket().display())),
+    ];
+    Ok(Stack {
+        links: vec![to_service, to_postgres],
+        control: Some(service.control.clone()),
+        components: vec![Box::new(postgres), Box::new(service)],
+        addresses,
+        guard: Some(guard),
+    })
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, StackError> {
+    std::fs::canonicalize(path).map_err(|e| StackError::io(format!("cannot find {}", path.display()), e))
+}
+
+fn proxy(name: &str, upstream: Endpoint, protocol: Protocol, seed: u64) -> Result<Proxy, StackError> {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    Ok(Proxy::start(ProxyConfig { name: name.to_owned(), listen, upstream, protocol, seed })?)
+}
+
+/// A folder of the run's own. Others may pass through it, since Postgres runs as another user, but not list it.
+fn private_folder(run_id: &str) -> Result<PathBuf, StackError> {
+    let base = std::env::temp_dir();
+    let folder = base.join(format!("seckill-{run_id}"));
+    let fail = |e| StackError::io(format!("cannot make {}; TMPDIR names another place", folder.display()), e);
+    std::fs::create_dir(&folder).map_err(fail)?;
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711)).map_err(fail)?;
+    canonical(&folder)
+}
+
+impl Component for Postgres {
+    fn role(&self) -> &'static str {
+        self.process.role()
+    }
+    fn start(&self) -> Result<(), StackError> {
+        self.process.start()
+    }
+    fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>> {
+        Box::pin(Postgres::ready(self, limit))
+    }
+    fn kill(&self) -> Result<usize, StackError> {
+        self.process.kill_all()
+    }
+    fn pause(&self, paused: bool) -> usize {
+        self.process.signal_all(if paused { Signal::SIGSTOP } else { Signal::SIGCONT })
+    }
+    fn pids(&self) -> Vec<i32> {
+        self.process.pids()
+    }
+    fn ended(&self) -> Option<String> {
+        self.process.ended()
+    }
+    fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(async { Postgres::wal_bytes(self).await.ok() })
+    }
+    fn stop(&self) {
+        // An immediate shutdown: the cluster is thrown away, so a last checkpoint would be for nobody.
+        self.process.stop(Signal::SIGQUIT, Duration::from_secs(3));
+    }
+}
+
+/// The reference service.
+#[derive(Debug)]
+struct Service {
+    process: Process,
+    control: Control,
+    public: PathBuf,
+    admin: PathBuf,
+}
+
+impl Service {
+    fn new(
+        reference: &Reference,
+        program: PathBuf,
+        folder: &Path,
+        logs: &Path,
+        database: &Proxy,
+    ) -> Result<Service, StackError> {
+        let folder = folder.join("service");
+        std::fs::create_dir(&folder).map_err(|e| StackError::io(format!("cannot make {}", folder.display()), e))?;
+        let (public, admin) = (folder.join("public.sock"), folder.join("admin.sock"));
+        let database = database.listen_addr();
+        let url = format!("host={} port={} user=postgres dbname=postgres", database.ip(), database.port());
+        let mut arguments: Vec<String> = ["serve", "--strategy", &reference.strategy, "--database-url", &url]
+            .map(str::to_owned)
+            .to_vec();
+        for (flag, value) in [
+            ("--listen", format!("unix:{}", public.display())),
+            ("--admin-listen", format!("unix:{}", admin.display())),
+            ("--pool-size", reference.pool.to_string()),
+            ("--workers", reference.workers.to_string()),
+        ] {
+            arguments.extend([flag.to_owned(), value]);
+        }
+        for (id, toggle) in &reference.switches {
+            arguments.extend(["--switch".to_owned(), format!("{id}={}", if toggle.0 { "on" } else { "off" })]);
+        }
+        if let Some(bug) = &reference.bug {
+            arguments.extend(["--bug".to_owned(), bug.0.clone(), "--allow-seeded-bugs".to_owned()]);
+        }
+        let control = Control::new(&Endpoint::Unix(admin.clone()))?;
+        let log = logs.join("service.log");
+        let spec = Spec { role: "service", program, arguments, folder, log, run_as: None };
+        Ok(Service { process: Process::new(spec), control, public, admin })
+    }
+}
+
+impl Component for Service {
+    fn role(&self) -> &'static str {
+        self.process.role()
+    }
+    fn start(&self) -> Result<(), StackError> {
+        self.process.start()
+    }
+    fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>> {
+        Box::pin(async move {
+            let end = Instant::now() + limit;
+            while !self.control.is_ready().await {
+                if let Some(status) = self.process.ended() {
+                    let tail = self.process.log_tail();
+                    return Err(StackError::Other(format!("the service ended with {status}:\n{tail}")));
+                }
+                if Instant::now() > end {
+                    let tail = self.process.log_tail();
+                    return Err(StackError::Other(format!("the service is not ready after {limit:?}:\n{tail}")));
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Ok(())
+        })
+    }
+    fn kill(&self) -> Result<usize, StackError> {
+        self.process.kill_all()
+    }
+    fn pause(&self, paused: bool) -> usize {
+        self.process.signal_all(if paused { Signal::SIGSTOP } else { Signal::SIGCONT })
+    }
+    fn pids(&self) -> Vec<i32> {
+        self.process.pids()
+    }
+    fn ended(&self) -> Option<String> {
+        self.process.ended()
+    }
+    fn stop(&self) {
+        self.process.stop(Signal::SIGTERM, Duration::from_secs(3));
+    }
+}

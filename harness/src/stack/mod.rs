@@ -1,0 +1,169 @@
+//! The stack: what is provisioned for a run, reached through its links, and taken down again.
+//!
+//! A [`Stack`] is a bundle of parts: proxies on its links, components that can be broken, the control listener. How the
+//! parts came to be (embedded processes, somebody's running service, containers) matters only to the constructor.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::fault::proxy::Proxy;
+use crate::scenario::{Scenario, Target};
+
+pub mod control;
+pub mod embedded;
+pub mod external;
+pub mod guard;
+pub mod postgres;
+pub mod process;
+
+use control::Control;
+
+/// Why a stack could not be provisioned, or a part of it does not obey.
+#[derive(Debug, thiserror::Error)]
+pub enum StackError {
+    /// Something that is needed is not on this machine.
+    #[error("{why}\nhelp: {remedy}")]
+    Missing {
+        /// What is missing.
+        why: String,
+        /// How to get it.
+        remedy: String,
+    },
+    /// The system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A proxy failed.
+    #[error(transparent)]
+    Proxy(#[from] crate::fault::proxy::ProxyError),
+    /// Anything else, in words for people.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl StackError {
+    /// An error of the system, with what was tried.
+    pub fn io(what: impl Into<String>, source: std::io::Error) -> StackError {
+        StackError::Io { what: what.into(), source }
+    }
+}
+
+impl From<crate::doctor::Missing> for StackError {
+    fn from(missing: crate::doctor::Missing) -> Self {
+        StackError::Missing { why: missing.why, remedy: missing.remedy }
+    }
+}
+
+/// A part of the stack that runs, and that can be broken: a process with its descendants, or a container.
+pub trait Component: Send + Sync + std::fmt::Debug {
+    /// `service`, `postgres`, ...
+    fn role(&self) -> &'static str;
+    /// Starts it (again, on the same data).
+    ///
+    /// # Errors
+    /// It cannot be started.
+    fn start(&self) -> Result<(), StackError>;
+    /// Waits until it does its work.
+    fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>>;
+    /// Kills it, as a power cut would; says how many processes that hit.
+    ///
+    /// # Errors
+    /// It does not die.
+    fn kill(&self) -> Result<usize, StackError>;
+    /// Stops it in its tracks (true) or lets it go on (false); says how many processes that hit.
+    fn pause(&self, paused: bool) -> usize;
+    /// Its processes, for accounting.
+    fn pids(&self) -> Vec<i32>;
+    /// How it ended, if it did so by itself.
+    fn ended(&self) -> Option<String>;
+    /// Bytes of write-ahead log written so far, for a database.
+    fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(async { None })
+    }
+    /// Asks it to end in an orderly way.
+    fn stop(&self);
+}
+
+/// A provisioned stack.
+#[derive(Debug)]
+pub struct Stack {
+    /// Proxies, one on each link, by the order of the links from the client on.
+    pub links: Vec<Proxy>,
+    /// Components, in the order in which they are started.
+    pub components: Vec<Box<dyn Component>>,
+    /// The target's control listener, if it has one.
+    pub control: Option<Control>,
+    /// Addresses for people: what, where.
+    pub addresses: Vec<(String, String)>,
+    guard: Option<guard::Guard>,
+}
+
+/// What provisioning needs to know beside the scenario.
+#[derive(Debug, Clone)]
+pub struct Provision {
+    /// Unique to the run.
+    pub run_id: String,
+    /// Where logs go.
+    pub logs: PathBuf,
+}
+
+/// Provisions what the scenario asks for.
+///
+/// # Errors
+/// What is missing or refused, with the remedy. Nothing is left running.
+pub async fn up(scenario: &Scenario, provision: &Provision) -> Result<Stack, StackError> {
+    match &scenario.target {
+        Target::Reference(reference) => embedded::up(scenario, reference, provision).await,
+        Target::External(external) => external::up(scenario, external).await,
+    }
+}
+
+impl Stack {
+    /// Where buyers reach the target: the proxy on the first link.
+    pub fn entry(&self) -> SocketAddr {
+        self.links[0].listen_addr()
+    }
+
+    /// The proxy on a link.
+    ///
+    /// # Errors
+    /// There is no such link; the message lists those that exist.
+    pub fn link(&self, name: &str) -> Result<&Proxy, StackError> {
+        self.links.iter().find(|p| p.name() == name).ok_or_else(|| {
+            let known: Vec<&str> = self.links.iter().map(Proxy::name).collect();
+            StackError::Other(format!("there is no link `{name}`; this stack has {}", known.join(", ")))
+        })
+    }
+
+    /// The component of a role.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn component(&self, role: &str) -> Result<&dyn Component, StackError> {
+        self.components
+            .iter()
+            .find(|c| c.role() == role)
+            .map(AsRef::as_ref)
+            .ok_or_else(|| StackError::Other(format!("this stack has no process `{role}`")))
+    }
+
+    /// Takes everything down and waits until it is gone: orderly where it obeys, by the guard where it does not.
+    pub fn down(mut self) {
+        for component in self.components.iter().rev() {
+            component.stop();
+        }
+        for proxy in &self.links {
+            proxy.shutdown();
+        }
+        if let Some(guard) = self.guard.take() {
+            guard.finish();
+        }
+    }
+}
