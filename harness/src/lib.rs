@@ -4,5 +4,6 @@
 //! on a timeline, and everything that happened is written to a **history**. What is right of the history is pure.
 
 pub mod check;
+pub mod fault;
 pub mod history;
 pub mod summary;
