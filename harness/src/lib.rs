@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod doctor;
+pub mod fault;
 pub mod history;
 pub mod load;
 pub mod measure;

@@ -1,0 +1,172 @@
+//! Bytes on their way through the proxy, and the buffers they live in.
+//!
+//! Buffers are pooled per thread. A proxy has one thread, so its connections share a handful of buffers that stay in the
+//! processor's cache, an idle connection owns none, and passing a chunk through allocates nothing.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+/// How much is read at once.
+pub(crate) const BUFFER: usize = 64 * 1024;
+/// A queued chunk smaller than this moves to a buffer of its own size: queues are bounded by the bytes they hold, so a
+/// byte must not occupy a whole pooled buffer.
+const COMPACT_BELOW: usize = BUFFER / 4;
+/// Buffers kept for reuse; more than this are only in use at once when many connections are backed up.
+const POOLED: usize = 64;
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes a buffer of [`BUFFER`] initialised bytes.
+pub(crate) fn take_buffer() -> Vec<u8> {
+    POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER])
+}
+
+/// Gives a buffer back; anything but a whole buffer is simply freed.
+pub(crate) fn give_buffer(buffer: Vec<u8>) {
+    if buffer.len() != BUFFER {
+        return;
+    }
+    // The pool is gone when a thread ends while it still holds chunks; then the buffer is freed like any other.
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < POOLED {
+            pool.push(buffer);
+        }
+    });
+}
+
+/// The bytes of a chunk: a range of an owned buffer, which returns to the pool when it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Payload {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Payload {
+    /// The first `len` bytes of `buffer`.
+    pub(crate) fn prefix(buffer: Vec<u8>, len: usize) -> Self {
+        debug_assert!(len <= buffer.len());
+        Self { buffer, start: 0, end: len }
+    }
+
+    pub(crate) fn copied(bytes: &[u8]) -> Self {
+        Self { buffer: bytes.to_vec(), start: 0, end: bytes.len() }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Forgets the first `n` bytes, which have been written.
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.start += n;
+        debug_assert!(self.start <= self.end);
+    }
+
+    /// Splits off and returns the first `n` bytes.
+    pub(crate) fn split_to(&mut self, n: usize) -> Self {
+        if n == self.len() {
+            return std::mem::take(self);
+        }
+        let head = Self::copied(&self.bytes()[..n]);
+        self.advance(n);
+        head
+    }
+
+    /// Moves a small payload out of a large buffer before it is queued.
+    pub(crate) fn compact(&mut self) {
+        if self.len() < COMPACT_BELOW && self.buffer.len() >= BUFFER {
+            *self = Self::copied(self.bytes());
+        }
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(buffer: Vec<u8>) -> Self {
+        let end = buffer.len();
+        Self { buffer, start: 0, end }
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        give_buffer(std::mem::take(&mut self.buffer));
+    }
+}
+
+/// One of the two directions of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// From the client to the upstream.
+    Up,
+    /// From the upstream to the client.
+    Down,
+}
+
+/// What is known about the call that a chunk of a reply answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ReplyPart {
+    /// Whether the reply ends with this chunk.
+    pub(crate) complete: bool,
+    /// The call: for HTTP its method and path, for Postgres the statements. Empty if the call began unwatched.
+    pub(crate) texts: Vec<std::sync::Arc<str>>,
+    /// Whether the reply says that something was committed; known only when the reply is complete.
+    pub(crate) committed: bool,
+    /// Whether the reply reports an error of the server.
+    pub(crate) failed: bool,
+}
+
+/// Bytes (or the end of the stream) travelling in one direction.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) side: Side,
+    pub(crate) payload: Payload,
+    /// When it was read.
+    pub(crate) arrived: Instant,
+    /// When it may leave. Toxics move this; the lane keeps the order of the bytes whatever they do.
+    pub(crate) due: Instant,
+    /// The end of this direction; such a chunk has no bytes.
+    pub(crate) fin: bool,
+    /// The reply it belongs to, if a toxic of the connection asked for replies to be told apart.
+    pub(crate) reply: Option<ReplyPart>,
+}
+
+impl Chunk {
+    pub(crate) fn new(side: Side, payload: Payload, arrived: Instant) -> Self {
+        Self { side, payload, arrived, due: arrived, fin: false, reply: None }
+    }
+
+    pub(crate) fn fin(side: Side, arrived: Instant) -> Self {
+        Self { fin: true, ..Self::new(side, Payload::default(), arrived) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxy_payload_splits_and_compacts() {
+        let mut buffer = take_buffer();
+        buffer[..6].copy_from_slice(b"abcdef");
+        let mut payload = Payload::prefix(buffer, 6);
+        assert_eq!(payload.split_to(2).bytes(), b"ab");
+        payload.compact();
+        assert_eq!(payload.buffer.len(), 4);
+        payload.advance(1);
+        assert_eq!(payload.bytes(), b"def");
+        assert_eq!(payload.split_to(3).bytes(), b"def");
+        assert!(payload.is_empty());
+    }
+}

@@ -1,0 +1,283 @@
+//! One connection: client, upstream and the two lanes between them, as a single task.
+//!
+//! While no toxic strikes it, a chunk goes from one socket to the other through a pooled buffer, without allocation or
+//! queue. (A later step may be `splice(2)`, which spares both copies but hides the bytes from the call counters.)
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::chunk::{Chunk, Payload, Side, give_buffer, take_buffer};
+use super::lane::{Flushed, Lane, Outlet, Queues};
+use super::server::{Member, Shared};
+use super::stream::{Upstream, reset_on_close};
+use super::wire::{ReplyEnd, Wire};
+use crate::fault::toxic::chain::Chain;
+use crate::fault::toxic::{Dial, Fate, Sink, ToxicId};
+
+/// Chunks that one direction may move before other connections get their turn: a bulk transfer must not make the delays
+/// of its neighbours late.
+const TURN: usize = 4;
+
+/// Serves one accepted connection to its end.
+pub(crate) async fn serve(shared: Arc<Shared>, client: TcpStream, member: Member) {
+    let mut chain = Chain::default();
+    let generation = shared.adopt(&mut chain, member.number).0;
+    let Some(upstream) = dial(&shared, &client, &mut chain, &member).await else {
+        return reset_on_close(&client);
+    };
+    let born = Instant::now();
+    let mut link = Link {
+        wire: Wire::new(shared.protocol),
+        client,
+        upstream,
+        up: Lane::new(Side::Up, born),
+        down: Lane::new(Side::Down, born),
+        chain,
+        generation,
+        ends: Vec::new(),
+        born,
+        shared,
+        member,
+    };
+    link.wire.watch(link.chain.needs_replies());
+    if poll_fn(|cx| link.poll(cx)).await == Ending::Reset {
+        reset_on_close(&link.client);
+        link.upstream.reset_on_close();
+    }
+}
+
+/// Connects to the upstream, if the toxics allow it. Without a result the client is to be reset.
+async fn dial(shared: &Shared, client: &TcpStream, chain: &mut Chain, member: &Member) -> Option<Upstream> {
+    match chain.on_connect() {
+        (Dial::Hold, Some(toxic)) => {
+            hold(shared, client, chain, member, toxic).await;
+            return None;
+        }
+        (Dial::Refuse, _) => return None,
+        _ => {}
+    }
+    client.set_nodelay(true).ok()?;
+    let endpoint = shared.upstream();
+    match Upstream::connect(&endpoint).await {
+        Ok(upstream) => Some(upstream),
+        Err(error) => {
+            shared.counters.failed_connect();
+            tracing::debug!(proxy = %shared.name, upstream = %endpoint, %error, "the upstream refused a connection");
+            None
+        }
+    }
+}
+
+/// Swallows what the client sends until the toxic is disarmed or the client has gone.
+async fn hold(shared: &Shared, client: &TcpStream, chain: &mut Chain, member: &Member, toxic: ToxicId) {
+    let mut buffer = take_buffer();
+    poll_fn(|cx| {
+        member.waker(cx.waker());
+        if !shared.is_armed(toxic) {
+            return Poll::Ready(());
+        }
+        loop {
+            // Nothing upstream knows of this connection, so a client that leaves may go.
+            if ready!(client.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            match client.try_read(&mut buffer) {
+                Ok(0) => return Poll::Ready(()),
+                Ok(n) => chain.touch(toxic, n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+    give_buffer(buffer);
+}
+
+/// How a connection ends.
+#[derive(Debug, PartialEq, Eq)]
+enum Ending {
+    /// Both directions have been closed.
+    Closed,
+    /// By RST on both sides.
+    Reset,
+}
+
+struct Link {
+    wire: Wire,
+    client: TcpStream,
+    upstream: Upstream,
+    up: Lane,
+    down: Lane,
+    chain: Chain,
+    /// The generation of the proxy's toxics that `chain` reflects.
+    generation: u64,
+    /// Reused by every chunk.
+    ends: Vec<ReplyEnd>,
+    /// Stands for "now" while no toxic needs the time: reading the clock would be the dearest part of a small chunk.
+    born: Instant,
+    shared: Arc<Shared>,
+    member: Member,
+}
+
+impl Link {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        self.member.waker(cx.waker());
+        if self.shared.generation() != self.generation && self.resync() == Fate::Reset {
+            return Poll::Ready(Ending::Reset);
+        }
+        // Replies first: if the upstream has answered and gone, its last words must not be lost to a failing write.
+        for side in [Side::Down, Side::Up] {
+            if self.drive(side, cx) == Fate::Reset {
+                return Poll::Ready(Ending::Reset);
+            }
+        }
+        match (self.up.closed && self.down.closed, self.up.broken || self.down.broken) {
+            (true, true) => Poll::Ready(Ending::Reset),
+            (true, false) => Poll::Ready(Ending::Closed),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Takes up what has been armed and disarmed since the last time.
+    fn resync(&mut self) -> Fate {
+        let mut queues = Queues { up: &mut self.up, down: &mut self.down, reset: false };
+        let (healed, fate) = self.shared.heal(&mut self.chain, &mut queues);
+        if queues.reset || fate == Fate::Reset {
+            return Fate::Reset;
+        }
+        let (generation, first_new) = self.shared.adopt(&mut self.chain, self.member.number);
+        self.generation = generation;
+        self.wire.watch(self.chain.needs_replies());
+        if healed {
+            self.chain.replan([&mut self.up, &mut self.down], Instant::now());
+        }
+        self.chain.on_armed(first_new)
+    }
+
+    /// Moves bytes in one direction until there is nothing to do or other connections must have their turn.
+    fn drive(&mut self, side: Side, cx: &mut Context<'_>) -> Fate {
+        let (client, upstream) = (&mut self.client, &mut self.upstream);
+        let mut tract = Tract {
+            shared: &self.shared,
+            chain: &mut self.chain,
+            wire: &mut self.wire,
+            ends: &mut self.ends,
+            born: self.born,
+        };
+        match side {
+            Side::Up => tract.drive(&mut self.up, client, upstream, cx),
+            Side::Down => tract.drive(&mut self.down, upstream, client, cx),
+        }
+    }
+}
+
+/// What a chunk meets between being read and reaching its lane.
+struct Tract<'a> {
+    shared: &'a Shared,
+    chain: &'a mut Chain,
+    wire: &'a mut Wire,
+    ends: &'a mut Vec<ReplyEnd>,
+    born: Instant,
+}
+
+impl Tract<'_> {
+    fn drive<R, W>(&mut self, lane: &mut Lane, src: &mut R, dst: &mut W, cx: &mut Context<'_>) -> Fate
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        for _ in 0..TURN {
+            if lane.flush(dst, &self.shared.timer, cx) == Flushed::Blocked || lane.ended || lane.is_full() {
+                return Fate::Live;
+            }
+            let mut buffer = take_buffer();
+            let mut read = ReadBuf::new(&mut buffer);
+            let outcome = Pin::new(&mut *src).poll_read(cx, &mut read);
+            let len = read.filled().len();
+            let payload = Payload::prefix(buffer, len);
+            match outcome {
+                Poll::Pending => return Fate::Live,
+                Poll::Ready(Err(_)) if self.chain.is_empty() => return Fate::Reset,
+                Poll::Ready(Err(_)) => return self.broken_source(lane, dst, cx),
+                Poll::Ready(Ok(())) => {}
+            }
+            if self.forward(lane, payload, dst, cx) == Fate::Reset {
+                return Fate::Reset;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Fate::Live
+    }
+
+    /// Sends what was read through the toxics; an empty payload is the end of the stream.
+    fn forward<W>(&mut self, lane: &mut Lane, payload: Payload, dst: &mut W, cx: &mut Context<'_>) -> Fate
+    where
+        W: AsyncWrite + Unpin,
+    {
+        let side = lane.side;
+        self.listen(side, &payload);
+        lane.ended = payload.is_empty();
+        let now = if self.chain.is_empty() { self.born } else { Instant::now() };
+        let chunk = if lane.ended { Chunk::fin(side, now) } else { Chunk::new(side, payload, now) };
+        let mut reset = false;
+        let mut outlet = Outlet { lane, dst, cx, now, reset: &mut reset };
+        if self.chain.is_empty() {
+            outlet.leave(chunk);
+        } else if side == Side::Down && self.chain.needs_replies() {
+            self.run_by_replies(chunk, &mut outlet);
+        } else {
+            self.chain.run(chunk, &mut outlet);
+        }
+        // What was just queued may be the first thing the timer has to wake this connection for.
+        if lane.flush(dst, &self.shared.timer, cx) == Flushed::Blocked {
+            return if reset { Fate::Reset } else { Fate::Live };
+        }
+        if reset { Fate::Reset } else { Fate::Live }
+    }
+
+    fn listen(&mut self, side: Side, payload: &Payload) {
+        self.shared.counters.read(side, payload.len());
+        self.ends.clear();
+        match side {
+            Side::Up => self.shared.counters.calls(self.wire.up(payload.bytes())),
+            Side::Down => self.wire.down(payload.bytes(), self.ends),
+        }
+    }
+
+    /// Splits a chunk where replies end, so that a toxic sees at most one reply in each part.
+    fn run_by_replies(&mut self, mut chunk: Chunk, sink: &mut dyn Sink) {
+        if chunk.fin {
+            chunk.reply = self.wire.down_end();
+            return self.chain.run(chunk, sink);
+        }
+        let mut cut = 0;
+        for (end, reply) in std::mem::take(self.ends) {
+            let payload = chunk.payload.split_to(end - cut);
+            cut = end;
+            let part = Chunk { reply: Some(reply), ..Chunk::new(chunk.side, payload, chunk.arrived) };
+            self.chain.run(part, sink);
+        }
+        if !chunk.payload.is_empty() {
+            chunk.reply = self.wire.current();
+            self.chain.run(chunk, sink);
+        }
+    }
+
+    /// Lets the toxics decide whether the other side learns that this one has failed: a black hole keeps it to itself.
+    fn broken_source<W>(&mut self, lane: &mut Lane, dst: &mut W, cx: &mut Context<'_>) -> Fate
+    where
+        W: AsyncWrite + Unpin,
+    {
+        let queued = !lane.is_idle();
+        let fate = self.forward(lane, Payload::default(), dst, cx);
+        let swallowed = !queued && lane.is_idle() && !lane.closed;
+        if swallowed { fate } else { Fate::Reset }
+    }
+}

@@ -1,0 +1,50 @@
+//! Latency: every chunk leaves later.
+
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::{ArmedToxic, Direction, LinkToxic};
+use crate::fault::proxy::chunk::Side;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Latency {
+    pub(super) delay: Duration,
+    pub(super) jitter: Duration,
+}
+
+impl ArmedToxic for Latency {
+    fn name(&self) -> &'static str {
+        "latency"
+    }
+
+    /// `delay` is what a round trip gets on top, so without a direction only the replies are delayed.
+    fn direction(&self, asked: Direction) -> Direction {
+        match asked {
+            Direction::Both => Direction::Down,
+            one => one,
+        }
+    }
+
+    fn strike(&self, rng: ChaCha8Rng) -> Box<dyn LinkToxic> {
+        Box::new(LinkLatency { latency: *self, rng })
+    }
+}
+
+struct LinkLatency {
+    latency: Latency,
+    rng: ChaCha8Rng,
+}
+
+impl LinkToxic for LinkLatency {
+    fn delay(&mut self, _side: Side, due: Instant, _len: usize) -> Instant {
+        let Latency { delay, jitter } = self.latency;
+        if jitter.is_zero() {
+            return due + delay;
+        }
+        let jitter_ns = u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
+        let drawn = Duration::from_nanos(self.rng.random_range(0..=2 * jitter_ns));
+        due + (delay + drawn).saturating_sub(jitter)
+    }
+}
