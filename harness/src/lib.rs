@@ -4,10 +4,20 @@
 //! on a timeline, and everything that happened is written to a **history**. What is right of the history is pure.
 
 pub mod check;
+pub mod cli;
 pub mod doctor;
+pub mod drain;
+pub mod exit;
 pub mod fault;
 pub mod history;
+pub mod judge;
 pub mod load;
 pub mod measure;
+pub mod nemesis;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod sampler;
 pub mod scenario;
+pub mod stack;
 pub mod summary;

@@ -12,7 +12,7 @@ use super::client::Connection;
 use super::driver::Shared;
 use crate::history::recorder::RawOp;
 use crate::history::{Micros, OrderState, Outcome, Role};
-use crate::scenario::journey::{CompiledStep, Journey};
+use crate::scenario::journey::{CompiledStep, Journey, text_of};
 use crate::scenario::template::Values;
 
 /// Order steps of one arrival at most; each is an intent of its own.
@@ -171,7 +171,6 @@ impl Buyer {
 
     /// Renders the request into the reused buffer.
     fn render(&mut self, walk: &Walk<'_>, step: &CompiledStep) {
-        use std::io::Write;
         let key = format!("{}{}", self.shared.key_prefix, walk.intent());
         let values = Values {
             user: &walk.user,
@@ -180,18 +179,7 @@ impl Buyer {
             quantity: walk.journey.quantity,
             captured: &walk.captured,
         };
-        self.request.clear();
-        step.head.render(&values, &mut self.request);
-        self.request.extend_from_slice(&self.shared.host_header);
-        match &step.body {
-            None => self.request.extend_from_slice(b"\r\n"),
-            Some(template) => {
-                self.body.clear();
-                template.render(&values, &mut self.body);
-                write!(self.request, "content-length: {}\r\n\r\n", self.body.len()).expect("a Vec never fails");
-                self.request.extend_from_slice(&self.body);
-            }
-        }
+        step.render(&values, &self.shared.host_header, &mut self.request, &mut self.body);
     }
 
     fn record(
@@ -251,20 +239,10 @@ fn read_reply(body: &[u8], walk: &mut Walk<'_>, step: &CompiledStep, attempt: &m
         }
         return;
     };
-    for (slot, pointer) in &step.capture {
-        walk.captured[*slot] = json.pointer(pointer).map(text_of).unwrap_or_default();
-    }
+    step.keep_captures_of(&json, &mut walk.captured);
     if step.role != Role::Read {
         attempt.order = json.pointer(&step.order).map(text_of).unwrap_or_default();
         attempt.state = json.pointer(&step.state).and_then(|s| s.as_str()).map(OrderState::parse).unwrap_or_default();
         attempt.amount_cents = json.pointer(&step.amount_cents).and_then(serde_json::Value::as_i64).unwrap_or(-1);
-    }
-}
-
-fn text_of(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Null => String::new(),
-        other => other.to_string(),
     }
 }

@@ -1,8 +1,9 @@
 //! Journeys, compiled: each step's request with its templates ready to be rendered, and what to read from its reply.
 
+use std::io::Write;
 use std::ops::Range;
 
-use super::template::{Piece, Template};
+use super::template::{Piece, Template, Values};
 use super::value::Dur;
 use super::{Cohort, Scenario, Step};
 use crate::history::Role;
@@ -97,6 +98,56 @@ impl Journey {
     }
 }
 
+impl CompiledStep {
+    /// Renders the whole request; `extra` are complete header lines, such as `host`.
+    pub fn request(&self, values: &Values<'_>, extra: &[u8]) -> Vec<u8> {
+        let (mut out, mut body) = (Vec::with_capacity(512), Vec::new());
+        self.render(values, extra, &mut out, &mut body);
+        out
+    }
+
+    /// The same into buffers that are used again.
+    pub fn render(&self, values: &Values<'_>, extra: &[u8], out: &mut Vec<u8>, body: &mut Vec<u8>) {
+        out.clear();
+        self.head.render(values, out);
+        out.extend_from_slice(extra);
+        let Some(template) = &self.body else {
+            out.extend_from_slice(b"\r\n");
+            return;
+        };
+        body.clear();
+        template.render(values, body);
+        write!(out, "content-length: {}\r\n\r\n", body.len()).expect("a Vec never fails");
+        out.extend_from_slice(body);
+    }
+
+    /// Keeps the values that later steps need from a reply's body.
+    pub fn keep_captures(&self, body: &[u8], captured: &mut [String]) {
+        if self.capture.is_empty() {
+            return;
+        }
+        if let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) {
+            self.keep_captures_of(&json, captured);
+        }
+    }
+
+    /// The same from a body that is parsed already.
+    pub fn keep_captures_of(&self, json: &serde_json::Value, captured: &mut [String]) {
+        for (slot, pointer) in &self.capture {
+            captured[*slot] = json.pointer(pointer).map(text_of).unwrap_or_default();
+        }
+    }
+}
+
+/// A JSON value as a template needs it: text without its quotes, nothing for null.
+pub fn text_of(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
 fn compile_step(name: &str, step: &Step, slots: &mut Vec<String>) -> Result<CompiledStep, TemplateMistake> {
     let mut head = Vec::new();
     let text = |t: &str| Piece::Text(t.into());
@@ -150,7 +201,7 @@ fn compile_step(name: &str, step: &Step, slots: &mut Vec<String>) -> Result<Comp
 
 /// Renders with stand-ins and sees whether the result is JSON.
 fn check_json(template: &Template) -> Result<(), String> {
-    let values = super::template::Values { user: "u", key: "k", item: 1, quantity: 1, captured: &[] };
+    let values = Values { user: "u", key: "k", item: 1, quantity: 1, captured: &[] };
     let mut out = Vec::new();
     template.render(&values, &mut out);
     serde_json::from_slice::<serde_json::Value>(&out)

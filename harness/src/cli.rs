@@ -1,0 +1,343 @@
+//! The command line: parse, dispatch, exit code. Results go to stdout, everything else to stderr.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use crate::progress::Progress;
+use crate::report::{Render, Terminal};
+use crate::run::{self, RunError};
+use crate::scenario::{self, Loaded};
+use crate::summary::Summary;
+use crate::{doctor, exit, judge, stack};
+
+/// Rehearse a flash sale before it opens: load it, break it, and know.
+#[derive(Debug, Parser)]
+#[command(name = "seckill", version, max_term_width = 110)]
+#[command(after_help = "Exit codes: 0 pass, 1 internal, 2 usage, 10 SLO missed, 11 consistency violated, 12 unknown, \
+    13 regression, 20 no stack. Several at once: the first of 11, 12, 10, 13 that applies.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For programs: only JSON on stdout.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a scenario: provision, load, break, audit, judge, report.
+    Run {
+        /// The scenario file.
+        scenario: PathBuf,
+        /// The run folder; by default reports/runs/<time>-<scenario>.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Overrides the scenario's seed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Overrides a value of the scenario: PATH=VALUE, such as target.bug=4 or load.virtual_buyers=500.
+        #[arg(long, value_name = "PATH=VALUE")]
+        set: Vec<String>,
+        /// What to run on: what the scenario's target says, unless given.
+        #[arg(long, value_enum)]
+        stack: Option<StackKind>,
+        /// How the summary is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+        /// No progress on stderr.
+        #[arg(long)]
+        quiet: bool,
+    },
+    /// Judge a recorded run again, from its evidence.
+    Check {
+        /// The run folder.
+        run: PathBuf,
+        /// How the summary is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Render the reports of a recorded run again.
+    Report {
+        /// The run folder.
+        run: PathBuf,
+        /// How the summary is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// What is missing on this machine, and the command that mends it.
+    Doctor {
+        /// Install what is missing, as root.
+        #[arg(long)]
+        install: bool,
+        /// How the findings are printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Print the JSON Schema of a file.
+    Schema {
+        /// Which file.
+        #[arg(value_enum)]
+        of: SchemaOf,
+    },
+    /// Only provision a stack.
+    Stack {
+        #[command(subcommand)]
+        command: StackCommand,
+    },
+    /// The guard of a run; not for people.
+    #[command(name = stack::guard::SUBCOMMAND, hide = true)]
+    Guard {
+        /// The run's private folder, and the programs that may be ended in it.
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StackCommand {
+    /// Provision what a scenario asks for, print the addresses, and wait for Ctrl-C.
+    Up {
+        /// The scenario file.
+        scenario: PathBuf,
+        /// Overrides a value of the scenario.
+        #[arg(long, value_name = "PATH=VALUE")]
+        set: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StackKind {
+    /// A private Postgres and the reference service, as processes of this machine.
+    Embedded,
+    /// A service that is already running.
+    External,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SchemaOf {
+    /// Scenario files.
+    Scenario,
+    /// summary.json.
+    Summary,
+    /// The history: run.json and the lines of events.jsonl.
+    History,
+}
+
+/// Parses the command line and does what it says; returns the exit code.
+pub fn main() -> i32 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE } else { exit::PASS };
+        }
+    };
+    if let Command::Guard { arguments } = &cli.command {
+        return stack::guard::main(arguments);
+    }
+    log_to_stderr();
+    raise_file_limit();
+    match cli.command {
+        Command::Run { scenario, out, seed, set, stack, output, quiet } => {
+            let loaded = match scenario::load(&scenario, &set, seed).and_then(|l| fits(l, stack)) {
+                Ok(loaded) => loaded,
+                Err(error) => return complain(&error.to_string(), exit::USAGE),
+            };
+            run_scenario(&loaded, out, output, quiet)
+        }
+        Command::Check { run, output } => finish(judge::judge_and_report(&run), &run, output),
+        Command::Report { run, output } => {
+            let summary = judge::read_summary(&run).and_then(|s| judge::report(&run, &s).map(|()| s));
+            finish(summary, &run, output)
+        }
+        Command::Doctor { install, output } => doctor::run(install, output == Output::Json),
+        Command::Schema { of } => print_schema(of),
+        Command::Stack { command: StackCommand::Up { scenario, set } } => match scenario::load(&scenario, &set, None) {
+            Ok(loaded) => stack_up(&loaded),
+            Err(error) => complain(&error.to_string(), exit::USAGE),
+        },
+        Command::Guard { .. } => exit::INTERNAL,
+    }
+}
+
+fn fits(loaded: Loaded, stack: Option<StackKind>) -> Result<Loaded, scenario::ScenarioError> {
+    let is_external = matches!(loaded.scenario.target, scenario::Target::External(_));
+    match stack {
+        Some(kind) if (kind == StackKind::External) != is_external => {
+            let (asked, has) = if is_external { ("embedded", "external") } else { ("external", "reference") };
+            Err(scenario::ScenarioError::Invalid(format!(
+                "--stack {asked} does not fit {}: its target is [target.{has}]\nhelp: give the other section, \
+                 or leave --stack out",
+                loaded.path.display()
+            )))
+        }
+        _ => Ok(loaded),
+    }
+}
+
+fn run_scenario(loaded: &Loaded, out: Option<PathBuf>, output: Output, quiet: bool) -> i32 {
+    let folder = out.clone().unwrap_or_else(|| default_folder(&loaded.scenario.name));
+    let Some(runtime) = runtime() else { return exit::INTERNAL };
+    let cancel = on_interrupt();
+    let result = runtime.block_on(run::run(loaded, &folder, &Progress::new(quiet), &cancel));
+    match result {
+        Ok(finished) => {
+            if out.is_none() {
+                point_latest_at(&finished.folder);
+            }
+            print_summary(&finished.summary, &finished.folder, output);
+            finished.summary.exit_code
+        }
+        Err(error) => {
+            let code = match &error {
+                RunError::Stack(_) => exit::NO_STACK,
+                RunError::Interrupted => exit::UNKNOWN,
+                _ => exit::INTERNAL,
+            };
+            complain(&error.to_string(), code)
+        }
+    }
+}
+
+fn stack_up(loaded: &Loaded) -> i32 {
+    let Some(runtime) = runtime() else { return exit::INTERNAL };
+    let cancel = on_interrupt();
+    let logs = std::env::temp_dir();
+    let provision = stack::Provision { run_id: format!("up{}", std::process::id()), logs };
+    runtime.block_on(async {
+        match stack::up(&loaded.scenario, &provision).await {
+            Ok(stack) => {
+                let width = stack.addresses.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
+                for (what, address) in &stack.addresses {
+                    println!("{what:width$}  {address}");
+                }
+                eprintln!("the stack is up; Ctrl-C takes it down");
+                cancel.cancelled().await;
+                stack.down();
+                exit::PASS
+            }
+            Err(error) => complain(&error.to_string(), exit::NO_STACK),
+        }
+    })
+}
+
+fn runtime() -> Option<tokio::runtime::Runtime> {
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    built.map_err(|error| complain(&format!("cannot make the runtime: {error}"), exit::INTERNAL)).ok()
+}
+
+/// Ctrl-C and SIGTERM end a run in order; the second one ends the harness at once, and the guard cleans up.
+///
+/// This is registered before goose starts: goose's own handler then finds the place taken and leaves it alone.
+fn on_interrupt() -> CancellationToken {
+    let cancel = CancellationToken::new();
+    let token = cancel.clone();
+    let registered = ctrlc::set_handler(move || {
+        if token.is_cancelled() {
+            std::process::exit(130);
+        }
+        eprintln!("\ninterrupted: ending in order; once more to end at once");
+        token.cancel();
+    });
+    if let Err(error) = registered {
+        tracing::warn!("cannot watch for Ctrl-C: {error}");
+    }
+    cancel
+}
+
+fn finish(result: Result<Summary, judge::JudgeError>, folder: &Path, output: Output) -> i32 {
+    match result {
+        Ok(summary) => {
+            print_summary(&summary, folder, output);
+            summary.exit_code
+        }
+        Err(error) => complain(&error.to_string(), exit::USAGE),
+    }
+}
+
+fn print_summary(summary: &Summary, folder: &Path, output: Output) {
+    let mut stdout = std::io::stdout().lock();
+    let printed = match output {
+        Output::Json => serde_json::to_vec_pretty(summary).map_err(|e| e.to_string()),
+        Output::Text => {
+            let color = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            Terminal { color, width: 110 }.render(summary).map_err(|e| e.to_string())
+        }
+    };
+    match printed {
+        Ok(bytes) => {
+            let _ = stdout.write_all(&bytes);
+            let _ = writeln!(stdout);
+            if output == Output::Text {
+                let _ = writeln!(stdout, "report: {}", folder.join("report.html").display());
+            }
+        }
+        Err(error) => eprintln!("cannot print the summary: {error}"),
+    }
+}
+
+fn print_schema(of: SchemaOf) -> i32 {
+    let schema = match of {
+        SchemaOf::Scenario => scenario::json_schema(),
+        SchemaOf::Summary => schemars::schema_for!(Summary).to_value(),
+        SchemaOf::History => serde_json::json!({
+            "run.json": schemars::schema_for!(crate::history::RunInfo).to_value(),
+            "events.jsonl": schemars::schema_for!(crate::history::Event).to_value(),
+            "audit.json": schemars::schema_for!(crate::history::FinalState).to_value(),
+            "ledger.jsonl": schemars::schema_for!(crate::history::LedgerEntry).to_value(),
+        }),
+    };
+    println!("{schema:#}");
+    exit::PASS
+}
+
+fn complain(message: &str, code: i32) -> i32 {
+    let prefix = if message.starts_with("error") { "" } else { "error: " };
+    eprintln!("{prefix}{message}");
+    code
+}
+
+/// `reports/runs/<time>-<scenario>`, with a number behind it if that is taken.
+fn default_folder(name: &str) -> PathBuf {
+    let time = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
+    let base = PathBuf::from("reports/runs");
+    let first = base.join(format!("{time}-{name}"));
+    if !first.exists() {
+        return first;
+    }
+    (2..).map(|n| base.join(format!("{time}-{name}-{n}"))).find(|p| !p.exists()).unwrap_or(first)
+}
+
+fn point_latest_at(folder: &Path) {
+    let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else { return };
+    // Made beside and moved over, so that runs side by side never leave it dangling.
+    let fresh = parent.join(format!(".latest-{}", std::process::id()));
+    let _ = std::fs::remove_file(&fresh);
+    if std::os::unix::fs::symlink(name, &fresh).is_ok() {
+        let _ = std::fs::rename(&fresh, parent.join("latest"));
+    }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SECKILL_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,goose=error"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// Each buyer costs a few descriptors; the soft limit is a default for programs that need few.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

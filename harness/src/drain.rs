@@ -1,0 +1,154 @@
+//! The drain probe: fresh buyers try to buy everything that the audit says is left, and one unit more (I5b).
+//!
+//! What a counter says can be bought and what can really be bought are two things: a stranded shard, a "sold out" flag
+//! that nobody clears, a cache that was deducted alone. So the probe buys.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::history::{DrainProbe, Outcome, Role, StockRow};
+use crate::load::classify;
+use crate::load::client::Connection;
+use crate::scenario::Scenario;
+use crate::scenario::journey::{CompiledStep, Journey};
+use crate::scenario::template::Values;
+
+/// Buyers at work at once. A shop at rest is not to be loaded here.
+const AT_ONCE: i64 = 16;
+/// More units than these are not bought one by one; the probe then says so.
+const MOST: i64 = 50_000;
+
+/// What one fresh buyer came to.
+enum Bought {
+    Sold,
+    SoldOut,
+    Other(String),
+}
+
+/// Probes every item that some cohort can order.
+pub async fn probe(
+    scenario: &Scenario,
+    stock: &[StockRow],
+    address: SocketAddr,
+    user_prefix: &str,
+    key_prefix: &str,
+) -> Vec<DrainProbe> {
+    let mut probes = Vec::new();
+    for row in stock {
+        let journey = Journey::all(scenario)
+            .into_iter()
+            .find(|j| j.item == row.item && j.steps.iter().any(|s| s.role == Role::Order));
+        let Some(journey) = journey else { continue };
+        let names = (format!("{user_prefix}p{}x", row.item), format!("{key_prefix}p{}x", row.item));
+        probes.push(probe_item(Arc::new(journey), row, address, names).await);
+    }
+    probes
+}
+
+async fn probe_item(
+    journey: Arc<Journey>,
+    row: &StockRow,
+    address: SocketAddr,
+    (user, key): (String, String),
+) -> DrainProbe {
+    let buyers = row.available.max(0) + 1;
+    let mut probe = DrainProbe { item: row.item, available: row.available, buyers, ..DrainProbe::default() };
+    if buyers > MOST {
+        probe.other = buyers;
+        probe.detail = format!("{} units are left; the probe buys at most {MOST}, so nothing was tried", row.available);
+        return probe;
+    }
+    let next = Arc::new(AtomicI64::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..AT_ONCE.min(buyers) {
+        let (journey, next, user, key) = (journey.clone(), next.clone(), user.clone(), key.clone());
+        tasks.spawn(async move {
+            let mut connection = Connection::new(address);
+            let mut bought = Vec::new();
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= buyers {
+                    return bought;
+                }
+                bought.push(buy(&journey, &mut connection, &format!("{user}{n}"), &format!("{key}{n}")).await);
+            }
+        });
+    }
+    let mut examples = Vec::new();
+    for bought in tasks.join_all().await.into_iter().flatten() {
+        match bought {
+            Bought::Sold => probe.sold += 1,
+            Bought::SoldOut => probe.sold_out += 1,
+            Bought::Other(why) => {
+                probe.other += 1;
+                examples.push(why);
+            }
+        }
+    }
+    examples.sort();
+    examples.dedup();
+    examples.truncate(5);
+    probe.detail = examples.join("; ");
+    probe
+}
+
+/// Walks a journey up to and including its order.
+async fn buy(journey: &Journey, connection: &mut Connection, user: &str, key: &str) -> Bought {
+    let mut captured = vec![String::new(); journey.slots.len()];
+    for step in journey.steps.iter().filter(|s| !s.only_unsettled) {
+        let mut last = String::new();
+        for attempt in 0..6 {
+            if attempt > 0 {
+                tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
+            }
+            match once(step, journey, connection, (user, key), &mut captured).await {
+                Ok(()) => {
+                    last.clear();
+                    break;
+                }
+                Err((reason, false)) if step.role == Role::Order && reason == "sold-out" => return Bought::SoldOut,
+                Err((reason, again)) => {
+                    last = format!("{}: {reason}", step.name);
+                    if !again {
+                        break;
+                    }
+                }
+            }
+        }
+        if !last.is_empty() {
+            return Bought::Other(last);
+        }
+        if step.role == Role::Order {
+            return Bought::Sold;
+        }
+    }
+    Bought::Other("the journey has no order".into())
+}
+
+/// One attempt at one step; the error is the reason, and whether another try can help.
+async fn once(
+    step: &CompiledStep,
+    journey: &Journey,
+    connection: &mut Connection,
+    (user, key): (&str, &str),
+    captured: &mut [String],
+) -> Result<(), (String, bool)> {
+    let values = Values { user, key, item: journey.item, quantity: 1, captured };
+    let request = step.request(&values, b"host: target\r\n");
+    match connection.exchange(&request, Duration::from_secs(5)).await {
+        Err(broken) => Err((broken.reason().to_owned(), true)),
+        Ok(reply) => {
+            let classified = classify::reply(reply.status, reply.body);
+            if classified.outcome != Outcome::Ok {
+                let again = classify::worth_retrying(&classified, reply.status);
+                return Err((classified.reason, again));
+            }
+            step.keep_captures(reply.body, captured);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The lifecycle of a run, top to bottom: provision, warm up, see that it is well, load and break it, heal, drain, audit,
+//! take down, judge.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::fault::proxy::Proxy;
+use crate::history::recorder::{HistoryError, Recorder};
+use crate::history::{Event, FinalState, LinkCalls, Machine, RunInfo};
+use crate::judge::{self, JudgeError};
+use crate::load::clock::{Clock, unix_us};
+use crate::load::driver::{self, LoadError, LoadSpec};
+use crate::nemesis::Nemesis;
+use crate::progress::Progress;
+use crate::sampler::{Probe, Sampler};
+use crate::scenario::{Loaded, Scenario};
+use crate::stack::control::ItemSetup;
+use crate::stack::{self, Provision, Stack, StackError};
+use crate::summary::Summary;
+
+/// Why there is no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The run folder cannot be written.
+    #[error("cannot write the run folder {}: {source}\nhelp: free some space there, or name another place with --out", path.display())]
+    Folder {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The stack could not be provisioned, or is not well before the load begins.
+    #[error("the stack could not be provisioned: {0}")]
+    Stack(#[from] StackError),
+    /// The load could not be driven.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The history could not be written.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The run could not be judged.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    /// Interrupted before there was anything to judge.
+    #[error("interrupted before the load began; nothing was recorded")]
+    Interrupted,
+}
+
+/// A run that has ended and was judged.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its summary.
+    pub summary: Summary,
+}
+
+/// Runs a scenario into `folder`. `cancel` ends it early: faults are healed, and what was seen is judged as partial.
+///
+/// # Errors
+/// Nothing could be judged; whatever was started is gone.
+pub async fn run(
+    loaded: &Loaded,
+    folder: &Path,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Finished, RunError> {
+    let run_id = run_id();
+    let logs = prepare_folder(loaded, folder)?;
+    let scenario = &loaded.scenario;
+    progress.say("provisioning the stack");
+    let stack = tokio::select! {
+        stack = stack::up(scenario, &Provision { run_id: run_id.clone(), logs }) => Arc::new(stack?),
+        () = cancel.cancelled() => return Err(RunError::Interrupted),
+    };
+    let outcome = on_stack(scenario, &run_id, folder, &stack, progress, cancel).await;
+    progress.say("taking the stack down");
+    take_down(stack).await;
+    outcome?;
+    progress.say("judging the evidence");
+    let summary = judge::judge_and_report(folder)?;
+    Ok(Finished { folder: folder.to_owned(), summary })
+}
+
+/// Makes the run folder with the scenario as resolved; returns the folder of the logs.
+fn prepare_folder(loaded: &Loaded, folder: &Path) -> Result<PathBuf, RunError> {
+    let logs = folder.join("logs");
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RunError::Folder { path, source }
+    };
+    if folder.join("run.json").exists() {
+        let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+        return Err(RunError::Folder { path: folder.join("run.json"), source });
+    }
+    std::fs::create_dir_all(&logs).map_err(fail(&logs))?;
+    let scenario = folder.join("scenario.toml");
+    std::fs::write(&scenario, &loaded.resolved).map_err(fail(&scenario))?;
+    Ok(logs)
+}
+
+/// Short, unique, and sortable by time.
+fn run_id() -> String {
+    let now = unix_us();
+    format!("{:x}{:04x}", now / 1_000_000, (now % 1_000_000) ^ i64::from(std::process::id() & 0xffff))
+}
+
+async fn take_down(stack: Arc<Stack>) {
+    // Everybody who shared the stack has ended by now; the guard would clean up even if not.
+    if let Some(stack) = Arc::into_inner(stack) {
+        let _ = tokio::task::spawn_blocking(move || stack.down()).await;
+    }
+}
+
+/// Everything that needs the stack.
+async fn on_stack(
+    scenario: &Scenario,
+    run_id: &str,
+    folder: &Path,
+    stack: &Arc<Stack>,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<(), RunError> {
+    progress.say("warming up and probing the steady state");
+    // The sale is set up once far in the future, so that the warm-up finds its items; the real times follow below.
+    set_up_sale(scenario, stack, unix_us() + 3_600_000_000).await?;
+    let mut probe = Probe::new(scenario, stack);
+    tokio::select! {
+        held = probe.must_hold(Duration::from_secs(15)) => held.map_err(StackError::Other)?,
+        () = cancel.cancelled() => return Err(RunError::Interrupted),
+    }
+    // The buyers come and connect within this time; being late would show as send lag and as distrust.
+    let lead_us = 700_000 + i64::from(scenario.load.virtual_buyers) * 300;
+    let clock = Clock::starting_in(lead_us);
+    set_up_sale(scenario, stack, clock.epoch_unix_us()).await?;
+
+    let info = run_info(scenario, run_id, clock);
+    let spec = LoadSpec {
+        scenario,
+        address: stack.entry(),
+        clock,
+        user_prefix: info.user_prefix.clone(),
+        key_prefix: info.key_prefix.clone(),
+    };
+    let recorder = Recorder::create(folder, &info)?;
+    let how = load_and_break(&spec, &recorder, stack, probe, progress, cancel).await;
+    let (how, costs) = match how {
+        Ok(ended) => ended,
+        Err(error) => {
+            recorder.event(&Event::Distrust { at_us: clock.now_us(), why: error.to_string() });
+            recorder.close(&format!("failed: {error}"))?;
+            return Err(error.into());
+        }
+    };
+    recorder.event(&Event::Cost(costs));
+    recorder.event(&Event::Links(stack.links.iter().map(link_calls).collect()));
+    if how == "completed" {
+        audit(&spec, stack, folder, &recorder, progress, cancel).await?;
+    }
+    recorder.close(how)?;
+    Ok(())
+}
+
+/// The load with its faults, until everything is healed and the last hold has run out.
+async fn load_and_break(
+    spec: &LoadSpec<'_>,
+    recorder: &Recorder,
+    stack: &Arc<Stack>,
+    probe: Probe,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<(&'static str, Vec<crate::history::RoleCost>), LoadError> {
+    let (scenario, clock, events) = (spec.scenario, spec.clock, recorder.events());
+    let wal_before = wal_bytes(stack).await;
+    let load = driver::start(spec, recorder)?;
+    for phase in &scenario.phase {
+        let (from_us, until_us) = (phase.from.micros(), phase.until.micros());
+        events.event(&Event::Phase { name: phase.name.clone(), from_us, until_us });
+    }
+    let sampler = Sampler::start(probe, stack, clock, &events);
+    let nemesis = Nemesis::start(scenario, stack, clock, &events, &sampler.steady());
+    let shared = load.shared();
+    let watcher = progress.watch(scenario, clock, shared.clone(), sampler.steady(), stack.clone());
+    let health = recorder.health();
+    let mut finished = std::pin::pin!(load.finished());
+    let (totals, how) = tokio::select! {
+        totals = &mut finished => (totals?, "completed"),
+        () = cancel.cancelled() => {
+            progress.say("interrupted: healing the faults and ending the load");
+            nemesis.heal_now();
+            shared.stop();
+            (finished.await?, "interrupted")
+        }
+        () = health.failed() => {
+            let why = health.error().unwrap_or_default();
+            events.event(&Event::Distrust { at_us: clock.now_us(), why });
+            nemesis.heal_now();
+            shared.stop();
+            (finished.await?, "stopped: the history could not be written")
+        }
+    };
+    watcher.stop().await;
+    drop(shared);
+    events.event(&Event::LoadTotals(totals));
+    if how != "completed" {
+        nemesis.heal_now();
+    }
+    nemesis.finished().await;
+    if how == "completed" {
+        let steady = sampler.steady().holds_from(clock.now_us(), Duration::from_secs(15)).await;
+        if steady.is_none() {
+            let why = "the steady-state hypothesis does not hold after everything was healed".to_owned();
+            events.event(&Event::Distrust { at_us: clock.now_us(), why });
+        }
+        progress.say("draining: the last holds run out");
+        let hold = scenario.item.iter().map(|i| i.hold.0).max().unwrap_or_default();
+        tokio::select! {
+            () = tokio::time::sleep(hold + scenario.audit.grace.0) => {}
+            () = cancel.cancelled() => {}
+        }
+    }
+    let mut costs = sampler.stop().await;
+    add_wal(&mut costs, &wal_before, &wal_bytes(stack).await);
+    let how = if how == "completed" && cancel.is_cancelled() { "interrupted" } else { how };
+    Ok((how, costs))
+}
+
+/// The final audit from one snapshot, then the drain probe.
+async fn audit(
+    spec: &LoadSpec<'_>,
+    stack: &Stack,
+    folder: &Path,
+    recorder: &Recorder,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<(), RunError> {
+    let Some(control) = &stack.control else { return Ok(()) };
+    progress.say("auditing");
+    let mut state: FinalState = match control.audit().await {
+        Ok(state) => state,
+        Err(error) => {
+            let why = format!("the final audit could not be made: {error}");
+            recorder.event(&Event::Distrust { at_us: spec.clock.now_us(), why });
+            return Ok(());
+        }
+    };
+    if spec.scenario.audit.drain_probe && !cancel.is_cancelled() {
+        progress.say("buying what is left");
+        state.probes =
+            crate::drain::probe(spec.scenario, &state.stock, spec.address, &spec.user_prefix, &spec.key_prefix).await;
+    }
+    crate::history::write_audit(folder, &state)?;
+    Ok(())
+}
+
+async fn set_up_sale(scenario: &Scenario, stack: &Stack, epoch_unix_us: i64) -> Result<(), StackError> {
+    let Some(control) = &stack.control else { return Ok(()) };
+    let items: Vec<ItemSetup> = scenario
+        .item
+        .iter()
+        .map(|item| ItemSetup {
+            id: item.id,
+            title: item.title.clone(),
+            price_cents: item.price_cents,
+            stock: item.stock,
+            per_user_limit: item.per_user_limit,
+            opens_at: epoch_unix_us + item.opens_at.micros(),
+            closes_at: epoch_unix_us + item.closes_at.micros(),
+            hold_ms: item.hold.micros() / 1_000,
+        })
+        .collect();
+    control.reset(&items).await
+}
+
+fn run_info(scenario: &Scenario, run_id: &str, clock: Clock) -> RunInfo {
+    let (_, schedule_hash) = scenario.plan().count_and_hash();
+    RunInfo {
+        run_id: run_id.to_owned(),
+        scenario: scenario.name.clone(),
+        seed: scenario.seed,
+        schedule_hash,
+        epoch_unix_us: clock.epoch_unix_us(),
+        user_prefix: format!("r{run_id}-u"),
+        key_prefix: format!("r{run_id}-k"),
+        duration_us: scenario.load.duration.micros(),
+        machine: machine(),
+        closed: None,
+    }
+}
+
+/// The machine's fingerprint.
+pub fn machine() -> Machine {
+    use procfs::{Current, CurrentSI};
+    let cpu_model = procfs::CpuInfo::current()
+        .ok()
+        .and_then(|info| info.model_name(0).map(str::to_owned))
+        .unwrap_or_default();
+    let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let pretty = os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("").trim_matches('"');
+    Machine {
+        cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+        cpu_model,
+        memory_bytes: procfs::Meminfo::current().map_or(0, |m| m.mem_total),
+        kernel: procfs::sys::kernel::Version::current()
+            .map(|v| format!("{}.{}.{}", v.major, v.minor, v.patch))
+            .unwrap_or_default(),
+        os: pretty.to_owned(),
+        harness: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+async fn wal_bytes(stack: &Stack) -> Vec<(&'static str, u64)> {
+    let mut all = Vec::new();
+    for component in &stack.components {
+        if let Some(bytes) = component.wal_bytes().await {
+            all.push((component.role(), bytes));
+        }
+    }
+    all
+}
+
+fn add_wal(costs: &mut [crate::history::RoleCost], before: &[(&str, u64)], after: &[(&str, u64)]) {
+    for cost in costs {
+        let find = |list: &[(&str, u64)]| list.iter().find(|(role, _)| *role == cost.role).map(|(_, bytes)| *bytes);
+        if let (Some(before), Some(after)) = (find(before), find(after)) {
+            cost.wal_bytes = Some(after.saturating_sub(before));
+        }
+    }
+}
+
+fn link_calls(proxy: &Proxy) -> LinkCalls {
+    let stats = proxy.stats();
+    let (from, to) = proxy.name().split_once('→').unwrap_or((proxy.name(), ""));
+    LinkCalls {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        calls: stats.calls,
+        connections: stats.accepted,
+        bytes_up: stats.bytes_up,
+        bytes_down: stats.bytes_down,
+    }
+}
