@@ -364,9 +364,49 @@ pub enum Event {
     /// Totals of the load, written once when it ended.
     LoadTotals(LoadTotals),
     /// What the run cost, written once after the drain.
+    #[serde(with = "as_roles")]
+    #[schemars(with = "RolesLine")]
     Cost(Vec<RoleCost>),
     /// Calls over each link, written once after the drain.
+    #[serde(with = "as_links")]
+    #[schemars(with = "LinksLine")]
     Links(Vec<LinkCalls>),
+}
+
+/// A line of events is an object, so a bare list needs a name in it: `{"event":"cost","roles":[...]}`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct RolesLine {
+    roles: Vec<RoleCost>,
+}
+
+/// The same for links: `{"event":"links","links":[...]}`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct LinksLine {
+    links: Vec<LinkCalls>,
+}
+
+mod as_roles {
+    use super::{Deserialize, RoleCost, RolesLine, Serialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(roles: &[RoleCost], to: S) -> Result<S::Ok, S::Error> {
+        RolesLine { roles: roles.to_vec() }.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<RoleCost>, D::Error> {
+        Ok(RolesLine::deserialize(from)?.roles)
+    }
+}
+
+mod as_links {
+    use super::{Deserialize, LinkCalls, LinksLine, Serialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(links: &[LinkCalls], to: S) -> Result<S::Ok, S::Error> {
+        LinksLine { links: links.to_vec() }.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<LinkCalls>, D::Error> {
+        Ok(LinksLine::deserialize(from)?.links)
+    }
 }
 
 /// A fault of the timeline.

@@ -7,7 +7,7 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use parquet::basic::{Compression, Encoding};
+use parquet::basic::{Compression, Encoding, Type};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::KeyValue;
@@ -39,10 +39,25 @@ const SCHEMA: &str = "message op {
     required int64 completed_us;
 }";
 
-/// The names of the columns in file order; the reader refuses a part with others.
-pub(super) const COLUMNS: [&str; 17] = [
-    "intent", "user", "attempt", "status", "role", "outcome", "state", "cohort", "step", "reason", "order", "item",
-    "quantity", "amount_cents", "intended_us", "invoked_us", "completed_us",
+/// Name, kind and highest definition level of the columns in file order; the reader refuses a part with others.
+pub(super) const COLUMNS: [(&str, Type, i16); 17] = [
+    ("intent", Type::INT64, 0),
+    ("user", Type::INT64, 0),
+    ("attempt", Type::INT32, 0),
+    ("status", Type::INT32, 0),
+    ("role", Type::BYTE_ARRAY, 0),
+    ("outcome", Type::BYTE_ARRAY, 0),
+    ("state", Type::BYTE_ARRAY, 0),
+    ("cohort", Type::BYTE_ARRAY, 0),
+    ("step", Type::BYTE_ARRAY, 0),
+    ("reason", Type::BYTE_ARRAY, 1),
+    ("order", Type::BYTE_ARRAY, 1),
+    ("item", Type::INT64, 0),
+    ("quantity", Type::INT32, 0),
+    ("amount_cents", Type::INT64, 0),
+    ("intended_us", Type::INT64, 0),
+    ("invoked_us", Type::INT64, 0),
+    ("completed_us", Type::INT64, 0),
 ];
 
 /// Columns of ever new but close numbers, for which differences are far smaller than a dictionary.
@@ -338,12 +353,16 @@ fn seal_position(bytes: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use parquet::schema::types::SchemaDescriptor;
+
     use super::*;
 
     #[test]
     fn the_schema_has_the_columns_that_the_reader_expects() {
-        let names: Vec<&str> = SCHEMA_TYPE.get_fields().iter().map(|f| f.name()).collect();
-        assert_eq!(names, COLUMNS);
+        let schema = SchemaDescriptor::new(SCHEMA_TYPE.clone());
+        let columns: Vec<_> =
+            schema.columns().iter().map(|c| (c.name(), c.physical_type(), c.max_def_level())).collect();
+        assert_eq!(columns, COLUMNS);
     }
 
     #[test]
