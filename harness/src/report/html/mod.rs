@@ -1,0 +1,419 @@
+//! `report.html`: the whole run on one page that opens offline, on a phone, in the dark and on paper.
+//!
+//! The page is built of parts, each a template of its own (`harness/templates`): figures, tables and witnesses. All text
+//! is escaped by the templates; only other templates and the charts are put in as they are.
+
+use askama::Template;
+
+use super::chart::{self, TimeAxis};
+use super::words::{self, Tone};
+use super::{Render, ReportError, format};
+use crate::check::{Verdict, WitnessLine};
+use crate::summary::Summary;
+
+mod tables;
+
+use tables::Table;
+
+/// The run as one page.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Html;
+
+impl Render for Html {
+    fn render(&self, summary: &Summary) -> Result<Vec<u8>, ReportError> {
+        Ok(Page::of(summary)?.render()?.into_bytes())
+    }
+}
+
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page<'a> {
+    summary: &'a Summary,
+    title: String,
+    headline: &'static str,
+    tone: &'static str,
+    exit_meaning: &'static str,
+    facts: Vec<(&'static str, String)>,
+    cards: Vec<Card>,
+    invariants: Vec<Invariant<'a>>,
+    tally: String,
+    slos: Vec<(Tone, &'static str, &'a str, &'a str)>,
+    timeline: Option<Figure>,
+    faults: Option<Table>,
+    arrivals: Option<Figure>,
+    load: Table,
+    starved: Option<String>,
+    latency: Option<Figure>,
+    ranges: Option<Figure>,
+    steps: Option<Table>,
+    phases: Option<Table>,
+    phase_steps: Vec<(String, Table)>,
+    stock: Option<Figure>,
+    sales: Table,
+    outcomes: Option<Figure>,
+    reasons: Option<Table>,
+    outcome_steps: Option<Table>,
+    cost: Option<Table>,
+    wal: Option<String>,
+    links: Option<Table>,
+    machine: Vec<(&'static str, String)>,
+    repeat: String,
+    proves: &'static [&'static str],
+    cannot: &'static [&'static str],
+    glossary: &'static [(&'static str, &'static str)],
+}
+
+/// A key figure at the top of the page.
+struct Card {
+    label: String,
+    value: String,
+    note: String,
+    tone: &'static str,
+}
+
+/// An invariant and, if it failed, why.
+struct Invariant<'a> {
+    id: &'a str,
+    name: &'a str,
+    demand: &'static str,
+    detail: &'a str,
+    tone: Tone,
+    witness: Option<Witness>,
+}
+
+/// A violation, readable by a person.
+#[derive(Template)]
+#[template(path = "witness.html")]
+struct Witness {
+    chart: Option<Figure>,
+    rows: Vec<WitnessRow>,
+}
+
+struct WitnessRow {
+    number: usize,
+    at: String,
+    lasted: String,
+    source: String,
+    user: String,
+    text: String,
+    offending: bool,
+}
+
+/// A chart with its caption and the meaning of its marks.
+#[derive(Template)]
+#[template(path = "figure.html")]
+struct Figure {
+    title: String,
+    unit: String,
+    svg: String,
+    legend: Vec<Key>,
+}
+
+/// One entry of a legend: the shape of the mark, its colour's name, and what it stands for.
+struct Key {
+    shape: &'static str,
+    paint: &'static str,
+    text: &'static str,
+}
+
+const fn key(shape: &'static str, paint: &'static str, text: &'static str) -> Key {
+    Key { shape, paint, text }
+}
+
+impl<'a> Page<'a> {
+    fn of(summary: &'a Summary) -> Result<Page<'a>, ReportError> {
+        let time = TimeAxis::of(summary);
+        let (headline, tone) = words::headline(summary);
+        let charts = Charts::of(summary, &time)?;
+        Ok(Page {
+            summary,
+            title: if summary.title.trim().is_empty() { summary.scenario.clone() } else { summary.title.clone() },
+            headline,
+            tone: tone.name(),
+            exit_meaning: words::exit_meaning(summary.exit_code),
+            facts: facts(summary),
+            cards: cards(summary),
+            invariants: invariants(summary, &time)?,
+            tally: tally(summary),
+            slos: summary
+                .slos
+                .iter()
+                .map(|s| (words::slo_tone(s.met), words::slo_word(s.met), s.name.as_str(), s.measured.as_str()))
+                .collect(),
+            timeline: charts.timeline,
+            faults: tables::faults(summary),
+            arrivals: charts.arrivals,
+            load: tables::load(summary),
+            starved: starved(summary),
+            latency: charts.latency,
+            ranges: charts.ranges,
+            steps: tables::latency("step", &summary.latency.steps),
+            phases: tables::latency("phase", &summary.latency.phases),
+            phase_steps: summary
+                .latency
+                .phase_steps
+                .iter()
+                .filter_map(|(phase, steps)| Some((phase.clone(), tables::latency("step", steps)?)))
+                .collect(),
+            stock: charts.stock,
+            sales: tables::sales(summary),
+            outcomes: charts.outcomes,
+            reasons: tables::reasons(summary),
+            outcome_steps: tables::outcome_steps(summary),
+            cost: tables::cost(summary),
+            wal: summary.cost.wal_bytes_per_order.map(format::bytes),
+            links: tables::links(summary),
+            machine: machine(summary),
+            repeat: words::repeat(summary),
+            proves: words::PROVES,
+            cannot: words::CANNOT,
+            glossary: words::GLOSSARY,
+        })
+    }
+}
+
+struct Charts {
+    timeline: Option<Figure>,
+    arrivals: Option<Figure>,
+    latency: Option<Figure>,
+    ranges: Option<Figure>,
+    stock: Option<Figure>,
+    outcomes: Option<Figure>,
+}
+
+/// What the shading of faults means; every chart over time has it, if there were faults.
+const FAULT: Key = key("band", "fault", "fault");
+
+impl Charts {
+    fn of(summary: &Summary, time: &TimeAxis) -> Result<Charts, ReportError> {
+        let broken = summary.faults.iter().any(|f| f.injected_at_ms.is_some());
+        let figure = |title: &str, unit: String, svg: Option<String>, mut legend: Vec<Key>, over_time: bool| {
+            if broken && over_time {
+                legend.push(FAULT);
+            }
+            svg.map(|svg| Figure { title: title.to_owned(), unit, svg, legend })
+        };
+        let mut arrivals = vec![key("area", "planned", "planned"), key("line", "sent", "sent")];
+        if summary.load.dropped > 0 {
+            arrivals.push(key("area", "dropped", "dropped"));
+        }
+        let mut stock = vec![key("line", "stock", "stock available, as sampled"), key("line", "orders", "orders acknowledged so far")];
+        if summary.series.stock.iter().any(|(_, units)| units.is_none()) {
+            stock.push(key("area", "info", "the service did not answer"));
+        }
+        Ok(Charts {
+            timeline: figure(
+                "Phases and faults",
+                "seconds since the load began".into(),
+                chart::timeline::draw(summary, time)?,
+                if broken { vec![key("area", "fault", "fault in effect"), key("dot", "recovery", "healed, until steady again")] } else { vec![] },
+                false,
+            ),
+            arrivals: figure(
+                "Arrivals",
+                chart::arrivals::bin_width(summary).map(|w| format!("per {w}")).unwrap_or_default(),
+                chart::arrivals::draw(summary, time)?,
+                arrivals,
+                true,
+            ),
+            latency: figure(
+                "Latency over time",
+                "by intended start, logarithmic".into(),
+                chart::latency::draw(summary, time)?,
+                vec![key("line", "p50", "TP50"), key("line", "p99", "TP99"), key("line", "max", "largest")],
+                true,
+            ),
+            ranges: figure(
+                "Latency by step",
+                "logarithmic".into(),
+                chart::steps::draw(summary)?,
+                vec![
+                    key("dot", "p50", "TP50"),
+                    key("square", "p99", "TP99"),
+                    key("diamond", "p99", "TP999"),
+                    key("tick", "max", "largest"),
+                ],
+                false,
+            ),
+            stock: figure("Stock and orders", "units, orders".into(), chart::stock::draw(summary, time)?, stock, true),
+            outcomes: figure(
+                "Outcomes of requests",
+                chart::outcomes::bin_width(summary).map(|w| format!("per {w}, stacked")).unwrap_or_default(),
+                chart::outcomes::draw(summary, time)?,
+                vec![
+                    key("area", "ok", "ok"),
+                    key("area", "refused", "refused"),
+                    key("area", "info", "indeterminate"),
+                ],
+                true,
+            ),
+        })
+    }
+}
+
+fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
+    let facts = [
+        ("Scenario", summary.scenario.clone()),
+        ("Run", summary.run_id.clone()),
+        ("Started", summary.started_at.clone()),
+        ("Ended", summary.ended.clone()),
+        ("Seed", summary.seed.to_string()),
+    ];
+    facts.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect()
+}
+
+fn cards(summary: &Summary) -> Vec<Card> {
+    let (goods, load) = (&summary.goodput, &summary.load);
+    let card = |label: &str, value: String, note: String, tone: &'static str| Card { label: label.to_owned(), value, note, tone };
+    let oversold = goods.stock > 0 && goods.units_sold > goods.stock;
+    let mut cards = vec![
+        card(
+            "Goodput",
+            format!("{} orders/s", format::number(goods.per_second)),
+            format!("{} committed", format::plural(goods.committed_orders, "order")),
+            "",
+        ),
+        card(
+            "Units sold",
+            format!("{} of {}", format::signed(goods.units_sold), format::signed(goods.stock)),
+            match (u64::try_from(goods.units_sold), u64::try_from(goods.stock)) {
+                (Ok(sold), Ok(stock)) if stock > 0 => format!("{} of the stock", format::percent(sold, stock)),
+                _ => String::new(),
+            },
+            if oversold { "fail" } else { "" },
+        ),
+    ];
+    cards.extend(order_cards(summary));
+    cards.extend([
+        card(
+            "Arrivals sent",
+            format!("{} of {}", format::count(load.sent), format::count(load.planned)),
+            format!("{} dropped", format::count(load.dropped)),
+            if load.dropped > 0 { "unknown" } else { "" },
+        ),
+        card(
+            "Peak",
+            format!("{}/s", format::number(load.peak_rps)),
+            format!("arrivals planned; {} requests/s sent", format::number(load.peak_requests_per_second)),
+            "",
+        ),
+        card(
+            "Send lag TP99",
+            format::micros(load.send_lag_us_p99),
+            format!("{} at the peak; max {}", format::micros(load.send_lag_us_p99_at_peak), format::micros(load.send_lag_us_max)),
+            if load.starved { "unknown" } else { "" },
+        ),
+        recovery_card(summary),
+    ]);
+    cards
+}
+
+/// The tail of the step that sells.
+fn order_cards(summary: &Summary) -> Vec<Card> {
+    let Some((step, stats)) = words::order_step(summary) else { return Vec::new() };
+    let card = |name: &str, value: Option<u64>, interval: Option<[u64; 2]>, needed| Card {
+        label: format!("{name} of {step}"),
+        value: format::micros_or_none(value),
+        note: match (value, interval) {
+            (None, _) => words::missing(stats, name, needed),
+            (_, Some([low, high])) => format!("95%: {} – {}", format::micros(low), format::micros(high)),
+            _ => String::new(),
+        },
+        tone: "",
+    };
+    vec![
+        card("TP99", stats.us_p99, stats.us_p99_interval, 1_000),
+        card("TP999", stats.us_p999, stats.us_p999_interval, 10_000),
+    ]
+}
+
+/// The slowest recovery: what an operator would have had to sit through.
+fn recovery_card(summary: &Summary) -> Card {
+    let injected = summary.faults.iter().filter(|f| f.injected_at_ms.is_some()).count();
+    let recovered: Vec<f64> = summary.faults.iter().filter_map(|f| f.recovery_ms).filter(|ms| ms.is_finite()).collect();
+    let slowest = recovered.iter().copied().fold(f64::NAN, f64::max);
+    Card {
+        label: "Slowest recovery".to_owned(),
+        value: format::millis(slowest),
+        note: match summary.faults.len() {
+            0 => "no faults planned".to_owned(),
+            n => format!("{} of {} injected, {} recovered", injected, format::plural(n as u64, "fault"), recovered.len()),
+        },
+        tone: if recovered.len() < injected { "unknown" } else { "" },
+    }
+}
+
+/// Failed ones first: a reader should not have to look for them.
+fn invariants<'a>(summary: &'a Summary, time: &TimeAxis) -> Result<Vec<Invariant<'a>>, ReportError> {
+    let mut invariants = Vec::new();
+    for finding in &summary.invariants {
+        let witness = if finding.witness.is_empty() { None } else { Some(Witness::of(&finding.witness, time)?) };
+        invariants.push(Invariant {
+            id: &finding.id,
+            name: &finding.name,
+            demand: words::demand(&finding.id),
+            detail: &finding.detail,
+            tone: finding.verdict.into(),
+            witness,
+        });
+    }
+    Ok(invariants)
+}
+
+/// `10 hold, 1 unknown, 1 violated`.
+fn tally(summary: &Summary) -> String {
+    let of = |verdict| summary.invariants.iter().filter(|f| f.verdict == verdict).count();
+    let words = [(of(Verdict::Fail), "violated"), (of(Verdict::Unknown), "unknown"), (of(Verdict::Pass), "hold")];
+    let words: Vec<_> = words.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    if words.is_empty() { "none were judged".to_owned() } else { words.join(", ") }
+}
+
+impl Witness {
+    fn of(lines: &[WitnessLine], time: &TimeAxis) -> Result<Witness, ReportError> {
+        let svg = chart::lanes::draw(lines, time)?;
+        let chart = svg.map(|svg| Figure {
+            title: "The witness, drawn".to_owned(),
+            unit: "a lane for each buyer; numbers are the rows below".to_owned(),
+            svg,
+            legend: vec![key("dot", "sent", "what led up to it"), key("cross", "bad", "what shows the violation")],
+        });
+        let rows = lines.iter().enumerate().map(|(i, line)| WitnessRow {
+            number: i + 1,
+            at: line.at_us.map(format::moment_us).unwrap_or_default(),
+            lasted: match (line.at_us, line.until_us) {
+                (Some(at), Some(until)) if until > at => format::micros((until - at).unsigned_abs()),
+                _ => String::new(),
+            },
+            source: line.source.clone(),
+            user: line.user.clone(),
+            text: line.text.clone(),
+            offending: line.offending,
+        });
+        Ok(Witness { rows: rows.collect(), chart })
+    }
+}
+
+fn starved(summary: &Summary) -> Option<String> {
+    let load = &summary.load;
+    load.starved.then(|| {
+        format!(
+            "The generator was starved: for {}% of the load's time it was ready to run and waited for a processor. The latencies \
+             on this page include that delay. Run it with more processors, or at a lower rate.",
+            format::number(load.generator_wait_fraction * 100.0)
+        )
+    })
+}
+
+fn machine(summary: &Summary) -> Vec<(&'static str, String)> {
+    let machine = &summary.machine;
+    let facts = [
+        ("Processors", format!("{} × {}", machine.cpus, machine.cpu_model)),
+        ("Memory", format::bytes(machine.memory_bytes as f64)),
+        ("System", machine.os.clone()),
+        ("Kernel", machine.kernel.clone()),
+        ("seckill", machine.harness.clone()),
+        ("Seed", summary.seed.to_string()),
+        ("Schedule hash", summary.schedule_hash.clone()),
+    ];
+    facts.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect()
+}

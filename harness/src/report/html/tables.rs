@@ -1,0 +1,269 @@
+//! The tables of the page: what stands in them, with units; how they look is up to the template.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use askama::Template;
+
+use super::super::{format, words};
+use crate::summary::{LatencyStats, Summary};
+
+/// A table whose first columns are text and whose others are figures.
+#[derive(Template)]
+#[template(path = "table.html")]
+pub(super) struct Table {
+    head: Vec<Head>,
+    rows: Vec<Vec<Cell>>,
+}
+
+struct Head {
+    text: String,
+    figure: bool,
+}
+
+/// A cell, with a second line in smaller letters.
+#[derive(Default)]
+struct Cell {
+    text: String,
+    below: String,
+    tone: &'static str,
+    figure: bool,
+}
+
+impl Cell {
+    fn text(text: impl Into<String>) -> Cell {
+        Cell { text: text.into(), ..Cell::default() }
+    }
+
+    fn figure(text: impl Into<String>) -> Cell {
+        Cell { text: text.into(), figure: true, ..Cell::default() }
+    }
+
+    fn below(mut self, text: impl Into<String>) -> Cell {
+        self.below = text.into();
+        self
+    }
+
+    fn toned(mut self, tone: &'static str) -> Cell {
+        self.tone = tone;
+        self
+    }
+}
+
+/// Names of columns; a leading `#` marks one of figures.
+fn head(names: &[&str]) -> Vec<Head> {
+    let of = |name: &&str| Head { text: name.trim_start_matches('#').to_owned(), figure: name.starts_with('#') };
+    names.iter().map(of).collect()
+}
+
+/// Percentiles with their intervals, by step or by phase.
+pub(super) fn latency(what: &str, stats: &BTreeMap<String, LatencyStats>) -> Option<Table> {
+    if stats.is_empty() {
+        return None;
+    }
+    let rows = stats.iter().map(|(name, stats)| {
+        vec![
+            Cell::text(name),
+            Cell::figure(format::count(stats.count)),
+            Cell::figure(format::micros_or_none(stats.us_p50)),
+            Cell::figure(format::micros_or_none(stats.us_p90)),
+            tail(stats, "TP99", 1_000, stats.us_p99, stats.us_p99_interval),
+            tail(stats, "TP999", 10_000, stats.us_p999, stats.us_p999_interval),
+            Cell::figure(if stats.count == 0 { format::NONE.to_owned() } else { format::micros(stats.us_max) }),
+            Cell::figure(if stats.count == 0 { format::NONE.to_owned() } else { format::millis(stats.us_mean / 1e3) }),
+        ]
+    });
+    Some(Table { head: head(&[what, "#samples", "#TP50", "#TP90", "#TP99", "#TP999", "#largest", "#mean"]), rows: rows.collect() })
+}
+
+fn tail(stats: &LatencyStats, name: &str, needed: u64, value: Option<u64>, interval: Option<[u64; 2]>) -> Cell {
+    let cell = Cell::figure(format::micros_or_none(value));
+    match (value, interval) {
+        (None, _) => cell.below(words::missing(stats, name, needed)),
+        (_, Some([low, high])) => cell.below(format!("95%: {} – {}", format::micros(low), format::micros(high))),
+        _ => cell,
+    }
+}
+
+/// The faults, with what they hit and how long recovery took.
+pub(super) fn faults(summary: &Summary) -> Option<Table> {
+    if summary.faults.is_empty() {
+        return None;
+    }
+    let rows = summary.faults.iter().map(|fault| {
+        let on = fault.link.as_deref().or(fault.role.as_deref()).unwrap_or(format::NONE);
+        let late = fault.injected_at_ms.map(|at| at - fault.planned_at_ms).filter(|late| late.abs() >= 1.0);
+        let injected = Cell::figure(format::moment_ms(fault.injected_at_ms));
+        let recovery = match (fault.recovery_ms, fault.injected_at_ms) {
+            (Some(ms), _) => Cell::figure(format::millis(ms)),
+            (None, Some(_)) => Cell::figure("not seen").toned("unknown"),
+            (None, None) => Cell::figure(format::NONE),
+        };
+        vec![
+            Cell::text(&fault.id).below(&fault.detail),
+            Cell::text(&fault.kind),
+            Cell::text(on),
+            late.map_or(Cell { figure: true, ..Cell::text(&injected.text) }, |late| {
+                Cell::figure(&injected.text).below(format!("{} {} than planned", format::millis(late.abs()), if late > 0.0 { "later" } else { "earlier" }))
+            }),
+            Cell::figure(format::moment_ms(fault.healed_at_ms)),
+            Cell::figure(format::moment_ms(fault.recovered_at_ms)),
+            recovery,
+            match &fault.error {
+                Some(error) => Cell::text(format!("failed: {error}")).toned("fail").below(&fault.hit),
+                None => Cell::text(&fault.hit),
+            },
+        ]
+    });
+    let names = ["fault", "kind", "on", "#injected", "#healed", "#steady again", "#recovery took", "what it hit"];
+    Some(Table { head: head(&names), rows: rows.collect() })
+}
+
+/// What the generator did.
+pub(super) fn load(summary: &Summary) -> Table {
+    let load = &summary.load;
+    let share = format::percent(load.dropped, load.planned);
+    let rows = vec![
+        vec![
+            Cell::text("Arrivals"),
+            Cell::text(format!(
+                "{} planned, {} sent, {} dropped ({share})",
+                format::count(load.planned),
+                format::count(load.sent),
+                format::count(load.dropped)
+            )),
+        ],
+        vec![Cell::text("Requests"), Cell::text(format!("{}, retries included", format::count(load.requests)))],
+        vec![
+            Cell::text("Rate"),
+            Cell::text(format!(
+                "{}/s offered on average, {}/s planned at the peak, {} requests/s sent at most",
+                format::number(load.offered_rps),
+                format::number(load.peak_rps),
+                format::number(load.peak_requests_per_second)
+            )),
+        ],
+        vec![
+            Cell::text("Send lag"),
+            Cell::text(format!(
+                "TP50 {}, TP99 {}, TP999 {}, largest {}",
+                format::micros(load.send_lag_us_p50),
+                format::micros(load.send_lag_us_p99),
+                format::micros(load.send_lag_us_p999),
+                format::micros(load.send_lag_us_max)
+            )),
+        ],
+        vec![
+            Cell::text("Generator"),
+            Cell::text(format!(
+                "waited for a processor {}% of the time; {} of {} virtual buyers busy at once",
+                format::number(load.generator_wait_fraction * 100.0),
+                format::count(load.busy_max),
+                format::count(load.buyers)
+            )),
+        ],
+    ];
+    Table { head: Vec::new(), rows }
+}
+
+/// What was sold, and how purchases ended with their retries folded in.
+pub(super) fn sales(summary: &Summary) -> Table {
+    let (goods, intents) = (&summary.goodput, &summary.outcomes.intents);
+    let row = |name: &str, value: String, note: &str| vec![Cell::text(name), Cell::figure(value), Cell::text(note)];
+    let rows = vec![
+        row("Committed orders", format::count(goods.committed_orders), "found by the audit, whatever became of them"),
+        row("Acknowledged orders", format::count(goods.acknowledged_orders), "a buyer was told so"),
+        row("Units sold", format!("{} of {}", format::signed(goods.units_sold), format::signed(goods.stock)), "paid for"),
+        row("Holds released", format::count(goods.released_orders), "by expiry or cancel"),
+        row("Purchases tried", format::count(intents.total), "retries folded in"),
+        row("… acknowledged", format::count(intents.ok), ""),
+        row("… refused", format::count(intents.fail), "sold out, and the like"),
+        row("… indeterminate", format::count(intents.info), "when the buyer gave up"),
+        row("… retried", format::count(intents.retried), "tried more than once"),
+        row("… recovered", format::count(intents.recovered), "found in the ledger after no clear answer"),
+    ];
+    Table { head: Vec::new(), rows }
+}
+
+/// Outcomes by reason, the most frequent first.
+pub(super) fn reasons(summary: &Summary) -> Option<Table> {
+    let outcomes = &summary.outcomes;
+    let total = outcomes.ok + outcomes.fail.values().sum::<u64>() + outcomes.info;
+    if total == 0 {
+        return None;
+    }
+    let row = |outcome: &str, tone, reason: &str, n: u64| {
+        vec![Cell::text(outcome).toned(tone), Cell::text(reason), Cell::figure(format::count(n)), Cell::figure(format::percent(n, total))]
+    };
+    let mut rows = vec![row("ok", "ok", "", outcomes.ok)];
+    rows.extend(by_count(&outcomes.fail).into_iter().map(|(reason, n)| row("refused", "refused", reason, n)));
+    rows.extend(by_count(&outcomes.info_reasons).into_iter().map(|(reason, n)| row("indeterminate", "info", reason, n)));
+    let named: u64 = outcomes.info_reasons.values().sum();
+    if outcomes.info > named {
+        rows.push(row("indeterminate", "info", "", outcomes.info - named));
+    }
+    Some(Table { head: head(&["outcome", "reason", "#requests", "#share"]), rows })
+}
+
+fn by_count(reasons: &BTreeMap<String, u64>) -> Vec<(&str, u64)> {
+    let mut reasons: Vec<_> = reasons.iter().map(|(reason, n)| (reason.as_str(), *n)).collect();
+    reasons.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    reasons
+}
+
+/// Outcomes by step, with the reasons in small letters.
+pub(super) fn outcome_steps(summary: &Summary) -> Option<Table> {
+    let steps = &summary.outcomes.steps;
+    if steps.is_empty() {
+        return None;
+    }
+    let rows = steps.iter().map(|(step, outcomes)| {
+        let of = |prefix: &str| {
+            let reasons: BTreeMap<String, u64> =
+                outcomes.iter().filter_map(|(name, n)| Some((name.strip_prefix(prefix)?.to_owned(), *n))).collect();
+            let total: u64 = reasons.values().sum();
+            let words: Vec<_> = by_count(&reasons).into_iter().map(|(reason, n)| format!("{reason} {}", format::count(n))).collect();
+            Cell::figure(format::count(total)).below(words.join(", "))
+        };
+        let ok = outcomes.get("ok").copied().unwrap_or(0);
+        vec![Cell::text(step), Cell::figure(format::count(ok)), of("fail:"), of("info:")]
+    });
+    Some(Table { head: head(&["step", "#ok", "#refused", "#indeterminate"]), rows: rows.collect() })
+}
+
+/// What each role consumed.
+pub(super) fn cost(summary: &Summary) -> Option<Table> {
+    let cost = &summary.cost;
+    let roles: BTreeSet<_> = cost.cpu_s.keys().chain(cost.rss_peak_bytes.keys()).collect();
+    if roles.is_empty() {
+        return None;
+    }
+    let seconds = |value: Option<&f64>| value.map_or_else(|| format::NONE.to_owned(), |s| format!("{} s", format::number(*s)));
+    let rows = roles.into_iter().map(|role| {
+        vec![
+            Cell::text(role),
+            Cell::figure(seconds(cost.cpu_s.get(role))),
+            Cell::figure(seconds(cost.cpu_s_per_1000_orders.get(role))),
+            Cell::figure(cost.rss_peak_bytes.get(role).map_or_else(|| format::NONE.to_owned(), |b| format::bytes(*b as f64))),
+        ]
+    });
+    Some(Table { head: head(&["role", "#CPU", "#CPU per 1,000 orders", "#peak memory"]), rows: rows.collect() })
+}
+
+/// Calls over each link.
+pub(super) fn links(summary: &Summary) -> Option<Table> {
+    if summary.links.is_empty() {
+        return None;
+    }
+    let rows = summary.links.iter().map(|link| {
+        vec![
+            Cell::text(format!("{} → {}", link.from, link.to)),
+            Cell::figure(format::count(link.calls)),
+            Cell::figure(format::number(link.calls_per_order)),
+            Cell::figure(format::count(link.connections)),
+            Cell::figure(format::bytes(link.bytes_up as f64)),
+            Cell::figure(format::bytes(link.bytes_down as f64)),
+        ]
+    });
+    let names = ["link", "#calls", "#calls per order", "#connections", "#sent", "#received"];
+    Some(Table { head: head(&names), rows: rows.collect() })
+}

@@ -1,0 +1,295 @@
+//! `report.md`: the run in a comment of a pull request. Verdict first, then what failed and why, then the figures.
+//!
+//! A comment has a limit, so each list and each cell has one too, and the whole is cut at [`LIMIT`] at last: what matters
+//! most stands first and is never what is cut.
+
+use std::fmt::Write as _;
+
+use super::words::{self, Tone};
+use super::{Render, ReportError, format};
+use crate::check::{Finding, Verdict, WitnessLine};
+use crate::summary::{LatencyStats, Summary};
+
+/// The run as a comment of a pull request, below 60 KB.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Markdown;
+
+/// The largest report, in bytes.
+const LIMIT: usize = 58_000;
+/// The longest text in a cell, in columns.
+const CELL: usize = 240;
+/// The longest paragraph.
+const PARAGRAPH: usize = 1_200;
+/// The most rows of a table.
+const ROWS: usize = 40;
+/// The most lines of a witness, and the most witnesses.
+const WITNESS: usize = 24;
+const WITNESSES: usize = 4;
+
+impl Render for Markdown {
+    fn render(&self, summary: &Summary) -> Result<Vec<u8>, ReportError> {
+        let mut out = String::new();
+        verdict(&mut out, summary);
+        failures(&mut out, summary);
+        figures(&mut out, summary);
+        invariants(&mut out, summary);
+        objectives(&mut out, summary);
+        latency(&mut out, summary);
+        faults(&mut out, summary);
+        list(&mut out, "Notes", &summary.notes);
+        let _ = writeln!(
+            out,
+            "\n<sub>Repeat: `{}` · schedule `{}` · run `{}` · {}</sub>",
+            words::repeat(summary),
+            code(&summary.schedule_hash),
+            code(&summary.run_id),
+            cell(&machine(summary)),
+        );
+        Ok(cut(out).into_bytes())
+    }
+}
+
+fn verdict(out: &mut String, summary: &Summary) {
+    let (headline, tone) = words::headline(summary);
+    let icon = match tone {
+        Tone::Pass => "✅",
+        Tone::Unknown => "⚠️",
+        Tone::Fail => "❌",
+    };
+    let title = if summary.title.trim().is_empty() { &summary.scenario } else { &summary.title };
+    let _ = writeln!(out, "## {icon} {headline}: {}\n", cell(title));
+    if !summary.verdict_reason.trim().is_empty() {
+        let _ = writeln!(out, "{}\n", text(&summary.verdict_reason, PARAGRAPH));
+    }
+    let code = summary.exit_code;
+    let _ = writeln!(out, "Exit code {code}: {}.", words::exit_meaning(code));
+    if summary.partial {
+        let ended = text(&summary.ended, CELL);
+        let _ = writeln!(out, "\n> [!WARNING]\n> **Partial run.** It was cut short ({ended}); everything below is about a part of it.");
+    }
+    list(out, "The harness distrusts its own measurement", &summary.distrust);
+}
+
+fn list(out: &mut String, title: &str, items: &[String]) {
+    if items.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n**{title}**\n");
+    for item in items.iter().take(ROWS) {
+        let _ = writeln!(out, "- {}", text(item, CELL * 2));
+    }
+    more(out, items.len(), ROWS);
+}
+
+fn more(out: &mut String, there_are: usize, shown: usize) {
+    if there_are > shown {
+        let _ = writeln!(out, "\n… and {} more in report.html.", there_are - shown);
+    }
+}
+
+fn failures(out: &mut String, summary: &Summary) {
+    let failed: Vec<_> = summary.invariants.iter().filter(|f| f.verdict == Verdict::Fail).collect();
+    for finding in failed.iter().take(WITNESSES) {
+        let _ = writeln!(out, "\n### ❌ {} {}\n", cell(&finding.id), cell(&finding.name));
+        let _ = writeln!(out, "{}\n", text(&finding.detail, PARAGRAPH));
+        witness(out, finding);
+    }
+    more(out, failed.len(), WITNESSES);
+}
+
+fn witness(out: &mut String, finding: &Finding) {
+    if finding.witness.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "| | at | source | buyer | what |\n|---|--:|---|---|---|");
+    let shown = chosen(&finding.witness);
+    for line in &shown {
+        let mark = if line.offending { "➤" } else { "" };
+        let at = line.at_us.map(|us| format!("{} s", format::moment_us(us))).unwrap_or_default();
+        let what = cell(&line.text);
+        let what = if line.offending { format!("**{what}**") } else { what };
+        let _ = writeln!(out, "| {mark} | {at} | {} | {} | {what} |", cell(&line.source), cell(&line.user));
+    }
+    more(out, finding.witness.len(), shown.len());
+}
+
+/// The lines of a long witness that matter most, still in time order.
+fn chosen(witness: &[WitnessLine]) -> Vec<&WitnessLine> {
+    let offending = witness.iter().filter(|line| line.offending).count().min(WITNESS);
+    let mut others = WITNESS - offending;
+    let mut guilty = offending;
+    witness
+        .iter()
+        .filter(|line| {
+            let left = if line.offending { &mut guilty } else { &mut others };
+            let keep = *left > 0;
+            *left = left.saturating_sub(1);
+            keep
+        })
+        .collect()
+}
+
+fn figures(out: &mut String, summary: &Summary) {
+    let (goods, load) = (&summary.goodput, &summary.load);
+    let _ = writeln!(out, "\n### Key figures\n\n| | |\n|---|---|");
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(out, "| {name} | {value} |");
+    };
+    row("Goodput", format!("**{}** committed orders per second ({} in all)", format::number(goods.per_second), format::count(goods.committed_orders)));
+    row("Sold", format!("**{}** of {} units", format::signed(goods.units_sold), format::signed(goods.stock)));
+    if let Some((step, stats)) = words::order_step(summary) {
+        let step = cell(step);
+        row(&format!("TP99 of {step}"), percentile(stats.us_p99, stats.us_p99_interval, || words::missing(stats, "TP99", 1_000)));
+        row(&format!("TP999 of {step}"), percentile(stats.us_p999, stats.us_p999_interval, || words::missing(stats, "TP999", 10_000)));
+    }
+    row(
+        "Arrivals",
+        format!("{} planned, {} sent, {} dropped", format::count(load.planned), format::count(load.sent), format::count(load.dropped)),
+    );
+    row("Peak", format!("{} arrivals per second planned", format::number(load.peak_rps)));
+    let starved = if load.starved { " · **the generator was starved of processor time**" } else { "" };
+    row("Send lag", format!("TP99 {}, at most {}{starved}", format::micros(load.send_lag_us_p99), format::micros(load.send_lag_us_max)));
+}
+
+fn percentile(value: Option<u64>, interval: Option<[u64; 2]>, missing: impl Fn() -> String) -> String {
+    match (value, interval) {
+        (None, _) => cell(&missing()),
+        (Some(value), Some([low, high])) => {
+            format!("**{}** (95%: {} to {})", format::micros(value), format::micros(low), format::micros(high))
+        }
+        (Some(value), None) => format!("**{}**", format::micros(value)),
+    }
+}
+
+fn invariants(out: &mut String, summary: &Summary) {
+    if summary.invariants.is_empty() {
+        let _ = writeln!(out, "\n### Invariants\n\nNone were judged.");
+        return;
+    }
+    let _ = writeln!(out, "\n### Invariants\n\n| | id | invariant | detail |\n|---|---|---|---|");
+    let mut findings: Vec<_> = summary.invariants.iter().collect();
+    // What is cut of a long table should be what passed.
+    findings.sort_by_key(|f| std::cmp::Reverse(if summary.invariants.len() > ROWS { f.verdict } else { Verdict::Pass }));
+    for finding in findings.iter().take(ROWS) {
+        let tone = Tone::from(finding.verdict);
+        let (id, name) = (cell(&finding.id), cell(&finding.name));
+        let _ = writeln!(out, "| {} {} | {id} | {name} | {} |", tone.sign(), tone.name(), cell(&finding.detail));
+    }
+    more(out, findings.len(), ROWS);
+}
+
+fn objectives(out: &mut String, summary: &Summary) {
+    if summary.slos.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n### Objectives\n\n| | objective | measured |\n|---|---|---|");
+    for slo in summary.slos.iter().take(ROWS) {
+        let sign = words::slo_tone(slo.met).sign();
+        let _ = writeln!(out, "| {sign} {} | {} | {} |", words::slo_word(slo.met), cell(&slo.name), cell(&slo.measured));
+    }
+    more(out, summary.slos.len(), ROWS);
+}
+
+fn latency(out: &mut String, summary: &Summary) {
+    if summary.latency.steps.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n### Latency from the intended start\n");
+    let _ = writeln!(out, "| step | samples | TP50 | TP99 | TP999 | max |\n|---|--:|--:|--:|--:|--:|");
+    for (step, stats) in summary.latency.steps.iter().take(ROWS) {
+        let _ = writeln!(out, "| {} | {} |", cell(step), latency_cells(stats).join(" | "));
+    }
+    more(out, summary.latency.steps.len(), ROWS);
+}
+
+fn latency_cells(stats: &LatencyStats) -> [String; 5] {
+    let with_interval = |value: Option<u64>, interval: Option<[u64; 2]>| match (value, interval) {
+        (Some(value), Some([low, high])) => {
+            format!("{} ({} – {})", format::micros(value), format::micros(low), format::micros(high))
+        }
+        (value, _) => format::micros_or_none(value),
+    };
+    [
+        format::count(stats.count),
+        format::micros_or_none(stats.us_p50),
+        with_interval(stats.us_p99, stats.us_p99_interval),
+        with_interval(stats.us_p999, stats.us_p999_interval),
+        if stats.count == 0 { format::NONE.to_owned() } else { format::micros(stats.us_max) },
+    ]
+}
+
+fn faults(out: &mut String, summary: &Summary) {
+    if summary.faults.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n### Faults\n\n| fault | kind | on | injected | healed | recovery | what it hit |\n|---|---|---|--:|--:|--:|---|");
+    for fault in summary.faults.iter().take(ROWS) {
+        let on = fault.link.as_deref().or(fault.role.as_deref()).unwrap_or("");
+        let recovery = fault.recovery_ms.map_or_else(|| "not seen".to_owned(), format::millis);
+        let hit = fault.error.as_ref().map_or_else(|| fault.hit.clone(), |error| format!("failed: {error}"));
+        let _ = writeln!(
+            out,
+            "| {} | {} {} | {} | {} | {} | {recovery} | {} |",
+            cell(&fault.id),
+            cell(&fault.kind),
+            cell(&fault.detail),
+            cell(on),
+            format::moment_ms(fault.injected_at_ms),
+            format::moment_ms(fault.healed_at_ms),
+            cell(&hit),
+        );
+    }
+    more(out, summary.faults.len(), ROWS);
+}
+
+fn machine(summary: &Summary) -> String {
+    let machine = &summary.machine;
+    format!("{} × {}, {}", machine.cpus, machine.cpu_model, format::bytes(machine.memory_bytes as f64))
+}
+
+fn cell(foreign: &str) -> String {
+    text(foreign, CELL)
+}
+
+/// Foreign text on one line in which nothing is markup, a mention or a reference to an issue.
+fn text(foreign: &str, width: usize) -> String {
+    let line = format::shorten(&format::one_line(foreign), width);
+    let mut out = String::with_capacity(line.len() + 8);
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '|' | '*' | '_' | '`' | '[' | ']' | '\\' | '~' => {
+                out.push('\\');
+                out.push(c);
+            }
+            // A space of no width keeps a service's reply from calling people or linking to issues.
+            '@' => out.push_str("@\u{200b}"),
+            '#' if chars.peek().is_some_and(char::is_ascii_digit) => out.push_str("#\u{200b}"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text within backquotes: nothing can be escaped there, so what would end it is left out.
+fn code(foreign: &str) -> String {
+    format::shorten(&format::one_line(foreign), 80).replace(['`', '<', '>', '|'], "")
+}
+
+/// Cuts what is too long at the end of a line.
+fn cut(mut out: String) -> String {
+    if out.len() <= LIMIT {
+        return out;
+    }
+    let mut at = LIMIT;
+    while !out.is_char_boundary(at) {
+        at -= 1;
+    }
+    let at = out[..at].rfind('\n').unwrap_or(at);
+    out.truncate(at);
+    out.push_str("\n\n… cut here; the whole is in report.html.\n");
+    out
+}
