@@ -1,1 +1,28 @@
-//! x
+//! The reference flash-sale service: what a rehearsal harness drives, breaks and audits.
+//!
+//! It sells a limited stock to more buyers than there are units, on Postgres, and is meant to be right
+//! under every fault. Bugs can be planted on purpose ([`bugs`]), to show that a rehearsal finds them.
+//!
+//! A request passes the [`gateway`], is understood by [`api`], decided by an [`inventory`] strategy and
+//! kept by the [`store`]. The [`sweeper`] gives back what unpaid holds tie up. [`admin`] is the listener
+//! for tests, drills and monitoring.
+
+pub mod admin;
+pub mod api;
+pub mod app;
+pub mod bugs;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod gateway;
+pub mod idempotency;
+pub mod inventory;
+pub mod listen;
+pub mod metrics;
+pub mod order;
+pub mod problem;
+pub mod server;
+pub mod session;
+pub mod store;
+pub mod sweeper;
+pub mod switches;

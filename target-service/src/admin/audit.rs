@@ -1,0 +1,175 @@
+//! The audit: stock and ledger, read from one snapshot of the database.
+//!
+//! What is available is the counter; what is held and sold are sums over the orders. The two are never
+//! derived from one another, so that an audit can see them disagree. Each snapshot has a connection of its
+//! own: a busy pool must not stand in the way of the truth.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio_postgres::Row;
+
+use crate::api::fresh;
+use crate::app::App;
+use crate::problem::{Kind, Problem};
+use crate::store::{DirectClient, Store, StoreError};
+
+/// An old snapshot keeps dead rows from being cleaned up, which slows the hot row down.
+const LIFETIME: Duration = Duration::from_secs(60);
+const MAX_OPEN: usize = 8;
+const DEFAULT_PAGE: i64 = 1_000;
+const MAX_PAGE: i64 = 50_000;
+
+const STOCK: &str = "
+    SELECT i.id, i.stock_initial, i.available,
+           coalesce(sum(o.quantity) FILTER (WHERE o.state = 'held'), 0)::bigint AS held,
+           coalesce(sum(o.quantity) FILTER (WHERE o.state = 'paid'), 0)::bigint AS sold
+      FROM item i LEFT JOIN orders o ON o.item_id = i.id
+     GROUP BY i.id ORDER BY i.id";
+
+const LEDGER: &str = "
+    SELECT seq, at_us, kind, order_id, item_id, user_id, quantity, amount_cents, idempotency_key, state, reason,
+           expires_at_us
+      FROM ledger WHERE seq > $1 ORDER BY seq LIMIT $2";
+
+/// One view of the database, for as long as it stays open.
+struct Snapshot {
+    name: String,
+    client: DirectClient,
+    as_of: i64,
+    opened: Instant,
+}
+
+/// The open snapshots, by name.
+#[derive(Default)]
+pub struct Snapshots {
+    open: Mutex<HashMap<String, Arc<Snapshot>>>,
+}
+
+impl Snapshots {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Snapshot>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes every snapshot.
+    pub fn close_all(&self) {
+        self.lock().clear();
+    }
+
+    /// Closes the snapshots that have been open for too long.
+    pub fn close_stale(&self) {
+        self.lock().retain(|_, snapshot| snapshot.opened.elapsed() < LIFETIME);
+    }
+
+    fn close(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    fn get(&self, name: &str) -> Option<Arc<Snapshot>> {
+        self.close_stale();
+        self.lock().get(name).cloned()
+    }
+
+    async fn open(&self, app: &App) -> Result<Arc<Snapshot>, Problem> {
+        self.close_stale();
+        if self.lock().len() >= MAX_OPEN {
+            return Err(Problem::because(Kind::Overloaded, "too many audit snapshots are open"));
+        }
+        let snapshot = Arc::new(Snapshot::open(&app.store, app.clock.now_us()).await?);
+        self.lock().insert(snapshot.name.clone(), Arc::clone(&snapshot));
+        Ok(snapshot)
+    }
+
+    async fn get_or_open(&self, app: &App, name: Option<&str>) -> Result<Arc<Snapshot>, Problem> {
+        match name {
+            Some(name) => self.get(name).ok_or_else(|| Kind::SnapshotGone.into()),
+            None => self.open(app).await,
+        }
+    }
+}
+
+impl Snapshot {
+    async fn open(store: &Store, as_of: i64) -> Result<Self, StoreError> {
+        let client = store.connect().await?;
+        // The transaction's first query takes the snapshot, and with it the name that Postgres gives it.
+        client
+            .batch_execute(
+                "SET statement_timeout = '30s'; SET enable_seqscan = on; SET plan_cache_mode = auto; \
+                 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            )
+            .await?;
+        let name: String = client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
+        Ok(Self { name, client, as_of, opened: Instant::now() })
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct StockQuery {
+    snapshot: Option<String>,
+}
+
+pub(super) async fn stock(State(app): State<Arc<App>>, Query(query): Query<StockQuery>) -> Result<Response, Problem> {
+    let snapshot = app.snapshots.get_or_open(&app, query.snapshot.as_deref()).await?;
+    let rows = snapshot.client.query(STOCK, &[]).await.map_err(StoreError::from)?;
+    let items: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            json!({
+                "item": row.get::<_, i64>("id"),
+                "initial": row.get::<_, i64>("stock_initial"),
+                "available": row.get::<_, i64>("available"),
+                "held": row.get::<_, i64>("held"),
+                "sold": row.get::<_, i64>("sold"),
+                "shards": [],
+            })
+        })
+        .collect();
+    Ok(fresh(StatusCode::OK, &json!({"snapshot": snapshot.name, "as_of": snapshot.as_of, "items": items})))
+}
+
+#[derive(Deserialize)]
+pub(super) struct LedgerQuery {
+    snapshot: Option<String>,
+    after: Option<i64>,
+    limit: Option<i64>,
+}
+
+pub(super) async fn ledger(State(app): State<Arc<App>>, Query(query): Query<LedgerQuery>) -> Result<Response, Problem> {
+    let snapshot = app.snapshots.get_or_open(&app, query.snapshot.as_deref()).await?;
+    let after = query.after.unwrap_or(0);
+    let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+    // One more than asked for tells whether there is another page.
+    let mut rows = snapshot.client.query(LEDGER, &[&after, &(limit + 1)]).await.map_err(StoreError::from)?;
+    let more = rows.len() as i64 > limit;
+    rows.truncate(limit as usize);
+    let next = rows.last().filter(|_| more).map(|row| row.get::<_, i64>("seq"));
+    if !more {
+        app.snapshots.close(&snapshot.name);
+    }
+    let entries: Vec<Value> = rows.iter().map(entry).collect();
+    let page = json!({"snapshot": snapshot.name, "as_of": snapshot.as_of, "entries": entries, "next": next});
+    Ok(fresh(StatusCode::OK, &page))
+}
+
+fn entry(row: &Row) -> Value {
+    json!({
+        "seq": row.get::<_, i64>("seq"),
+        "at": row.get::<_, i64>("at_us"),
+        "kind": row.get::<_, &str>("kind"),
+        "order": row.get::<_, i64>("order_id").to_string(),
+        "item": row.get::<_, i64>("item_id"),
+        "user": row.get::<_, &str>("user_id"),
+        "quantity": row.get::<_, i32>("quantity"),
+        "amount_cents": row.get::<_, i64>("amount_cents"),
+        "key": row.get::<_, &str>("idempotency_key"),
+        "state": row.get::<_, Option<&str>>("state"),
+        "reason": row.get::<_, Option<&str>>("reason"),
+        "expires_at": row.get::<_, Option<i64>>("expires_at_us"),
+    })
+}

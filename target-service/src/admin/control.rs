@@ -1,0 +1,108 @@
+//! Resetting the sale, turning mechanisms on and off, and skewing the clock.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::api::{fresh, parse_body};
+use crate::app::App;
+use crate::problem::{Kind, Problem};
+use crate::store::schema::{self, NewItem};
+use crate::switches::SwitchId;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reset {
+    items: Vec<NewItem>,
+    now: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SwitchPosition {
+    on: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClockSkew {
+    offset_ms: i64,
+}
+
+pub(super) async fn reset(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, Problem> {
+    let Reset { items, now } = parse_body(&body)?;
+    for item in &items {
+        check(item).map_err(|complaint| Problem::because(Kind::BadRequest, format!("item {}: {complaint}", item.id)))?;
+    }
+    // An open snapshot would keep the tables from being emptied.
+    app.snapshots.close_all();
+    app.inventory.forget().await;
+    schema::reset(&app.store, &items).await?;
+    // Requests of the run before may have been answered while the tables were emptied.
+    app.inventory.forget().await;
+    app.pages.clear();
+    if let Some(now) = now {
+        app.clock.set_now_us(now);
+    }
+    Ok(fresh(StatusCode::OK, &json!({"items": items.len(), "now": app.clock.now_us()})))
+}
+
+/// The database would refuse these too, but not in words for a person.
+fn check(item: &NewItem) -> Result<(), &'static str> {
+    if item.price_cents < 0 || item.stock < 0 {
+        return Err("price_cents and stock must not be negative");
+    }
+    if item.per_user_limit < 1 || item.hold_ms < 1 {
+        return Err("per_user_limit and hold_ms must be at least 1");
+    }
+    if item.opens_at >= item.closes_at {
+        return Err("opens_at must be before closes_at");
+    }
+    Ok(())
+}
+
+pub(super) async fn switches(State(app): State<Arc<App>>) -> Response {
+    let all: Vec<Value> = SwitchId::ALL.into_iter().map(|id| position(&app, id)).collect();
+    fresh(StatusCode::OK, &json!({"switches": all}))
+}
+
+pub(super) async fn switch(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let id = known(&id)?;
+    Ok(fresh(StatusCode::OK, &position(&app, id)))
+}
+
+pub(super) async fn set_switch(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let id = known(&id)?;
+    let SwitchPosition { on } = parse_body(&body)?;
+    app.switches.set(id, on);
+    tracing::info!(%id, on, "switched");
+    Ok(fresh(StatusCode::OK, &position(&app, id)))
+}
+
+fn known(id: &str) -> Result<SwitchId, Problem> {
+    id.parse().map_err(|complaint: String| Problem::because(Kind::NotFound, complaint))
+}
+
+fn position(app: &App, id: SwitchId) -> Value {
+    json!({"id": id.to_string(), "on": app.switches.is_on(id)})
+}
+
+pub(super) async fn clock(State(app): State<Arc<App>>) -> Response {
+    fresh(StatusCode::OK, &json!({"offset_ms": app.clock.offset_ms(), "unix_us": app.clock.now_us()}))
+}
+
+pub(super) async fn set_clock(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, Problem> {
+    let ClockSkew { offset_ms } = parse_body(&body)?;
+    app.clock.set_offset_ms(offset_ms);
+    tracing::info!(offset_ms, "clock skewed");
+    Ok(clock(State(app)).await)
+}

@@ -1,0 +1,53 @@
+//! What the handlers of both listeners share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::audit::Snapshots;
+use crate::admin::probe::Probe;
+use crate::api::pages::Pages;
+use crate::bugs::Bug;
+use crate::clock::Clock;
+use crate::gateway::Admission;
+use crate::idempotency::InFlight;
+use crate::inventory::Inventory;
+use crate::metrics::Metrics;
+use crate::session::Sessions;
+use crate::store::Store;
+use crate::switches::Switches;
+
+/// The service's state. It is shared, and every part of it looks after its own concurrency.
+pub struct App {
+    /// The database.
+    pub store: Store,
+    /// How stock is deducted.
+    pub inventory: Arc<dyn Inventory>,
+    /// The service's notion of now.
+    pub clock: Clock,
+    /// Who is who.
+    pub sessions: Sessions,
+    /// Keys being worked on.
+    pub in_flight: InFlight,
+    /// Static pages.
+    pub pages: Pages,
+    /// The bound on requests.
+    pub admission: Arc<Admission>,
+    /// Mechanisms on and off.
+    pub switches: Switches,
+    /// Counters and gauges.
+    pub metrics: Metrics,
+    /// Open audit snapshots.
+    pub snapshots: Snapshots,
+    /// The connection that asks whether the database is there.
+    pub probe: Probe,
+    /// The planted bug, if any.
+    pub bug: Option<Bug>,
+    /// The time limit on a request.
+    pub request_timeout: Duration,
+    /// Whether requests get tracing spans.
+    pub trace_requests: bool,
+    /// Cancelled when the process is to end.
+    pub shutdown: CancellationToken,
+}

@@ -1,0 +1,230 @@
+//! The command line: arguments into [`Settings`], and what each command prints.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use serde_json::json;
+
+use crate::bugs::{Bug, Pending};
+use crate::config::{Address, Secret, Settings, SwitchSetting, parse_duration};
+use crate::inventory::Strategy;
+use crate::server;
+use crate::store::Limits;
+
+/// The reference flash-sale service of a rehearsal harness.
+#[derive(Debug, Parser)]
+#[command(name = "seckill-target", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service. It prints one line of JSON when it is ready.
+    Serve(Box<Serve>),
+    /// List the seeded bugs.
+    Bugs {
+        /// How to print the list.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Args, Debug)]
+struct Serve {
+    /// The public listener: `unix:/path` or `127.0.0.1:port`; port 0 lets the system choose.
+    #[arg(long, value_name = "ADDR")]
+    listen: Address,
+    /// The listener for tests, drills and monitoring.
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Address,
+    /// Such as `host=127.0.0.1 port=5432 user=postgres dbname=seckill`.
+    #[arg(long, value_name = "URL")]
+    database_url: String,
+    /// Connections to the database.
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
+    pool_size: usize,
+    /// Threads that run the service.
+    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
+    workers: usize,
+    /// How stock is deducted.
+    #[arg(long, value_enum, default_value_t)]
+    strategy: Strategy,
+    /// Turn a mechanism on or off; may be repeated.
+    #[arg(long = "switch", value_name = "ID=on|off")]
+    switches: Vec<SwitchSetting>,
+    /// Plant a seeded bug, by number or name. Needs --allow-seeded-bugs.
+    #[arg(long, value_name = "NUMBER_OR_NAME")]
+    bug: Option<Bug>,
+    /// Say that this service is meant to be wrong.
+    #[arg(long)]
+    allow_seeded_bugs: bool,
+    /// Signs sessions, at least 16 hexadecimal digits; random by default.
+    #[arg(long, value_name = "HEX")]
+    secret: Option<Secret>,
+    /// How long a request may take.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
+    request_timeout: Duration,
+    /// Requests worked on at once; further ones are told to come back later.
+    #[arg(long, default_value_t = 8192, value_parser = at_least_one)]
+    max_in_flight: usize,
+    /// How long a request waits for a database connection.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+    pool_wait: Duration,
+    /// How long a new database connection may take.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+    connect_timeout: Duration,
+    /// How long the database may take to answer, seen from here. Should exceed --statement-timeout.
+    #[arg(long, value_name = "DURATION", default_value = "1500ms", value_parser = parse_duration)]
+    query_timeout: Duration,
+    /// The database's own limit on a statement.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+    statement_timeout: Duration,
+    /// The database's own limit on waiting for a lock.
+    #[arg(long, value_name = "DURATION", default_value = "800ms", value_parser = parse_duration)]
+    lock_timeout: Duration,
+    /// How long to wait for the database at startup.
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
+    startup_patience: Duration,
+    /// How long requests may take to finish at shutdown.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    drain: Duration,
+    /// How often expired holds are looked for.
+    #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = parse_duration)]
+    sweep_interval: Duration,
+    /// Give each request a tracing span with its `traceparent`.
+    #[arg(long)]
+    trace_requests: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
+        Ok(number) => Ok(number),
+    }
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Serve(serve) => serve.run(),
+            Command::Bugs { output } => {
+                list_bugs(output);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Serve {
+    fn run(self) -> Result<()> {
+        if let Err(complaint) = self.check_bug() {
+            Cli::command().error(ErrorKind::ValueValidation, complaint).exit();
+        }
+        tracing_subscriber::fmt()
+            .with_env_filter(
+                tracing_subscriber::EnvFilter::try_from_default_env()
+                    .unwrap_or_else(|_| "info,deadpool=error,refinery_core=warn,tokio_postgres=warn".into()),
+            )
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+            .init();
+        let settings = self.settings();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(settings.workers)
+            .enable_all()
+            .build()
+            .context("starting the runtime")?;
+        let outcome = runtime.block_on(server::run(settings));
+        // Whatever still runs has had its chance to finish in the drain.
+        runtime.shutdown_background();
+        outcome
+    }
+
+    fn check_bug(&self) -> Result<(), String> {
+        match self.bug {
+            None => Ok(()),
+            Some(bug) if !self.allow_seeded_bugs => {
+                Err(format!("--bug {bug} makes the service wrong on purpose; add --allow-seeded-bugs if that is meant"))
+            }
+            Some(bug) => match bug.pending() {
+                None => Ok(()),
+                Some(Pending(reason)) => Err(format!("seeded bug {bug} is not implemented yet: {reason}")),
+            },
+        }
+    }
+
+    fn settings(self) -> Settings {
+        Settings {
+            limits: Limits {
+                pool_size: self.pool_size,
+                pool_wait: self.pool_wait,
+                connect: self.connect_timeout,
+                query: self.query_timeout,
+                statement: self.statement_timeout,
+                lock: self.lock_timeout,
+            },
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            database_url: self.database_url,
+            workers: self.workers,
+            strategy: self.strategy,
+            switches: self.switches,
+            bug: self.bug,
+            secret: self.secret,
+            request_timeout: self.request_timeout,
+            max_in_flight: self.max_in_flight,
+            startup_patience: self.startup_patience,
+            drain: self.drain,
+            sweep_interval: self.sweep_interval,
+            trace_requests: self.trace_requests,
+        }
+    }
+}
+
+fn list_bugs(output: Output) {
+    match output {
+        Output::Json => {
+            let list: Vec<_> = Bug::ALL
+                .iter()
+                .map(|bug| {
+                    let pending = bug.pending().map(|Pending(reason)| reason);
+                    json!({
+                        "number": bug.number(),
+                        "name": bug.name(),
+                        "implemented": pending.is_none(),
+                        "pending": pending,
+                    })
+                })
+                .collect();
+            println!("{}", json!(list));
+        }
+        Output::Text => {
+            for bug in Bug::ALL {
+                let pending = bug.pending().map_or(String::new(), |Pending(reason)| format!("  (pending: {reason})"));
+                println!("{:>2}  {}{pending}", bug.number(), bug.name());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,144 @@
+//! What every public request passes first: the bound on requests in flight, the time limit, the headers
+//! that say who answered, and the measurement.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
+use tracing::Instrument as _;
+
+use crate::app::App;
+use crate::problem::{Kind, Problem};
+use crate::switches::SwitchId;
+
+/// No request of this service needs a larger body.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+const TIER: HeaderName = HeaderName::from_static("x-served-by-tier");
+const DEGRADE_LEVEL: HeaderName = HeaderName::from_static("x-degrade-level");
+
+/// Counts requests in flight, up to a bound.
+#[derive(Debug)]
+pub struct Admission {
+    in_flight: AtomicUsize,
+    bound: usize,
+}
+
+/// A request's place among those in flight, given up when dropped.
+pub struct Place(Arc<Admission>);
+
+impl Admission {
+    /// At most `bound` requests at once.
+    pub fn new(bound: usize) -> Arc<Self> {
+        Arc::new(Self { in_flight: AtomicUsize::new(0), bound })
+    }
+
+    /// How many requests are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// A place, if there is one left or the bound is off.
+    fn enter(self: &Arc<Self>, bounded: bool) -> Option<Place> {
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(self));
+        if bounded && before >= self.bound { None } else { Some(place) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The middleware of the public listener.
+pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = method_label(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = match app.admission.enter(app.switches.is_on(SwitchId::K8)) {
+        None => Problem::new(Kind::Overloaded).into_response(),
+        Some(place) => answer(&app, request, next, place).await,
+    };
+    let headers = response.headers_mut();
+    headers.insert(TIER, HeaderValue::from_static("service"));
+    headers.insert(DEGRADE_LEVEL, HeaderValue::from_static("0"));
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    app.metrics.request(method, route, response.status().as_u16(), started.elapsed());
+    response
+}
+
+async fn answer(app: &Arc<App>, request: Request, next: Next, place: Place) -> Response {
+    let span = if app.trace_requests { request_span(&request) } else { tracing::Span::none() };
+    let answered = if request.method() == Method::POST {
+        timeout(app.request_timeout, detached(request, next, place).instrument(span)).await
+    } else {
+        timeout(app.request_timeout, next.run(request).instrument(span)).await
+    };
+    answered.unwrap_or_else(|_| Problem::new(Kind::Timeout).into_response())
+}
+
+/// Runs a request that may change something to its end even if the client gives up on it. Half-done work
+/// would cost a database connection, and the key would look free while its order is still being made.
+/// Every step of such work has a time limit of its own.
+async fn detached(request: Request, next: Next, place: Place) -> Response {
+    let (parts, body) = request.into_parts();
+    // The body comes from the client at the client's pace, so it is read before.
+    let body = match to_bytes(body, MAX_BODY_BYTES).await {
+        Ok(body) => body,
+        Err(_) => return Problem::new(Kind::TooLarge).into_response(),
+    };
+    let request = Request::from_parts(parts, Body::from(body));
+    let work = async move {
+        let response = next.run(request).await;
+        drop(place);
+        response
+    };
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::error!(%error, "a request's task failed");
+            Problem::new(Kind::Internal).into_response()
+        }
+    }
+}
+
+fn request_span(request: &Request) -> tracing::Span {
+    let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok()).unwrap_or("");
+    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), traceparent)
+}
+
+/// Only known methods become a label: a client must not be able to invent time series.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        _ => "_OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_and_come_back() {
+        let admission = Admission::new(1);
+        let first = admission.enter(true).unwrap();
+        assert!(admission.enter(true).is_none());
+        assert!(admission.enter(false).is_some());
+        assert_eq!(admission.in_flight(), 1);
+        drop(first);
+        assert!(admission.enter(true).is_some());
+    }
+}

@@ -1,0 +1,87 @@
+//! How stock is deducted: one file per strategy behind one trait, chosen at start.
+//!
+//! A strategy owns the reservation. What follows it (paying, cancelling, expiring, finding by key) is the
+//! same for all strategies that keep their orders in the database, and is provided here.
+
+mod conditional_update;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::order::{Claim, Order, Reservation, Settlement, Wanted};
+use crate::store::{Store, StoreError, orders};
+
+pub use conditional_update::ConditionalUpdate;
+pub(crate) use conditional_update::{reserve_by, reserve_statement};
+
+/// What a strategy promises to deliver.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A way to deduct stock.
+///
+/// Whatever the strategy, a refusal means that nothing was or will be committed for the request. What is
+/// uncertain is an error.
+pub trait Inventory: Send + Sync {
+    /// The database that holds the orders.
+    fn store(&self) -> &Store;
+
+    /// Sets units aside for a buyer, once per key.
+    fn reserve<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Reservation>;
+
+    /// Turns a hold into a sale.
+    fn confirm<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Settlement> {
+        Box::pin(orders::pay(self.store(), claim))
+    }
+
+    /// Gives a hold's units back because its owner asks for it.
+    fn release<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Settlement> {
+        Box::pin(orders::cancel(self.store(), claim))
+    }
+
+    /// Gives back the units of up to `batch` holds that have run out, and says how many holds it were.
+    fn expire(&self, now: i64, batch: i64) -> Answer<'_, usize> {
+        Box::pin(orders::expire(self.store(), now, batch))
+    }
+
+    /// The order under a user's key.
+    fn find<'a>(&'a self, user: &'a str, key: &'a str) -> Answer<'a, Option<Order>> {
+        Box::pin(orders::find(self.store(), user, key))
+    }
+
+    /// Forgets whatever is kept in memory about earlier sales.
+    fn forget(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Finishes what is under way before the process ends.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// The strategies there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Strategy {
+    /// One statement deducts if enough is left and inserts the order.
+    #[default]
+    ConditionalUpdate,
+}
+
+impl Strategy {
+    /// Builds the strategy on a database.
+    pub fn build(self, store: Store) -> Arc<dyn Inventory> {
+        match self {
+            Self::ConditionalUpdate => Arc::new(ConditionalUpdate::new(store)),
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConditionalUpdate => "conditional-update",
+        })
+    }
+}

@@ -1,0 +1,178 @@
+//! Counters and gauges, in OpenMetrics text.
+//!
+//! HTTP and pool names follow OpenTelemetry. The buckets are too coarse for the percentiles that matter in
+//! a rehearsal; those are measured by the client.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    http_request_method: &'static str,
+    http_route: String,
+    http_response_status_code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+/// Units of stock by state, over all items.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StockUnits {
+    /// Not spoken for.
+    pub available: i64,
+    /// In unpaid orders.
+    pub held: i64,
+    /// In paid orders.
+    pub sold: i64,
+}
+
+/// Everything that `/metrics` shows.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    orders: Family<Outcome, Counter>,
+    stock: Family<State, Gauge>,
+    durations: Family<Route, Histogram, fn() -> Histogram>,
+    active: Gauge,
+    connections: Family<State, Gauge>,
+    connections_max: Gauge,
+    connections_pending: Gauge,
+    degrade_level: Gauge,
+    expired: Counter,
+}
+
+fn latency_buckets() -> Histogram {
+    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Mutex::default(),
+            orders: Family::default(),
+            stock: Family::default(),
+            durations: Family::new_with_constructor(latency_buckets),
+            active: Gauge::default(),
+            connections: Family::default(),
+            connections_max: Gauge::default(),
+            connections_pending: Gauge::default(),
+            degrade_level: Gauge::default(),
+            expired: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&self) {
+        let mut registry = lock(&self.registry);
+        registry.register("seckill_orders", "Attempts to order, by outcome", self.orders.clone());
+        registry.register("seckill_stock_units", "Units of stock over all items", self.stock.clone());
+        registry.register("seckill_holds_expired", "Holds released by the sweeper", self.expired.clone());
+        registry.register("seckill_degrade_level", "0: everything works", self.degrade_level.clone());
+        registry.register(
+            "http_server_request_duration_seconds",
+            "Time to answer a request on the public listener",
+            self.durations.clone(),
+        );
+        registry.register("http_server_active_requests", "Requests being worked on", self.active.clone());
+        registry.register("db_client_connection_count", "Pooled connections by state", self.connections.clone());
+        registry.register("db_client_connection_max", "Most connections the pool may open", self.connections_max.clone());
+        registry.register(
+            "db_client_connection_pending_requests",
+            "Requests waiting for a connection",
+            self.connections_pending.clone(),
+        );
+    }
+
+    /// Counts an attempt to order.
+    pub fn order(&self, outcome: &'static str) {
+        self.orders.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Counts holds that the sweeper released.
+    pub fn expired(&self, holds: usize) {
+        self.expired.inc_by(holds as u64);
+    }
+
+    /// Counts an answered request.
+    pub fn request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
+        let route = Route {
+            http_request_method: method,
+            http_route: route.to_owned(),
+            http_response_status_code: status,
+        };
+        self.durations.get_or_create(&route).observe(took.as_secs_f64());
+    }
+
+    /// How many requests are being worked on.
+    pub fn set_active(&self, requests: usize) {
+        self.active.set(requests as i64);
+    }
+
+    /// How the pool is doing.
+    pub fn set_pool(&self, status: &deadpool_postgres::Status) {
+        let idle = status.available;
+        let used = status.size.saturating_sub(idle);
+        self.connections.get_or_create(&State { state: "idle" }).set(idle as i64);
+        self.connections.get_or_create(&State { state: "used" }).set(used as i64);
+        self.connections_max.set(status.max_size as i64);
+        self.connections_pending.set(status.waiting as i64);
+    }
+
+    /// How much stock there is.
+    pub fn set_stock(&self, units: StockUnits) {
+        for (state, units) in [("available", units.available), ("held", units.held), ("sold", units.sold)] {
+            self.stock.get_or_create(&State { state }).set(units);
+        }
+    }
+
+    /// The whole of it as OpenMetrics text.
+    pub fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &lock(&self.registry))?;
+        Ok(text)
+    }
+}
+
+fn lock(registry: &Mutex<Registry>) -> std::sync::MutexGuard<'_, Registry> {
+    registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_documented_ones() {
+        let metrics = Metrics::default();
+        metrics.order("sold-out");
+        metrics.set_stock(StockUnits { available: 3, held: 2, sold: 1 });
+        metrics.request("POST", "/items/{id}/orders", 201, Duration::from_millis(3));
+        let text = metrics.render().unwrap();
+        for line in [
+            r#"seckill_orders_total{outcome="sold-out"} 1"#,
+            r#"seckill_stock_units{state="held"} 2"#,
+            r#"http_server_request_duration_seconds_count{http_request_method="POST",http_route="/items/{id}/orders",http_response_status_code="201"} 1"#,
+            "# EOF",
+        ] {
+            assert!(text.contains(line), "{line} is missing from\n{text}");
+        }
+    }
+}

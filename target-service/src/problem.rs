@@ -1,0 +1,198 @@
+//! Error replies: RFC 9457 problem documents, told apart by the slug in `type`.
+//!
+//! Clients classify by `type`, never by status alone: sold out and limit reached are both 409.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::order::Refusal;
+use crate::store::StoreError;
+
+/// What went wrong, as a client sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the table in `spec` says what each one means")]
+pub enum Kind {
+    BadRequest,
+    KeyMissing,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    TooLarge,
+    KeyReused,
+    InFlight,
+    TooEarly,
+    Ended,
+    SoldOut,
+    LimitReached,
+    HoldExpired,
+    Cancelled,
+    AlreadyPaid,
+    SnapshotGone,
+    Overloaded,
+    Timeout,
+    DatabaseUnavailable,
+    Internal,
+}
+
+impl Kind {
+    /// Status, slug, title, and after how many seconds a retry makes sense.
+    fn spec(self) -> (StatusCode, &'static str, &'static str, Option<&'static str>) {
+        use StatusCode as S;
+        match self {
+            Self::BadRequest => (S::BAD_REQUEST, "bad-request", "The request cannot be understood", None),
+            Self::KeyMissing => (S::BAD_REQUEST, "idempotency-key-missing", "An Idempotency-Key header is required", None),
+            Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "A valid session token is required", None),
+            Self::Forbidden => (S::FORBIDDEN, "forbidden", "The order belongs to somebody else", None),
+            Self::NotFound => (S::NOT_FOUND, "not-found", "There is no such thing", None),
+            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not supported here", None),
+            Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", None),
+            Self::KeyReused => (S::UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The key belongs to another purchase", None),
+            Self::InFlight => (S::CONFLICT, "in-flight", "A request with this key is being worked on", Some("1")),
+            Self::TooEarly => (S::TOO_EARLY, "too-early", "The sale has not started", None),
+            Self::Ended => (S::GONE, "ended", "The sale is over", None),
+            Self::SoldOut => (S::CONFLICT, "sold-out", "Sold out", None),
+            Self::LimitReached => (S::CONFLICT, "limit-reached", "The limit per user is reached", None),
+            Self::HoldExpired => (S::CONFLICT, "hold-expired", "The hold ran out before it was paid", None),
+            Self::Cancelled => (S::CONFLICT, "cancelled", "The order was cancelled", None),
+            Self::AlreadyPaid => (S::CONFLICT, "already-paid", "The order is paid", None),
+            Self::SnapshotGone => (S::NOT_FOUND, "snapshot-gone", "The audit snapshot is closed", None),
+            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Too many requests at once", Some("1")),
+            Self::Timeout => (S::SERVICE_UNAVAILABLE, "timeout", "The request took too long; its outcome is unknown", Some("1")),
+            Self::DatabaseUnavailable => (S::SERVICE_UNAVAILABLE, "database-unavailable", "The database cannot be used; the outcome may be unknown", Some("1")),
+            Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Something unexpected went wrong", None),
+        }
+    }
+
+    /// The machine-readable name.
+    pub fn slug(self) -> &'static str {
+        self.spec().1
+    }
+
+    /// The HTTP status.
+    pub fn status(self) -> StatusCode {
+        self.spec().0
+    }
+}
+
+/// An error reply.
+#[derive(Debug)]
+pub struct Problem {
+    /// What went wrong.
+    pub kind: Kind,
+    /// What a person would want to know beyond the title.
+    pub detail: Option<String>,
+}
+
+impl Problem {
+    /// A problem that its title explains.
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, detail: None }
+    }
+
+    /// A problem with an explanation.
+    pub fn because(kind: Kind, detail: impl ToString) -> Self {
+        Self { kind, detail: Some(detail.to_string()) }
+    }
+}
+
+impl From<Kind> for Problem {
+    fn from(kind: Kind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(match refusal {
+            Refusal::SoldOut => Kind::SoldOut,
+            Refusal::TooEarly => Kind::TooEarly,
+            Refusal::Ended => Kind::Ended,
+            Refusal::LimitReached => Kind::LimitReached,
+            Refusal::UnknownItem | Refusal::UnknownOrder => Kind::NotFound,
+            Refusal::KeyReused => Kind::KeyReused,
+            Refusal::NotOwner => Kind::Forbidden,
+            Refusal::HoldExpired => Kind::HoldExpired,
+            Refusal::Cancelled => Kind::Cancelled,
+            Refusal::AlreadyPaid => Kind::AlreadyPaid,
+        })
+    }
+}
+
+/// Whatever the database did, the reply is never a definite refusal: the order may exist.
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let kind = match &error {
+            StoreError::PoolExhausted | StoreError::Contended(_) => Kind::Overloaded,
+            StoreError::Timeout => Kind::Timeout,
+            StoreError::Unreachable(_) | StoreError::Lost(_) => Kind::DatabaseUnavailable,
+            StoreError::Violation(_) | StoreError::Query(_) | StoreError::Corrupt(_) => Kind::Internal,
+        };
+        if kind == Kind::Internal {
+            tracing::error!(%error, "the database refused a statement that should have worked");
+        }
+        Self::because(kind, error)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, slug, title, retry_after) = self.kind.spec();
+        let mut body = json!({"type": slug, "title": title, "status": status.as_u16()});
+        if let Some(detail) = self.detail {
+            body["detail"] = detail.into();
+        }
+        let mut response = (status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if self.kind == Kind::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response.extensions_mut().insert(self.kind);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_service_says_when_to_come_back() {
+        for kind in [Kind::Overloaded, Kind::Timeout, Kind::DatabaseUnavailable, Kind::InFlight] {
+            let response = Problem::new(kind).into_response();
+            assert!(response.headers().contains_key(header::RETRY_AFTER), "{kind:?}");
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        }
+    }
+
+    #[test]
+    fn an_uncertain_outcome_is_never_a_refusal() {
+        for error in [
+            StoreError::PoolExhausted,
+            StoreError::Timeout,
+            StoreError::Unreachable("x".into()),
+            StoreError::Lost("x".into()),
+            StoreError::Contended("x".into()),
+            StoreError::Violation("x".into()),
+            StoreError::Corrupt("x"),
+        ] {
+            assert!(Problem::from(error).kind.status().is_server_error());
+        }
+    }
+
+    #[test]
+    fn refusals_keep_their_slugs() {
+        let slug = |refusal| Problem::from(refusal).kind.slug();
+        assert_eq!(slug(Refusal::SoldOut), "sold-out");
+        assert_eq!(slug(Refusal::LimitReached), "limit-reached");
+        assert_eq!(slug(Refusal::KeyReused), "idempotency-key-reused");
+        assert_eq!(Problem::from(Refusal::TooEarly).kind.status().as_u16(), 425);
+        assert_eq!(Problem::from(Refusal::Ended).kind.status().as_u16(), 410);
+    }
+}

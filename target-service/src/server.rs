@@ -1,0 +1,139 @@
+//! The life of the process, top to bottom: database, listeners, ready line, signals, drain.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::bugs;
+use crate::config::Settings;
+use crate::gateway::Admission;
+use crate::idempotency::InFlight;
+use crate::listen::{Bound, bind};
+use crate::session::Sessions;
+use crate::store::{Store, schema};
+use crate::switches::Switches;
+use crate::{admin, api, sweeper};
+
+/// Runs the service until it is told to stop.
+pub async fn run(settings: Settings) -> Result<()> {
+    // Registered first, so that an early SIGTERM ends the process in an orderly way, too.
+    let shutdown = stop_on_signals()?;
+    let prepared = async {
+        let app = prepare(&settings, shutdown.clone()).await?;
+        let public = bind(&settings.listen).await?;
+        let admin = bind(&settings.admin_listen).await?;
+        anyhow::Ok((app, public, admin))
+    };
+    let (app, (public, public_address), (admin, admin_address)) = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        prepared = prepared => prepared?,
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve(public, api::router(Arc::clone(&app)), shutdown.clone()));
+    tasks.spawn(serve(admin, admin::router(Arc::clone(&app)), shutdown.clone()));
+    let sweeper = tokio::spawn(sweeper::run(Arc::clone(&app), settings.sweep_interval));
+    announce(&json!({"ready": true, "listen": public_address.to_string(), "admin": admin_address.to_string()}))?;
+
+    shutdown.cancelled().await;
+    tracing::info!("stopping: no new connections, requests under way are finished");
+    drain(&app, tasks, settings.drain).await;
+    sweeper.abort();
+    Ok(())
+}
+
+async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc<App>> {
+    let session = settings.bug.map_or("", bugs::session_options);
+    let store = Store::new(&settings.database_url, settings.limits, session)?;
+    let without = settings.bug.map_or(&[][..], bugs::relaxed_guards);
+    schema::prepare(&store, settings.startup_patience, without).await?;
+    let inventory = match settings.bug {
+        None => settings.strategy.build(store.clone()),
+        Some(bug) => {
+            tracing::warn!(%bug, "a seeded bug is planted: this service is wrong on purpose");
+            bugs::plant(bug, settings.strategy, store.clone())
+        }
+    };
+    let switches = Switches::default();
+    for setting in &settings.switches {
+        switches.set(setting.id, setting.on);
+    }
+    Ok(Arc::new(App {
+        store,
+        inventory,
+        clock: Default::default(),
+        sessions: Sessions::new(&secret(settings)?),
+        in_flight: InFlight::new(settings.max_in_flight),
+        pages: Default::default(),
+        admission: Admission::new(settings.max_in_flight),
+        switches,
+        metrics: Default::default(),
+        snapshots: Default::default(),
+        probe: Default::default(),
+        bug: settings.bug,
+        request_timeout: settings.request_timeout,
+        trace_requests: settings.trace_requests,
+        shutdown,
+    }))
+}
+
+fn secret(settings: &Settings) -> Result<Vec<u8>> {
+    if let Some(secret) = &settings.secret {
+        return Ok(secret.0.clone());
+    }
+    tracing::info!("no --secret given: sessions end with this process");
+    let mut secret = vec![0; 32];
+    let mut source = std::fs::File::open("/dev/urandom").context("opening the system's random source")?;
+    std::io::Read::read_exact(&mut source, &mut secret).context("reading the system's random source")?;
+    Ok(secret)
+}
+
+async fn serve(listener: Bound, router: axum::Router, shutdown: CancellationToken) -> std::io::Result<()> {
+    listener.serve(router, shutdown.cancelled_owned()).await
+}
+
+/// The one line on standard output. Whoever started the process waits for it.
+fn announce(line: &serde_json::Value) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("writing the ready line")
+}
+
+async fn drain(app: &App, mut tasks: JoinSet<std::io::Result<()>>, patience: Duration) {
+    let finished = async {
+        while let Some(result) = tasks.join_next().await {
+            if let Ok(Err(error)) = result {
+                tracing::error!(%error, "a listener failed");
+            }
+        }
+        // Requests whose client has gone are no longer tied to a connection.
+        while app.admission.in_flight() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        app.inventory.close().await;
+    };
+    if timeout(patience, finished).await.is_err() {
+        tracing::warn!(in_flight = app.admission.in_flight(), "requests were cut off at the end of the drain");
+    }
+}
+
+fn stop_on_signals() -> Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+    });
+    Ok(shutdown)
+}

@@ -1,0 +1,106 @@
+//! A pooled connection that is never returned to the pool in an unknown state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::Object;
+use tokio::time::error::Elapsed;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::{StoreError, Suspicion};
+
+/// A connection on loan. Dropped while a statement or a transaction is open, for whatever reason, the
+/// connection is closed instead of returned: nobody else may wait behind, or inherit, what it was doing.
+pub struct Lease {
+    object: Option<Object>,
+    patience: Duration,
+    suspicion: Arc<Suspicion>,
+    unsettled: bool,
+    in_transaction: bool,
+}
+
+impl Lease {
+    pub(super) fn new(object: Object, patience: Duration, suspicion: Arc<Suspicion>) -> Self {
+        Self { object: Some(object), patience, suspicion, unsettled: false, in_transaction: false }
+    }
+
+    /// Runs a prepared statement and returns its rows.
+    pub async fn query(&mut self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+        let object = self.object.as_ref().ok_or_else(given_up)?;
+        self.unsettled = true;
+        let outcome = tokio::time::timeout(self.patience, async {
+            let statement = object.prepare_cached(sql).await?;
+            object.query(&statement, params).await
+        })
+        .await;
+        self.settle(outcome)
+    }
+
+    /// Runs a prepared statement that returns at most one row.
+    pub async fn query_opt(&mut self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, StoreError> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    /// Opens a transaction. It must be closed by `commit` or `rollback`; otherwise the connection is
+    /// closed, which rolls it back.
+    pub async fn begin(&mut self) -> Result<(), StoreError> {
+        self.in_transaction = true;
+        self.batch("BEGIN").await
+    }
+
+    /// Commits the open transaction.
+    pub async fn commit(&mut self) -> Result<(), StoreError> {
+        self.batch("COMMIT").await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    /// Rolls the open transaction back.
+    pub async fn rollback(&mut self) -> Result<(), StoreError> {
+        self.batch("ROLLBACK").await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    /// Runs plain statements without parameters.
+    pub async fn batch(&mut self, sql: &str) -> Result<(), StoreError> {
+        let object = self.object.as_ref().ok_or_else(given_up)?;
+        self.unsettled = true;
+        let outcome = tokio::time::timeout(self.patience, object.batch_execute(sql)).await;
+        self.settle(outcome)
+    }
+
+    /// Remembers whether the connection came out of a statement clean. It is marked unsettled before, and
+    /// stays so when the future is dropped half-way.
+    fn settle<T>(&mut self, outcome: Result<Result<T, tokio_postgres::Error>, Elapsed>) -> Result<T, StoreError> {
+        let outcome = match outcome {
+            Err(_) => Err(StoreError::Timeout),
+            Ok(Err(error)) => Err(StoreError::from(error)),
+            Ok(Ok(value)) => Ok(value),
+        };
+        match &outcome {
+            Err(StoreError::Lost(_) | StoreError::Timeout) => self.discard(),
+            _ => self.unsettled = false,
+        }
+        outcome
+    }
+
+    /// Closes the connection, and makes the pool wary of those that were idle meanwhile.
+    fn discard(&mut self) {
+        self.suspicion.raise();
+        drop(self.object.take().map(Object::take));
+    }
+}
+
+fn given_up() -> StoreError {
+    StoreError::Unreachable("the connection was given up after an earlier failure".into())
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.unsettled || self.in_transaction {
+            drop(self.object.take().map(Object::take));
+        }
+    }
+}

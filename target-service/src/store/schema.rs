@@ -1,0 +1,180 @@
+//! The schema: migrations at startup, the guards that seeded bugs take away, and the reset between runs.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::time::Instant;
+use tokio_postgres::types::ToSql;
+
+use super::{DirectClient, Store, StoreError};
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// Any constant will do, as long as every process of the service uses the same one.
+const MIGRATION_LOCK: i64 = 0x5ec_c111;
+
+/// A constraint that protects the data whatever the code does. Some seeded bugs only show without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Stock never goes below zero.
+    StockFloor,
+    /// A user's key names one order.
+    OrderKey,
+}
+
+impl Guard {
+    const ALL: [Self; 2] = [Self::StockFloor, Self::OrderKey];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::StockFloor => "item_available_floor",
+            Self::OrderKey => "orders_user_key",
+        }
+    }
+
+    fn table(self) -> &'static str {
+        match self {
+            Self::StockFloor => "item",
+            Self::OrderKey => "orders",
+        }
+    }
+
+    fn definition(self) -> &'static str {
+        match self {
+            Self::StockFloor => "CHECK (available >= 0)",
+            Self::OrderKey => "UNIQUE (user_id, idempotency_key)",
+        }
+    }
+}
+
+/// Why the database could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// It did not answer within the time allowed.
+    #[error("the database did not become ready within {waited:?}: {last}")]
+    NotReady {
+        /// How long was waited.
+        waited: Duration,
+        /// What the last attempt met.
+        last: StoreError,
+    },
+    /// A migration failed.
+    #[error("migration failed: {0}")]
+    Migration(#[from] refinery::Error),
+    /// A statement failed.
+    #[error("preparing the schema failed: {0}")]
+    Statement(#[from] StoreError),
+    /// The data contradicts a guard.
+    #[error("{guard} cannot be restored ({cause}): a seeded bug damaged this data; use an empty database")]
+    Damaged {
+        /// The guard's name.
+        guard: &'static str,
+        /// The database's complaint.
+        cause: StoreError,
+    },
+}
+
+/// Waits for the database, migrates it, and takes away the guards that a seeded bug needs gone.
+pub async fn prepare(store: &Store, patience: Duration, without: &[Guard]) -> Result<(), SetupError> {
+    let mut client = connect_patiently(store, patience).await?;
+    // Processes that start together migrate one after another. The session ends with this function, and
+    // the lock with it, whichever way it ends.
+    run(&client, "SET statement_timeout = 0; SET lock_timeout = 0").await?;
+    client.query_one("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await.map_err(StoreError::from)?;
+    embedded::migrations::runner().run_async(&mut *client).await?;
+    for guard in Guard::ALL {
+        if without.contains(&guard) {
+            run(&client, &format!("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}", guard.table(), guard.name())).await?;
+        } else {
+            restore(&client, guard).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn restore(client: &DirectClient, guard: Guard) -> Result<(), SetupError> {
+    let present = client
+        .query_opt("SELECT FROM pg_constraint WHERE conname = $1", &[&guard.name()])
+        .await
+        .map_err(StoreError::from)?;
+    if present.is_some() {
+        return Ok(());
+    }
+    let sql = format!("ALTER TABLE {} ADD CONSTRAINT {} {}", guard.table(), guard.name(), guard.definition());
+    run(client, &sql).await.map_err(|cause| SetupError::Damaged { guard: guard.name(), cause })
+}
+
+async fn run(client: &DirectClient, sql: &str) -> Result<(), StoreError> {
+    client.batch_execute(sql).await.map_err(StoreError::from)
+}
+
+async fn connect_patiently(store: &Store, patience: Duration) -> Result<DirectClient, SetupError> {
+    let deadline = Instant::now() + patience;
+    let mut pause = Duration::from_millis(25);
+    loop {
+        match store.connect().await {
+            Ok(client) => return Ok(client),
+            Err(last) if Instant::now() + pause >= deadline => {
+                return Err(SetupError::NotReady { waited: patience, last });
+            }
+            Err(error) => tracing::info!(%error, "waiting for the database"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+/// An item as `/reset` describes it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewItem {
+    /// The item's number.
+    pub id: i64,
+    /// What the page says.
+    pub title: String,
+    /// Price of one unit.
+    pub price_cents: i64,
+    /// Units for sale.
+    pub stock: i64,
+    /// Units that one user may hold or buy.
+    pub per_user_limit: i32,
+    /// Start of the sale, unix microseconds.
+    pub opens_at: i64,
+    /// End of the sale, unix microseconds.
+    pub closes_at: i64,
+    /// How long an unpaid order holds its units.
+    pub hold_ms: i64,
+}
+
+/// Empties every table and puts the items up for sale. Order numbers go on from where they were, so an
+/// order of an earlier run is never mistaken for one of this run.
+pub async fn reset(store: &Store, items: &[NewItem]) -> Result<(), StoreError> {
+    let mut client = store.connect().await?;
+    let transaction = client.transaction().await?;
+    // Requests of the run before may still hold locks: wait for them longer than a buyer would.
+    transaction.batch_execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10s'").await?;
+    transaction.batch_execute("TRUNCATE item, orders, order_event, purchase").await?;
+    let insert = transaction
+        .prepare(
+            "INSERT INTO item (id, title, price_cents, stock_initial, available, per_user_limit, \
+             opens_at_us, closes_at_us, hold_ms) VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8)",
+        )
+        .await?;
+    for item in items {
+        let params: [&(dyn ToSql + Sync); 8] = [
+            &item.id,
+            &item.title,
+            &item.price_cents,
+            &item.stock,
+            &item.per_user_limit,
+            &item.opens_at,
+            &item.closes_at,
+            &item.hold_ms,
+        ];
+        transaction.execute(&insert, &params).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
