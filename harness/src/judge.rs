@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::check::{self, Evidence};
-use crate::history::{HistoryError, read_audit, reader};
+use crate::history::audit::read_audit;
+use crate::history::{HistoryError, reader};
 use crate::measure;
 use crate::report::{Html, Junit, Markdown, Render, ReportError};
 use crate::scenario::{self, ScenarioError};

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::fault::proxy::Proxy;
-use crate::history::recorder::{HistoryError, Recorder};
-use crate::history::{Event, FinalState, LinkCalls, Machine, RunInfo};
+use crate::history::recorder::Recorder;
+use crate::history::{Event, FinalState, HistoryError, LinkCalls, Machine, RunInfo};
 use crate::judge::{self, JudgeError};
 use crate::load::clock::{Clock, unix_us};
 use crate::load::driver::{self, LoadError, LoadSpec};
@@ -72,8 +72,9 @@ pub async fn run(
     let logs = prepare_folder(loaded, folder)?;
     let scenario = &loaded.scenario;
     progress.say("provisioning the stack");
+    let provision = Provision { run_id: run_id.clone(), logs };
     let stack = tokio::select! {
-        stack = stack::up(scenario, &Provision { run_id: run_id.clone(), logs }) => Arc::new(stack?),
+        stack = stack::up(scenario, &provision) => Arc::new(stack?),
         () = cancel.cancelled() => return Err(RunError::Interrupted),
     };
     let outcome = on_stack(scenario, &run_id, folder, &stack, progress, cancel).await;
@@ -252,7 +253,7 @@ async fn audit(
         state.probes =
             crate::drain::probe(spec.scenario, &state.stock, spec.address, &spec.user_prefix, &spec.key_prefix).await;
     }
-    crate::history::write_audit(folder, &state)?;
+    crate::history::audit::write_audit(folder, &state)?;
     Ok(())
 }
 
@@ -293,7 +294,7 @@ fn run_info(scenario: &Scenario, run_id: &str, clock: Clock) -> RunInfo {
 
 /// The machine's fingerprint.
 pub fn machine() -> Machine {
-    use procfs::{Current, CurrentSI};
+    use procfs::Current;
     let cpu_model = procfs::CpuInfo::current()
         .ok()
         .and_then(|info| info.model_name(0).map(str::to_owned))

@@ -31,10 +31,10 @@ impl LinkFault {
             Inject::Latency(f) => {
                 Toxic::new(ToxicKind::Latency { delay: f.delay.0, jitter: f.jitter.0 }).fraction(f.fraction)
             }
-            Inject::BlackHole(f) => Toxic::new(ToxicKind::BlackHole).fraction(f.fraction),
-            Inject::Reset(f) => Toxic::new(ToxicKind::Reset).fraction(f.fraction),
-            Inject::CutAfterCommit(f) => Toxic::new(ToxicKind::CutReply { every: f.every }),
-            Inject::CutReply(f) => Toxic::new(ToxicKind::HttpCutReply { every: f.every }),
+            Inject::BlackHole(_) => todo!(),
+            Inject::Reset(_) => todo!(),
+            Inject::CutAfterCommit(_) => todo!(),
+            Inject::CutReply(_) => todo!(),
             Inject::Kill(_) | Inject::Pause(_) => unreachable!("faults of processes are made elsewhere"),
         };
         LinkFault { link, toxic }
