@@ -445,31 +445,39 @@ fn speed_of_recording_and_reading() {
     use nix::time::ClockId;
     use std::fmt::Write as _;
     const OPS: u64 = 1_000_000;
+    const BURST: u64 = 5_000;
     let dir = TempDir::new().unwrap();
     let recorder = Recorder::create(dir.path(), &info()).unwrap();
     let mut sink = recorder.sink();
     let template = plain_op(&sink, 0);
     let order_step: NameId = sink.intern("order");
-    let (process, thread) = (cpu(ClockId::CLOCK_PROCESS_CPUTIME_ID), cpu(ClockId::CLOCK_THREAD_CPUTIME_ID));
+    let process = cpu(ClockId::CLOCK_PROCESS_CPUTIME_ID);
+    let mut recording = Duration::ZERO;
     let mut id = String::new();
-    for n in 0..OPS {
-        let at = n as i64 * 20;
-        let noise = (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as i64;
-        let mut op = RawOp { intent: n, user: n / 2 * 7, intended_us: at, invoked_us: at + noise / 1000, ..template };
-        op.completed_us = at + 300 + noise;
-        if n % 10 == 0 {
-            id.clear();
-            let _ = write!(id, "{n}");
-            op.order = &id;
-            op.step = order_step;
-        } else if n % 3 == 0 {
-            op.reason = "sold-out";
-            op.outcome = Outcome::Fail;
+    for burst in 0..OPS / BURST {
+        let thread = cpu(ClockId::CLOCK_THREAD_CPUTIME_ID);
+        for n in burst * BURST..(burst + 1) * BURST {
+            let noise = (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as i64;
+            let completed = n as i64 * 20 + 70_000;
+            let intended = completed - 300 - noise;
+            let mut op = RawOp { intent: n, user: n / 2 * 7, completed_us: completed, intended_us: intended, ..template };
+            op.invoked_us = intended + noise / 1000;
+            if n % 10 == 0 {
+                id.clear();
+                let _ = write!(id, "{n}");
+                op.order = &id;
+                op.step = order_step;
+            } else if n % 3 == 0 {
+                op.reason = "sold-out";
+                op.outcome = Outcome::Fail;
+            }
+            sink.record(op);
         }
-        sink.record(op);
+        sink.flush();
+        recording += cpu(ClockId::CLOCK_THREAD_CPUTIME_ID) - thread;
+        // A generator makes some thousands of ops between two flushes, and the writer takes them meanwhile.
+        std::thread::sleep(Duration::from_millis(5));
     }
-    sink.flush();
-    let recording = cpu(ClockId::CLOCK_THREAD_CPUTIME_ID) - thread;
     drop(sink);
     let closed = recorder.close("completed").unwrap();
     let writing = cpu(ClockId::CLOCK_PROCESS_CPUTIME_ID) - process - recording;

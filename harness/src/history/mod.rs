@@ -236,12 +236,12 @@ pub struct Op {
 impl Op {
     /// Latency from the intended start, in microseconds.
     pub fn latency_us(&self) -> u64 {
-        u64::try_from(self.completed_us - self.intended_us).unwrap_or(0)
+        u64::try_from(self.completed_us.saturating_sub(self.intended_us)).unwrap_or(0)
     }
 
     /// How late it was sent, in microseconds.
     pub fn send_lag_us(&self) -> u64 {
-        u64::try_from(self.invoked_us - self.intended_us).unwrap_or(0)
+        u64::try_from(self.invoked_us.saturating_sub(self.intended_us)).unwrap_or(0)
     }
 }
 

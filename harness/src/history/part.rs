@@ -63,9 +63,6 @@ pub(super) const COLUMNS: [(&str, Type, i16); 17] = [
 /// Columns of ever new but close numbers, for which differences are far smaller than a dictionary.
 const DELTA_COLUMNS: [&str; 5] = ["intent", "user", "intended_us", "invoked_us", "completed_us"];
 
-/// Columns of text, whose extremes help nobody.
-const TEXT_COLUMNS: [&str; 7] = ["role", "outcome", "state", "cohort", "step", "reason", "order"];
-
 /// The key of the seal in the footer's metadata, and what its value looks like before the checksum is known.
 const SEAL_KEY: &str = "seckill.seal";
 const SEAL_PREFIX: &[u8] = b"crc32:";
@@ -78,15 +75,13 @@ static PROPERTIES: LazyLock<WriterPropertiesPtr> = LazyLock::new(|| {
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_created_by(concat!("seckill ", env!("CARGO_PKG_VERSION")).to_string())
-        .set_statistics_enabled(EnabledStatistics::Chunk)
+        // Parts are small, and a reader that looks for something reads them all.
+        .set_statistics_enabled(EnabledStatistics::None)
         .set_offset_index_disabled(true);
     for name in DELTA_COLUMNS {
         builder = builder
             .set_column_dictionary_enabled(ColumnPath::from(name), false)
             .set_column_encoding(ColumnPath::from(name), Encoding::DELTA_BINARY_PACKED);
-    }
-    for name in TEXT_COLUMNS {
-        builder = builder.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::None);
     }
     Arc::new(builder.build())
 });

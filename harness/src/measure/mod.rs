@@ -1,1 +1,137 @@
 //! Measures a recorded run.
+//!
+//! Pure over the history and the audit: no clock, no network, and no files but the one interval log. Whatever the run
+//! looked like, a summary comes out; what the measurement cannot vouch for is said in it, as distrust.
+//!
+//! Conventions, here and in every report: latency counts from the intended start; what was given up counts with the
+//! time until then; dropped arrivals are counted and are no samples; an op belongs to the phase of its intended start.
+
+use jiff::Timestamp;
+
+use crate::check::{Finding, Rules};
+use crate::history::{Event, FinalState, History};
+use crate::summary::{Load, Summary};
+
+mod faults;
+mod goodput;
+mod hash;
+pub mod hlog;
+mod load;
+mod outcomes;
+mod phases;
+mod series;
+pub mod slo;
+pub mod stats;
+pub mod verdict;
+
+pub use slo::SloSpec;
+pub use stats::{LatencyHistogram, interval_ranks};
+
+/// The layout of `summary.json` that this version writes.
+pub const SUMMARY_FORMAT: u32 = 1;
+
+/// Sums up a run.
+///
+/// `findings` are what the checks came to, and are merged into the verdict. Where the measurement itself is in doubt,
+/// [`Summary::distrust`] says why, and the verdict is at best unknown.
+pub fn summarize(
+    history: &History,
+    audit: Option<&FinalState>,
+    rules: &Rules,
+    findings: Vec<Finding>,
+    slos: &[SloSpec],
+    title: &str,
+) -> Summary {
+    let info = &history.info;
+    let phases = phases::phases(history);
+    let arrivals = load::Arrivals::find(history, load::totals(history));
+    let load = load::load(history, &arrivals, &phases);
+    let intents = outcomes::intents(history, audit);
+    let goodput = goodput::goodput(history, audit, rules, &intents);
+    let slos = slo::judge(history, slos);
+    let distrust = distrust(history, rules, &load, load::disagreements(history, &arrivals));
+    let ended = info.closed.as_ref().map_or("killed", |closed| closed.how.as_str()).to_string();
+    let partial = ended != "completed";
+    let rows = audit.map_or("no audit".to_string(), |audit| format!("{} ledger rows", audit.ledger.len()));
+    let grounds = verdict::Grounds {
+        findings: &findings,
+        slos: &slos,
+        distrust: &distrust,
+        cut_short: partial.then_some(ended.as_str()),
+        evidence: format!("{} operations and {rows}", history.ops.len()),
+    };
+    let (verdict, exit_code, verdict_reason) = (grounds.verdict(), grounds.exit_code(), grounds.reason());
+    Summary {
+        format: SUMMARY_FORMAT,
+        scenario: info.scenario.clone(),
+        title: title.to_string(),
+        run_id: info.run_id.clone(),
+        started_at: Timestamp::from_microsecond(info.epoch_unix_us).map(|t| t.to_string()).unwrap_or_default(),
+        partial,
+        ended,
+        verdict,
+        exit_code,
+        verdict_reason,
+        invariants: findings,
+        slos,
+        latency: phases::latency(history, &phases),
+        outcomes: outcomes::outcomes(history, &intents),
+        faults: faults::faults(history),
+        cost: goodput::cost(history, goodput.committed_orders),
+        links: goodput::links(history, goodput.committed_orders),
+        phases,
+        series: series::series(history, &arrivals, &intents.acknowledged),
+        machine: info.machine.clone(),
+        seed: info.seed,
+        schedule_hash: info.schedule_hash.clone(),
+        notes: notes(history, &load),
+        distrust,
+        load,
+        goodput,
+    }
+}
+
+/// Every reason not to trust the measurement, each once.
+fn distrust(history: &History, rules: &Rules, load: &Load, disagreements: Vec<String>) -> Vec<String> {
+    let noticed = history.events.iter().filter_map(|event| match event {
+        Event::Distrust { why, .. } => Some(why.clone()),
+        _ => None,
+    });
+    let damage = history.damage.iter().map(|damage| format!("the history is damaged: {damage}"));
+    let mut reasons: Vec<String> = Vec::new();
+    for reason in noticed.chain(damage).chain(disagreements).chain(late(rules, load)) {
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+    reasons
+}
+
+/// Whether the generator itself was too late for its latencies to be the service's.
+fn late(rules: &Rules, load: &Load) -> Option<String> {
+    let worst = load.send_lag_us_p99.max(load.send_lag_us_p99_at_peak);
+    (worst > rules.send_lag_limit_us).then(|| {
+        format!(
+            "the generator sent late: the p99 of its lag is {} where {} is allowed; give it a processor of its own, or \
+             lower the rate",
+            stats::text_us(worst),
+            stats::text_us(rules.send_lag_limit_us)
+        )
+    })
+}
+
+fn notes(history: &History, load: &Load) -> Vec<String> {
+    let written = history.events.iter().filter_map(|event| match event {
+        Event::Note { text, .. } => Some(text.clone()),
+        _ => None,
+    });
+    let starved = load.starved.then(|| {
+        format!(
+            "the generator was short of processor time: it waited for one during {:.1}% of the load, and the p99 of its \
+             lag at the peak is {}",
+            load.generator_wait_fraction * 100.0,
+            stats::text_us(load.send_lag_us_p99_at_peak)
+        )
+    });
+    written.chain(starved).collect()
+}

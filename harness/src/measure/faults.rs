@@ -1,0 +1,48 @@
+//! The faults of the timeline and what became of them.
+
+use crate::history::{Event, History, Micros};
+use crate::summary::FaultSummary;
+
+/// Folds the events of each fault, in the order in which the faults were planned.
+pub fn faults(history: &History) -> Vec<FaultSummary> {
+    let mut faults: Vec<FaultSummary> = Vec::new();
+    for event in &history.events {
+        match event {
+            Event::FaultPlanned(plan) => {
+                let fault = named(&mut faults, &plan.id);
+                fault.kind = plan.kind.clone();
+                fault.link = plan.link.clone();
+                fault.role = plan.role.clone();
+                fault.detail = plan.detail.clone();
+                fault.planned_at_ms = ms(plan.at_us);
+            }
+            Event::FaultInjected { id, at_us } => named(&mut faults, id).injected_at_ms = Some(ms(*at_us)),
+            Event::FaultHealed { id, at_us, hit } => {
+                let fault = named(&mut faults, id);
+                fault.healed_at_ms = Some(ms(*at_us));
+                fault.hit = hit.clone();
+            }
+            Event::FaultRecovered { id, at_us } => named(&mut faults, id).recovered_at_ms = Some(ms(*at_us)),
+            Event::FaultFailed { id, error, .. } => named(&mut faults, id).error = Some(error.clone()),
+            _ => {}
+        }
+    }
+    for fault in &mut faults {
+        // It may hold again before the healing is complete, which is no negative time.
+        fault.recovery_ms = fault.recovered_at_ms.zip(fault.healed_at_ms).map(|(back, healed)| (back - healed).max(0.0));
+    }
+    faults
+}
+
+/// The fault with this id; one that was never planned is shown rather than hidden.
+fn named<'a>(faults: &'a mut Vec<FaultSummary>, id: &str) -> &'a mut FaultSummary {
+    let index = faults.iter().position(|fault| fault.id == id).unwrap_or_else(|| {
+        faults.push(FaultSummary { id: id.to_string(), ..FaultSummary::default() });
+        faults.len() - 1
+    });
+    &mut faults[index]
+}
+
+fn ms(at: Micros) -> f64 {
+    at as f64 / 1e3
+}

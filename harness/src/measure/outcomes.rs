@@ -1,0 +1,145 @@
+//! How the operations, and the purchases behind them, ended.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
+
+use super::hash::MulHasher;
+use crate::history::{FinalState, History, Micros, Op, Outcome, Role, Sym};
+use crate::summary::{IntentOutcomes, Outcomes};
+
+/// What stands for a reason that nobody gave.
+const NO_REASON: &str = "unspecified";
+
+/// Counts ops by outcome, reason and step. Dropped arrivals are not ops of a step; they are counted with the load.
+pub fn outcomes(history: &History, intents: &Intents) -> Outcomes {
+    let mut outcomes = Outcomes { intents: intents.outcomes.clone(), ..Outcomes::default() };
+    for ((step, outcome, reason), count) in count_kinds(&history.ops) {
+        let reason = match history.names.get(reason) {
+            "" => NO_REASON.to_string(),
+            reason => reason.to_string(),
+        };
+        let kind = match outcome {
+            Outcome::Ok => {
+                outcomes.ok += count;
+                "ok".to_string()
+            }
+            Outcome::Fail => {
+                let kind = format!("fail:{reason}");
+                *outcomes.fail.entry(reason).or_default() += count;
+                kind
+            }
+            Outcome::Info => {
+                outcomes.info += count;
+                let kind = format!("info:{reason}");
+                *outcomes.info_reasons.entry(reason).or_default() += count;
+                kind
+            }
+            Outcome::Dropped => continue,
+        };
+        let step = outcomes.steps.entry(history.names.get(step).to_string()).or_insert_with(BTreeMap::new);
+        *step.entry(kind).or_default() += count;
+    }
+    outcomes
+}
+
+/// Ops by step, outcome and reason. Neighbouring ops are often of the same kind, which spares the table.
+fn count_kinds(ops: &[Op]) -> HashMap<(Sym, Outcome, Sym), u64> {
+    let mut counts: HashMap<(Sym, Outcome, Sym), u64> = HashMap::new();
+    let mut run = None;
+    let mut length = 0;
+    for op in ops {
+        // What is acknowledged has no reason, whatever an adapter may have left there.
+        let reason = if op.outcome == Outcome::Ok { Sym(0) } else { op.reason };
+        let kind = (op.step, op.outcome, reason);
+        if run != Some(kind) {
+            if let Some(kind) = run.replace(kind) {
+                *counts.entry(kind).or_default() += length;
+            }
+            length = 0;
+        }
+        length += 1;
+    }
+    if let Some(kind) = run {
+        *counts.entry(kind).or_default() += length;
+    }
+    counts
+}
+
+/// What is known of one purchase.
+#[derive(Debug, Clone, Copy, Default)]
+struct Purchase(u8);
+
+impl Purchase {
+    /// An attempt to order was sent.
+    const TRIED: u8 = 1;
+    const OK: u8 = 2;
+    const INFO: u8 = 4;
+    /// An attempt after the first was sent.
+    const RETRIED: u8 = 8;
+
+    fn has(self, what: u8) -> bool {
+        self.0 & what != 0
+    }
+}
+
+/// The purchases of a run.
+pub struct Intents {
+    /// How they ended.
+    pub outcomes: IntentOutcomes,
+    /// When each acknowledged one was first acknowledged.
+    pub acknowledged: Vec<Micros>,
+}
+
+/// Folds attempts and lookups into purchases.
+///
+/// A purchase is ok if any attempt was acknowledged, or a lookup named its order; indeterminate if any attempt was and
+/// none was acknowledged; refused otherwise. It was recovered if an attempt was indeterminate and the ledger has the
+/// order after all, whether or not a retry found out.
+pub fn intents(history: &History, audit: Option<&FinalState>) -> Intents {
+    let mut purchases: HashMap<u64, Purchase, BuildHasherDefault<MulHasher>> = HashMap::default();
+    let mut acknowledged = Vec::new();
+    for op in &history.ops {
+        let acknowledges = match op.role {
+            Role::Order => op.outcome == Outcome::Ok,
+            Role::Lookup => op.outcome == Outcome::Ok && op.order != Sym(0),
+            _ => continue,
+        };
+        if op.outcome == Outcome::Dropped {
+            continue;
+        }
+        let purchase = purchases.entry(op.intent).or_default();
+        if acknowledges && !purchase.has(Purchase::OK) {
+            purchase.0 |= Purchase::OK;
+            acknowledged.push(op.completed_us);
+        }
+        if op.role == Role::Order {
+            purchase.0 |= Purchase::TRIED;
+            purchase.0 |= if op.outcome == Outcome::Info { Purchase::INFO } else { 0 };
+            purchase.0 |= if op.attempt > 1 { Purchase::RETRIED } else { 0 };
+        }
+    }
+    let mut outcomes = IntentOutcomes::default();
+    for purchase in purchases.values().filter(|p| p.has(Purchase::TRIED)) {
+        outcomes.total += 1;
+        outcomes.retried += u64::from(purchase.has(Purchase::RETRIED));
+        if purchase.has(Purchase::OK) {
+            outcomes.ok += 1;
+        } else if purchase.has(Purchase::INFO) {
+            outcomes.info += 1;
+        } else {
+            outcomes.fail += 1;
+        }
+    }
+    for intent in audited_intents(history, audit) {
+        // Taken out, so that a duplicate order does not count twice.
+        outcomes.recovered += u64::from(purchases.remove(&intent).is_some_and(|p| p.has(Purchase::INFO)));
+    }
+    Intents { outcomes, acknowledged }
+}
+
+/// The purchases that the ledger has orders of, by the number in their idempotency key.
+fn audited_intents<'a>(history: &'a History, audit: Option<&'a FinalState>) -> impl Iterator<Item = u64> + 'a {
+    let prefix = history.info.key_prefix.as_str();
+    let keys = audit.into_iter().flat_map(|audit| &audit.ledger).filter_map(|entry| entry.key.as_deref());
+    keys.filter_map(move |key| key.trim_matches('"').strip_prefix(prefix)?.parse().ok())
+}

@@ -1,0 +1,102 @@
+//! What a run comes to: the merged verdict, the exit code, and the sentence that says why.
+
+use crate::check::{Finding, Verdict};
+use crate::summary::SloResult;
+
+/// Everything passed.
+pub const PASSED: i32 = 0;
+/// An objective was missed.
+pub const SLO_MISSED: i32 = 10;
+/// An invariant was violated.
+pub const VIOLATED: i32 = 11;
+/// It could not be judged.
+pub const UNKNOWN: i32 = 12;
+
+/// What the verdict rests on besides the findings.
+pub struct Grounds<'a> {
+    /// What each invariant came to.
+    pub findings: &'a [Finding],
+    /// What each objective came to.
+    pub slos: &'a [SloResult],
+    /// Why the measurement is not to be trusted.
+    pub distrust: &'a [String],
+    /// Why the run ended before its end, if it did.
+    pub cut_short: Option<&'a str>,
+    /// For the sentence: what the findings were judged from.
+    pub evidence: String,
+}
+
+impl Grounds<'_> {
+    /// The merged verdict of the invariants, at best unknown where the evidence is not to be trusted, is of a part of
+    /// the run only, or where nothing was judged.
+    pub fn verdict(&self) -> Verdict {
+        let doubtful = !self.distrust.is_empty() || self.cut_short.is_some() || self.findings.is_empty();
+        let at_best = if doubtful { Verdict::Unknown } else { Verdict::Pass };
+        self.findings.iter().map(|finding| finding.verdict).fold(at_best, Verdict::merge)
+    }
+
+    /// The exit code: of several that apply, the first of violated, unknown, missed. An objective that could not be
+    /// judged is not met, so it makes the code unknown, while the verdict is about the invariants only.
+    pub fn exit_code(&self) -> i32 {
+        match self.verdict() {
+            Verdict::Fail => VIOLATED,
+            Verdict::Unknown => UNKNOWN,
+            Verdict::Pass if self.slos.iter().any(|slo| slo.met.is_none()) => UNKNOWN,
+            Verdict::Pass if self.slos.iter().any(|slo| slo.met == Some(false)) => SLO_MISSED,
+            Verdict::Pass => PASSED,
+        }
+    }
+
+    /// One or two sentences that say what the verdict rests on.
+    pub fn reason(&self) -> String {
+        let slos = self.slo_sentence();
+        let main = match self.verdict() {
+            Verdict::Fail => self.naming(Verdict::Fail, "is violated"),
+            Verdict::Unknown => self.doubt(),
+            Verdict::Pass => {
+                let all = self.findings.len();
+                format!("All {all} invariants that were checked hold over {}.", self.evidence)
+            }
+        };
+        if slos.is_empty() { main } else { format!("{main} {slos}") }
+    }
+
+    fn doubt(&self) -> String {
+        if let Some(first) = self.distrust.first() {
+            format!("The measurement is not to be trusted: {}{}.", first.trim_end_matches('.'), and_more(self.distrust.len()))
+        } else if let Some(how) = self.cut_short {
+            format!("The run was cut short ({how}): what was seen holds, but it is only a part.")
+        } else if self.findings.is_empty() {
+            "No invariant was judged.".to_string()
+        } else {
+            self.naming(Verdict::Unknown, "could not be judged")
+        }
+    }
+
+    /// Names the first finding with a verdict: `I1 (no oversell) is violated, and 2 more: ...`.
+    fn naming(&self, verdict: Verdict, what: &str) -> String {
+        let mut such = self.findings.iter().filter(|finding| finding.verdict == verdict);
+        let Some(first) = such.next() else { return String::new() };
+        let more = and_more(1 + such.count());
+        format!("{} ({}) {what}{more}: {}", first.id, first.name, first.detail)
+    }
+
+    fn slo_sentence(&self) -> String {
+        let named = |met: Option<bool>| -> Vec<&str> {
+            self.slos.iter().filter(|slo| slo.met == met).map(|slo| slo.name.as_str()).collect()
+        };
+        let (missed, unjudged) = (named(Some(false)), named(None));
+        let mut sentences = Vec::new();
+        if !missed.is_empty() {
+            sentences.push(format!("Missed: {}.", missed.join("; ")));
+        }
+        if !unjudged.is_empty() {
+            sentences.push(format!("Could not be judged: {}.", unjudged.join("; ")));
+        }
+        sentences.join(" ")
+    }
+}
+
+fn and_more(count: usize) -> String {
+    if count > 1 { format!(", and {} more", count - 1) } else { String::new() }
+}
