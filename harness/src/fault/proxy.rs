@@ -14,7 +14,9 @@
 pub(crate) mod chunk;
 pub mod endpoint;
 pub(crate) mod lane;
+mod http;
 mod link;
+mod postgres;
 mod server;
 mod stream;
 mod timer;
@@ -219,7 +221,7 @@ impl Proxy {
     }
 
     fn validate(&self, toxic: &Toxic) -> Result<(), ProxyError> {
-        let armed = toxic.kind.arm();
+        let armed = toxic.kind.arm(toxic.direction);
         let refuse =
             |reason: String| Err(ProxyError::Toxic { name: self.name.clone(), toxic: armed.name(), reason });
         if !(0.0..=1.0).contains(&toxic.fraction) {

@@ -150,6 +150,11 @@ impl Chunk {
     pub(crate) fn fin(side: Side, arrived: Instant) -> Self {
         Self { fin: true, ..Self::new(side, Payload::default(), arrived) }
     }
+
+    /// What is known about a part of this chunk that does not reach its end.
+    pub(crate) fn partial_reply(&self) -> Option<ReplyPart> {
+        self.reply.clone().map(|reply| ReplyPart { complete: false, ..reply })
+    }
 }
 
 #[cfg(test)]

@@ -173,6 +173,10 @@ pub(crate) struct Outlet<'a, 'c, 'w, W> {
 
 impl<W: AsyncWrite + Unpin> Sink for Outlet<'_, '_, '_, W> {
     fn leave(&mut self, mut chunk: Chunk) {
+        // What follows a cut must not arrive.
+        if *self.reset {
+            return;
+        }
         if !self.lane.is_idle() || chunk.due > self.now {
             return self.lane.push(chunk);
         }

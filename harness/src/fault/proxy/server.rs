@@ -69,7 +69,7 @@ impl Shared {
     }
 
     pub(super) fn arm(&self, toxic: &Toxic) -> ToxicId {
-        let id = self.rack.lock().unwrap().arm(toxic.kind.arm(), toxic.direction, toxic.fraction);
+        let id = self.rack.lock().unwrap().arm(toxic.kind.arm(toxic.direction), toxic.direction, toxic.fraction);
         self.changed();
         id
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::{ArmedToxic, Direction, LinkToxic};
-use crate::fault::proxy::chunk::Side;
+use super::{ArmedToxic, Direction, LinkToxic, Next};
+use crate::fault::proxy::chunk::{Chunk, Side};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Latency {
@@ -46,5 +46,11 @@ impl LinkToxic for LinkLatency {
         let jitter_ns = u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
         let drawn = Duration::from_nanos(self.rng.random_range(0..=2 * jitter_ns));
         due + (delay + drawn).saturating_sub(jitter)
+    }
+
+    fn on_chunk(&mut self, mut chunk: Chunk, next: &mut Next<'_, '_>) {
+        next.touch(chunk.payload.len());
+        chunk.due = self.delay(chunk.side, chunk.due, chunk.payload.len());
+        next.pass(chunk);
     }
 }

@@ -22,8 +22,20 @@ use rand_chacha::ChaCha8Rng;
 use crate::fault::proxy::Protocol;
 use crate::fault::proxy::chunk::{Chunk, Side};
 
+mod bandwidth;
+mod black_hole;
 pub(crate) mod chain;
+mod cut_reply;
+mod cutter;
+mod http_cut_reply;
 mod latency;
+mod pick;
+mod refuse;
+mod reset;
+
+pub use cut_reply::CutPoint;
+pub use http_cut_reply::RequestPattern;
+pub use pick::Pick;
 
 /// Which direction of a connection a toxic strikes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,13 +100,51 @@ pub enum ToxicKind {
         /// The largest deviation from it.
         jitter: Duration,
     },
+    /// Swallows everything, the ends of streams included. New connections are accepted but, unless only `Down` is struck,
+    /// never reach the upstream. When it is disarmed, the connections on which something was swallowed are reset.
+    BlackHole,
+    /// Resets existing connections when it is armed, and new ones as long as it is.
+    Reset,
+    /// Resets new connections and leaves existing ones alone.
+    Refuse,
+    /// Lets each struck direction of each connection carry so many bytes per second.
+    Bandwidth {
+        /// The rate.
+        bytes_per_second: u64,
+    },
+    /// Postgres only: lets a statement take effect, withholds its whole reply and resets the connection on both sides once
+    /// the server has said that it is ready again. Needs [`Protocol::Postgres`].
+    CutReply {
+        /// Which replies.
+        after: CutPoint,
+        /// Which of them.
+        pick: Pick,
+    },
+    /// HTTP only: lets a request be carried out, withholds its whole reply and resets the connection on both sides once the
+    /// reply is complete. Needs [`Protocol::Http`].
+    HttpCutReply {
+        /// Which requests.
+        request: RequestPattern,
+        /// Which of them.
+        pick: Pick,
+    },
 }
 
 impl ToxicKind {
     /// The one place that knows all kinds.
-    pub(crate) fn arm(&self) -> Box<dyn ArmedToxic> {
+    pub(crate) fn arm(&self, direction: Direction) -> Box<dyn ArmedToxic> {
         match self.clone() {
             Self::Latency { delay, jitter } => Box::new(latency::Latency { delay, jitter }),
+            Self::BlackHole => Box::new(black_hole::BlackHole { direction }),
+            Self::Reset => Box::new(reset::Reset),
+            Self::Refuse => Box::new(refuse::Refuse),
+            Self::Bandwidth { bytes_per_second } => Box::new(bandwidth::Bandwidth { bytes_per_second }),
+            Self::CutReply { after, pick } => {
+                Box::new(cut_reply::CutReply { after, picker: pick::Picker::new(pick) })
+            }
+            Self::HttpCutReply { request, pick } => {
+                Box::new(http_cut_reply::HttpCutReply { request, picker: pick::Picker::new(pick) })
+            }
         }
     }
 }
@@ -186,9 +236,7 @@ pub(crate) trait LinkToxic: Send {
 
     /// Called for every chunk of the directions it strikes, the end of the stream included. What is not passed on is
     /// swallowed.
-    fn on_chunk(&mut self, mut chunk: Chunk, next: &mut Next<'_, '_>) {
-        next.touch(chunk.payload.len());
-        chunk.due = self.delay(chunk.side, chunk.due, chunk.payload.len());
+    fn on_chunk(&mut self, chunk: Chunk, next: &mut Next<'_, '_>) {
         next.pass(chunk);
     }
 
@@ -223,7 +271,6 @@ impl Next<'_, '_> {
     }
 
     /// Resets the connection.
-    #[expect(dead_code, reason = "the cutting toxics follow")]
     pub(crate) fn reset(&mut self) {
         self.sink.reset();
     }
@@ -231,6 +278,11 @@ impl Next<'_, '_> {
     /// Counts a chunk of `len` bytes as hit.
     pub(crate) fn touch(&mut self, len: usize) {
         self.tally.touch(len);
+    }
+
+    /// Counts a call as hit.
+    pub(crate) fn touch_call(&mut self) {
+        self.tally.touch_call();
     }
 }
 
@@ -259,6 +311,10 @@ impl Tally {
             self.hits.bytes.fetch_add(len as u64, Ordering::Relaxed);
             self.hits.chunks.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    pub(crate) fn touch_call(&mut self) {
+        self.hits.calls.fetch_add(1, Ordering::Relaxed);
     }
 }
 

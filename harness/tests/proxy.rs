@@ -1,0 +1,681 @@
+//! The proxy between real sockets. Nothing here asserts an upper bound on time that a busy machine could break.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness::fault::proxy::{Endpoint, Protocol, Proxy, ProxyConfig, ProxyError};
+use harness::fault::toxic::{CutPoint, Direction, Pick, RequestPattern, Toxic, ToxicKind};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn proxy_to(upstream: impl Into<Endpoint>, protocol: Protocol) -> Proxy {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    Proxy::start(ProxyConfig { name: "test→upstream".into(), listen, upstream: upstream.into(), protocol, seed: 7 })
+        .unwrap()
+}
+
+/// Serves every connection of a listener with `serve`, on a thread each.
+fn server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = serve.clone();
+            thread::spawn(move || serve(stream));
+        }
+    });
+    addr
+}
+
+fn echo(mut stream: impl Read + Write) {
+    let mut buffer = vec![0; 32 * 1024];
+    while let Ok(n) = stream.read(&mut buffer) {
+        if n == 0 || stream.write_all(&buffer[..n]).is_err() {
+            return;
+        }
+    }
+}
+
+fn echo_server() -> SocketAddr {
+    server(|stream| {
+        stream.set_nodelay(true).unwrap();
+        echo(stream);
+    })
+}
+
+fn connect(proxy: &Proxy) -> TcpStream {
+    let stream = TcpStream::connect(proxy.listen_addr()).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn round_trip(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<Duration> {
+    let begun = Instant::now();
+    stream.write_all(bytes)?;
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back)?;
+    assert_eq!(back, bytes);
+    Ok(begun.elapsed())
+}
+
+/// Reads to the end; the error of a stream that was reset.
+fn read_all(stream: &mut TcpStream) -> Result<Vec<u8>, ErrorKind> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).map(|_| bytes).map_err(|error| error.kind())
+}
+
+fn assert_reset(stream: &mut TcpStream) {
+    assert_eq!(read_all(stream), Err(ErrorKind::ConnectionReset));
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "never happened: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn latency(delay_ms: u64, jitter_ms: u64) -> Toxic {
+    let (delay, jitter) = (Duration::from_millis(delay_ms), Duration::from_millis(jitter_ms));
+    Toxic::new(ToxicKind::Latency { delay, jitter })
+}
+
+/// Bytes that look like nothing else in the stream, so that a swap or a loss shows.
+fn pattern(len: usize) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252_u64;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+/// Sends bytes through and back while `meanwhile` runs, and compares.
+fn transfer(proxy: &Proxy, bytes: &[u8], meanwhile: impl FnOnce()) {
+    let mut stream = connect(proxy);
+    let mut reader = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        let reading = scope.spawn(move || read_all(&mut reader).unwrap());
+        scope.spawn(move || {
+            stream.write_all(bytes).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+        });
+        meanwhile();
+        assert!(reading.join().unwrap() == bytes, "the bytes that came back differ");
+    });
+}
+
+#[test]
+fn proxy_passes_bulk_through_tcp_intact() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    let bytes = pattern(64 << 20);
+    transfer(&proxy, &bytes, || {});
+    eventually("the connection ends", || proxy.stats().live == 0);
+    let stats = proxy.stats();
+    assert_eq!((stats.accepted, stats.bytes_up, stats.bytes_down), (1, bytes.len() as u64, bytes.len() as u64));
+}
+
+#[test]
+fn proxy_passes_bulk_through_a_unix_socket_intact() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("echo.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || listener.incoming().flatten().for_each(echo));
+    let proxy = proxy_to(Endpoint::Unix(path), Protocol::Opaque);
+    transfer(&proxy, &pattern(8 << 20), || {});
+}
+
+#[test]
+fn proxy_latency_is_added_once_to_a_round_trip() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    let mut stream = connect(&proxy);
+    round_trip(&mut stream, b"before").unwrap();
+    let id = proxy.arm(latency(20, 0)).unwrap();
+    for _ in 0..10 {
+        let taken = round_trip(&mut stream, b"during").unwrap();
+        assert!(taken >= Duration::from_millis(20), "{taken:?}");
+        assert!(taken < Duration::from_secs(5), "{taken:?}");
+    }
+    let hit = proxy.disarm(id).unwrap().unwrap();
+    assert_eq!((hit.connections, hit.bytes, hit.chunks), (1, 60, 10));
+    assert_eq!(proxy.disarm(id).unwrap(), None);
+    round_trip(&mut stream, b"after").unwrap();
+    let both = [Direction::Up, Direction::Down].map(|side| proxy.arm(latency(20, 0).direction(side)).unwrap());
+    assert!(round_trip(&mut stream, b"twice").unwrap() >= Duration::from_millis(40));
+    assert_eq!(both.map(|id| proxy.hits(id).unwrap().unwrap().chunks), [1, 1]);
+}
+
+#[test]
+fn proxy_jitter_keeps_the_order() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    for side in [Direction::Up, Direction::Down] {
+        proxy.arm(latency(5, 5).direction(side)).unwrap();
+    }
+    transfer(&proxy, &pattern(8 << 20), || {});
+}
+
+#[test]
+fn proxy_toxics_come_and_go_in_traffic_without_loss() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    transfer(&proxy, &pattern(32 << 20), || {
+        for round in 0..20 {
+            let side = if round % 2 == 0 { Direction::Up } else { Direction::Both };
+            let kind = ToxicKind::Bandwidth { bytes_per_second: 1 << 20 };
+            let ids = [latency(30, 10).direction(side), Toxic::new(kind)].map(|toxic| proxy.arm(toxic).unwrap());
+            thread::sleep(Duration::from_millis(5));
+            for id in ids {
+                proxy.disarm(id).unwrap().unwrap();
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+    });
+}
+
+#[test]
+fn proxy_healing_releases_what_was_held_back() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    let mut stream = connect(&proxy);
+    let id = proxy.arm(latency(3_600_000, 0)).unwrap();
+    stream.write_all(b"patience").unwrap();
+    eventually("the reply is held back", || proxy.hits(id).unwrap().unwrap().bytes == 8);
+    proxy.disarm(id).unwrap();
+    let mut back = [0; 8];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"patience");
+}
+
+#[test]
+fn proxy_bandwidth_slows_a_transfer() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    proxy.arm(Toxic::new(ToxicKind::Bandwidth { bytes_per_second: 1 << 20 }).direction(Direction::Down)).unwrap();
+    let begun = Instant::now();
+    transfer(&proxy, &pattern(300 << 10), || {});
+    assert!(begun.elapsed() >= Duration::from_millis(290));
+}
+
+#[test]
+fn proxy_strikes_the_same_connections_for_the_same_seed() {
+    let struck = || {
+        let proxy = proxy_to(echo_server(), Protocol::Opaque);
+        let mut streams: Vec<TcpStream> = Vec::new();
+        for _ in 0..40 {
+            let mut stream = connect(&proxy);
+            round_trip(&mut stream, b"hello").unwrap();
+            streams.push(stream);
+        }
+        let id = proxy.arm(Toxic::new(ToxicKind::Reset).fraction(0.5)).unwrap();
+        let struck: Vec<bool> = streams.iter_mut().map(|stream| round_trip(stream, b"again").is_err()).collect();
+        let hit = proxy.disarm(id).unwrap().unwrap();
+        assert_eq!(hit.connections as usize, struck.iter().filter(|struck| **struck).count());
+        struck
+    };
+    let first = struck();
+    assert!(first.contains(&true) && first.contains(&false));
+    assert_eq!(first, struck());
+}
+
+#[test]
+fn proxy_black_hole_swallows_and_then_resets() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    let (mut old, mut idle) = (connect(&proxy), connect(&proxy));
+    round_trip(&mut old, b"old").unwrap();
+    round_trip(&mut idle, b"idle").unwrap();
+    let id = proxy.arm(Toxic::new(ToxicKind::BlackHole)).unwrap();
+    let mut new = connect(&proxy);
+    for stream in [&mut old, &mut new] {
+        stream.write_all(b"lost").unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert_eq!(stream.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    let hit = proxy.disarm(id).unwrap().unwrap();
+    assert_eq!((hit.connections, hit.bytes), (2, 8));
+    assert_reset(&mut old);
+    assert_reset(&mut new);
+    round_trip(&mut idle, b"untouched").unwrap();
+}
+
+#[test]
+fn proxy_black_hole_lets_go_of_new_clients_that_leave() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    proxy.arm(Toxic::new(ToxicKind::BlackHole)).unwrap();
+    drop(connect(&proxy));
+    eventually("the connection ends", || proxy.stats().live == 0 && proxy.stats().accepted == 1);
+}
+
+#[test]
+fn proxy_reset_and_refuse() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    let mut old = connect(&proxy);
+    round_trip(&mut old, b"old").unwrap();
+    let refuse = proxy.arm(Toxic::new(ToxicKind::Refuse)).unwrap();
+    assert_reset(&mut connect(&proxy));
+    round_trip(&mut old, b"untouched").unwrap();
+    assert_eq!(proxy.disarm(refuse).unwrap().unwrap().connections, 1);
+    let reset = proxy.arm(Toxic::new(ToxicKind::Reset)).unwrap();
+    assert_reset(&mut old);
+    assert_reset(&mut connect(&proxy));
+    assert_eq!(proxy.disarm(reset).unwrap().unwrap().connections, 2);
+    round_trip(&mut connect(&proxy), b"healed").unwrap();
+}
+
+#[test]
+fn proxy_outlives_its_upstream() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let proxy = proxy_to(gone, Protocol::Opaque);
+    assert_reset(&mut connect(&proxy));
+    assert_eq!(proxy.stats().failed_connects, 1);
+    proxy.set_upstream(echo_server().into()).unwrap();
+    round_trip(&mut connect(&proxy), b"back").unwrap();
+}
+
+#[test]
+fn proxy_passes_on_half_closes_and_resets() {
+    let closing = server(|mut stream| {
+        let mut asked = Vec::new();
+        stream.read_to_end(&mut asked).unwrap();
+        stream.write_all(&asked).unwrap();
+    });
+    let proxy = proxy_to(closing, Protocol::Opaque);
+    let mut stream = connect(&proxy);
+    stream.write_all(b"question").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut stream).unwrap(), b"question");
+
+    // Closing a socket with unread bytes resets it.
+    let resetting = server(|mut stream| stream.read_exact(&mut [0; 1]).unwrap());
+    proxy.set_upstream(resetting.into()).unwrap();
+    let mut stream = connect(&proxy);
+    stream.write_all(b"more than one byte").unwrap();
+    assert_reset(&mut stream);
+    eventually("all connections end", || proxy.stats().live == 0);
+}
+
+#[test]
+fn proxy_shuts_down_with_its_connections() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    let mut stream = connect(&proxy);
+    round_trip(&mut stream, b"hello").unwrap();
+    let task = format!("/proc/self/task/{}/comm", proxy.thread_id());
+    assert!(std::fs::read_to_string(&task).unwrap().starts_with("proxy-"));
+    proxy.shutdown();
+    proxy.shutdown();
+    assert!(matches!(read_all(&mut stream), Ok(_) | Err(ErrorKind::ConnectionReset)));
+    assert!(TcpStream::connect(proxy.listen_addr()).is_err());
+    assert!(matches!(proxy.arm(latency(1, 0)), Err(ProxyError::Stopped { .. })));
+    assert_eq!(proxy.stats().live, 0);
+}
+
+#[test]
+fn proxy_refuses_toxics_that_make_no_sense() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    let kinds = [
+        Toxic::new(ToxicKind::CutReply { after: CutPoint::Commit, pick: Pick::All }),
+        Toxic::new(ToxicKind::Bandwidth { bytes_per_second: 0 }),
+        latency(1, 0).fraction(1.5),
+        latency(1, 0).fraction(f64::NAN),
+    ];
+    for toxic in kinds {
+        let error = proxy.arm(toxic).unwrap_err();
+        assert!(error.to_string().starts_with("toxic `"), "{error}");
+    }
+}
+
+#[test]
+fn proxy_carries_five_hundred_connections_and_leaks_none() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    let id = proxy.arm(latency(20, 5)).unwrap();
+    let mut streams: Vec<TcpStream> = (0..500).map(|_| connect(&proxy)).collect();
+    for (n, stream) in streams.iter_mut().enumerate() {
+        stream.write_all(&(n as u64).to_be_bytes()).unwrap();
+    }
+    for (n, stream) in streams.iter_mut().enumerate() {
+        let mut back = [0; 8];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(u64::from_be_bytes(back), n as u64);
+    }
+    assert_eq!(proxy.stats().live, 500);
+    drop(streams);
+    eventually("all connections end", || proxy.stats().live == 0);
+    assert_eq!(proxy.disarm(id).unwrap().unwrap().connections, 500);
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    [&[kind], (body.len() as u32 + 4).to_be_bytes().as_slice(), body].concat()
+}
+
+/// A server that speaks just enough Postgres: it counts the commits that it has carried out.
+fn fake_postgres(commits: Arc<AtomicU64>) -> SocketAddr {
+    server(move |mut stream| {
+        let mut start = [0; 9];
+        if stream.read_exact(&mut start).is_err() {
+            return;
+        }
+        let ready = |status: u8| message(b'Z', &[status]);
+        stream.write_all(&[message(b'R', &[0; 4]), ready(b'I')].concat()).unwrap();
+        let mut status = b'I';
+        loop {
+            let mut header = [0; 5];
+            if stream.read_exact(&mut header).is_err() {
+                return;
+            }
+            let mut body = vec![0; u32::from_be_bytes(header[1..].try_into().unwrap()) as usize - 4];
+            stream.read_exact(&mut body).unwrap();
+            let sql = String::from_utf8(body).unwrap();
+            let tag = match sql.trim_end_matches('\0') {
+                "BEGIN" => {
+                    status = b'T';
+                    "BEGIN"
+                }
+                "COMMIT" => {
+                    status = b'I';
+                    commits.fetch_add(1, Ordering::SeqCst);
+                    "COMMIT"
+                }
+                insert if insert.starts_with("INSERT") => {
+                    commits.fetch_add(u64::from(status == b'I'), Ordering::SeqCst);
+                    "INSERT 0 1"
+                }
+                _ => "SELECT 1",
+            };
+            // In two writes, so that the cut must not depend on how the reply is sliced.
+            let complete = message(b'C', format!("{tag}\0").as_bytes());
+            if stream.write_all(&complete[..3]).is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+            if stream.write_all(&[&complete[3..], &ready(status)].concat()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Opens a session and reads up to the first `ReadyForQuery`.
+fn postgres_session(proxy: &Proxy) -> TcpStream {
+    let mut stream = connect(proxy);
+    stream.write_all(&[0, 0, 0, 9, 0, 3, 0, 0, 0]).unwrap();
+    stream.read_exact(&mut [0; 15]).unwrap();
+    stream
+}
+
+fn query(stream: &mut TcpStream, sql: &str) -> Result<String, ErrorKind> {
+    let kind = |error: std::io::Error| error.kind();
+    stream.write_all(&message(b'Q', format!("{sql}\0").as_bytes())).map_err(kind)?;
+    let mut reply = Vec::new();
+    loop {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).map_err(|error| {
+            assert!(reply.is_empty(), "part of a cut reply arrived: {reply:?}");
+            error.kind()
+        })?;
+        reply.push(byte[0]);
+        if reply.len() > 6 && reply[reply.len() - 6..reply.len() - 1] == *b"Z\0\0\0\x05" {
+            let tag = &reply[5..reply.len() - 7];
+            return Ok(String::from_utf8(tag.to_vec()).unwrap());
+        }
+    }
+}
+
+#[test]
+fn proxy_cuts_the_reply_after_the_commit() {
+    let commits = Arc::new(AtomicU64::new(0));
+    let proxy = proxy_to(fake_postgres(commits.clone()), Protocol::Postgres);
+    let mut old = postgres_session(&proxy);
+    assert_eq!(query(&mut old, "INSERT 0").unwrap(), "INSERT 0 1");
+    let id = proxy.arm(Toxic::new(ToxicKind::CutReply { after: CutPoint::Commit, pick: Pick::All })).unwrap();
+    const TRIES: u64 = 50;
+    for n in 0..TRIES {
+        let mut session = postgres_session(&proxy);
+        assert_eq!(query(&mut session, "SELECT 1").unwrap(), "SELECT 1");
+        if n % 2 == 0 {
+            assert_eq!(query(&mut session, "BEGIN").unwrap(), "BEGIN");
+            assert_eq!(query(&mut session, "INSERT 1").unwrap(), "INSERT 0 1");
+            assert_eq!(query(&mut session, "COMMIT"), Err(ErrorKind::ConnectionReset));
+        } else {
+            assert_eq!(query(&mut session, "INSERT 1"), Err(ErrorKind::ConnectionReset));
+        }
+    }
+    assert_eq!(query(&mut old, "INSERT 1"), Err(ErrorKind::ConnectionReset));
+    assert_eq!(commits.load(Ordering::SeqCst), TRIES + 2);
+    let hit = proxy.disarm(id).unwrap().unwrap();
+    assert_eq!((hit.calls, hit.connections), (TRIES + 1, TRIES + 1));
+    assert_eq!(query(&mut postgres_session(&proxy), "INSERT 1").unwrap(), "INSERT 0 1");
+    assert_eq!(proxy.stats().calls, 1 + TRIES / 2 * 4 + TRIES / 2 * 2 + 1 + 1);
+}
+
+#[test]
+fn proxy_cuts_the_reply_of_a_named_statement() {
+    let commits = Arc::new(AtomicU64::new(0));
+    let proxy = proxy_to(fake_postgres(commits.clone()), Protocol::Postgres);
+    let after = CutPoint::Statement { contains: "place_order".into() };
+    let id = proxy.arm(Toxic::new(ToxicKind::CutReply { after, pick: Pick::Every(2.try_into().unwrap()) })).unwrap();
+    let mut session = postgres_session(&proxy);
+    assert_eq!(query(&mut session, "SELECT place_order(1)").unwrap(), "SELECT 1");
+    assert_eq!(query(&mut session, "SELECT other(1)").unwrap(), "SELECT 1");
+    assert_eq!(query(&mut session, "SELECT place_order(2)"), Err(ErrorKind::ConnectionReset));
+    assert_eq!(proxy.disarm(id).unwrap().unwrap().calls, 1);
+}
+
+/// A server that answers every request by a small reply in two writes, and counts them.
+fn fake_http(served: Arc<AtomicU64>) -> SocketAddr {
+    server(move |mut stream| {
+        let mut asked = Vec::new();
+        loop {
+            let mut buffer = [0; 1024];
+            match stream.read(&mut buffer) {
+                Ok(n) if n > 0 => asked.extend_from_slice(&buffer[..n]),
+                _ => return,
+            }
+            while let Some(end) = asked.windows(4).position(|window| window == b"\r\n\r\n") {
+                asked.drain(..end + 4);
+                served.fetch_add(1, Ordering::SeqCst);
+                for part in ["HTTP/1.1 201 Created\r\nContent-Le", "ngth: 4\r\n\r\ndone"] {
+                    if stream.write_all(part.as_bytes()).is_err() {
+                        return;
+                    }
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+    })
+}
+
+fn request(stream: &mut TcpStream, call: &str) -> Result<(), ErrorKind> {
+    stream.write_all(format!("{call} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).map_err(|error| error.kind())?;
+    let mut reply = Vec::new();
+    while !reply.ends_with(b"done") {
+        let mut buffer = [0; 256];
+        let n = stream.read(&mut buffer).map_err(|error| {
+            assert!(reply.is_empty(), "part of a cut reply arrived");
+            error.kind()
+        })?;
+        assert!(n > 0, "the stream ended instead of being reset");
+        reply.extend_from_slice(&buffer[..n]);
+    }
+    Ok(())
+}
+
+#[test]
+fn proxy_cuts_the_reply_of_an_http_request() {
+    let served = Arc::new(AtomicU64::new(0));
+    let proxy = proxy_to(fake_http(served.clone()), Protocol::Http);
+    let pattern = RequestPattern { method: Some("POST".into()), path: Some("/items/*/orders".into()) };
+    let id = proxy.arm(Toxic::new(ToxicKind::HttpCutReply { request: pattern, pick: Pick::All })).unwrap();
+    const TRIES: u64 = 50;
+    for _ in 0..TRIES {
+        let mut stream = connect(&proxy);
+        request(&mut stream, "GET /items/7").unwrap();
+        assert_eq!(request(&mut stream, "POST /items/7/orders"), Err(ErrorKind::ConnectionReset));
+    }
+    assert_eq!(served.load(Ordering::SeqCst), 2 * TRIES);
+    assert_eq!(proxy.stats().calls, 2 * TRIES);
+    assert_eq!(proxy.disarm(id).unwrap().unwrap().calls, TRIES);
+    request(&mut connect(&proxy), "POST /items/7/orders").unwrap();
+}
+
+/// The figures of one way of doing round trips.
+fn percentiles(mut taken: Vec<Duration>) -> (f64, f64, f64) {
+    taken.sort_unstable();
+    let at = |share: f64| taken[((taken.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+    (at(0.5), at(0.99), at(0.999))
+}
+
+fn many_round_trips(stream: &mut TcpStream, count: usize) -> Vec<Duration> {
+    (0..count).map(|_| round_trip(stream, &[7; 200]).unwrap()).collect()
+}
+
+/// Gigabytes per second that a sink receives in one direction.
+fn carried(addr: SocketAddr, total: usize) -> f64 {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    let chunk = vec![7; 256 << 10];
+    let begun = Instant::now();
+    for _ in 0..total / chunk.len() {
+        stream.write_all(&chunk).unwrap();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    total as f64 / begun.elapsed().as_secs_f64() / 1e9
+}
+
+fn sink_server() -> SocketAddr {
+    server(|mut stream| {
+        let mut buffer = vec![0; 256 << 10];
+        while stream.read(&mut buffer).is_ok_and(|n| n > 0) {}
+    })
+}
+
+/// Processor time of a thread of this process, in seconds.
+fn cpu_of(proxy: &Proxy) -> f64 {
+    let schedstat = std::fs::read_to_string(format!("/proc/self/task/{}/schedstat", proxy.thread_id())).unwrap();
+    schedstat.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e9
+}
+
+#[test]
+#[ignore = "prints figures; run it alone"]
+fn proxy_figures_of_passing_through() {
+    const TRIPS: usize = 20_000;
+    let upstream = echo_server();
+    for protocol in [Protocol::Opaque, Protocol::Postgres] {
+        let proxy = proxy_to(upstream, protocol);
+        let (mut direct, mut through) = (TcpStream::connect(upstream).unwrap(), connect(&proxy));
+        direct.set_nodelay(true).unwrap();
+        for armed in [false, true] {
+            let id = armed.then(|| proxy.arm(latency(0, 0)).unwrap());
+            // Interleaved, because the machine's mood changes faster than a run.
+            let (mut bare, mut proxied) = (Vec::new(), Vec::new());
+            let mut cpu = 0.0;
+            for _ in 0..10 {
+                bare.extend(many_round_trips(&mut direct, TRIPS / 10));
+                let before = cpu_of(&proxy);
+                proxied.extend(many_round_trips(&mut through, TRIPS / 10));
+                cpu += cpu_of(&proxy) - before;
+            }
+            let ((a50, a99, _), (b50, b99, _)) = (percentiles(bare), percentiles(proxied));
+            let us = cpu / TRIPS as f64 * 1e6;
+            println!(
+                "{protocol:?} armed={armed}: direct {a50:.1}/{a99:.1} us, proxied {b50:.1}/{b99:.1} us, \
+                 added p50 {:.1} p99 {:.1} us; {us:.2} us of proxy CPU per round trip",
+                b50 - a50,
+                b99 - a99
+            );
+            id.map(|id| proxy.disarm(id).unwrap());
+        }
+    }
+    let sink = sink_server();
+    let proxy = proxy_to(sink, Protocol::Opaque);
+    for round in 0..6 {
+        let id = (round % 2 == 1).then(|| proxy.arm(latency(0, 0).direction(Direction::Up)).unwrap());
+        let before = cpu_of(&proxy);
+        let total = 4 << 30;
+        let (direct, through) = (carried(sink, total), carried(proxy.listen_addr(), total));
+        let cpu = (cpu_of(&proxy) - before) / (total as f64 / 1e9);
+        println!("armed={}: direct {direct:.2} GB/s, proxied {through:.2} GB/s; {cpu:.3} CPU s per GB", round % 2 == 1);
+        id.map(|id| proxy.disarm(id).unwrap());
+    }
+}
+
+#[test]
+#[ignore = "prints figures; run it alone"]
+fn proxy_figures_of_delays() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (stopped, stop) = tokio::sync::oneshot::channel::<()>();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let upstream = listener.local_addr().unwrap();
+    // The upstream must not be a thousand threads on a small machine, and notes on each reply when it was sent.
+    let epoch = Instant::now();
+    let serving = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let accepting = async {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    tokio::spawn(async move {
+                        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                        let mut buffer = [0; 8];
+                        while stream.read_exact(&mut buffer).await.is_ok() {
+                            let sent = epoch.elapsed().as_nanos() as u64;
+                            let _ = stream.write_all(&sent.to_be_bytes()).await;
+                        }
+                    });
+                }
+            };
+            tokio::select! { () = accepting => {}, _ = stop => {} }
+        });
+    });
+    let proxy = proxy_to(upstream, Protocol::Opaque);
+    for connections in [1_usize, 100, 1000] {
+        for delay_ms in [1_u64, 10, 100, 1000] {
+            let id = proxy.arm(latency(delay_ms, 0)).unwrap();
+            let rounds = (3000 / delay_ms).clamp(3, if connections == 1 { 1000 } else { 30 });
+            let errors = runtime.block_on(delay_errors(proxy.listen_addr(), epoch, connections, rounds, delay_ms));
+            let (p50, p99, p999) = percentiles(errors);
+            println!("{connections:5} connections, {delay_ms:4} ms: late by p50 {p50:.0} p99 {p99:.0} p99.9 {p999:.0} us");
+            proxy.disarm(id).unwrap();
+        }
+    }
+    drop(stopped);
+    serving.join().unwrap();
+}
+
+/// Each connection asks, at a random moment of every period, and notes by how much the reply exceeded the delay.
+async fn delay_errors(
+    addr: SocketAddr,
+    epoch: Instant,
+    connections: usize,
+    rounds: u64,
+    delay_ms: u64,
+) -> Vec<Duration> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..connections {
+        tasks.spawn(async move {
+            let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let mut errors = Vec::new();
+            for round in 0..rounds {
+                let pause = (n as u64 * 7919 + round * 104_729) % 200;
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                stream.write_all(&[1; 8]).await.unwrap();
+                let mut sent = [0; 8];
+                stream.read_exact(&mut sent).await.unwrap();
+                let taken = epoch.elapsed() - Duration::from_nanos(u64::from_be_bytes(sent));
+                errors.push(taken.checked_sub(Duration::from_millis(delay_ms)).expect("a reply came too early"));
+            }
+            errors
+        });
+    }
+    tasks.join_all().await.concat()
+}
