@@ -3,10 +3,33 @@
 //! One file per invariant. Each is pure over the [`Evidence`]: no clock, no network, no files. A check counts with unique
 //! ids, in time linear in the history; indeterminate operations are never counted as successes nor as failures.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::history::{FinalState, History, Micros};
+
+mod claims;
+mod i01_oversell;
+mod i02_lost_ack;
+mod i03_phantom;
+mod i04_duplicate;
+mod i05a_conservation;
+mod i05b_drain;
+mod i05c_false_sold_out;
+mod i06_limits;
+mod i07_money;
+mod i08_release;
+mod i10_window;
+mod i11_vacuous;
+pub mod index;
+pub mod sim;
+mod tally;
+pub mod testing;
+pub mod witness;
+
+use index::Index;
 
 /// What a check, and the run as a whole, comes to. Ordered by severity: merging takes the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -124,12 +147,93 @@ pub struct Evidence<'a> {
     pub rules: &'a Rules,
 }
 
+/// The evidence, with what all checks need of it computed once.
+#[derive(Debug)]
+pub struct Case<'a> {
+    /// The client's history.
+    pub history: &'a History,
+    /// The audit, if one could be made.
+    pub audit: Option<&'a FinalState>,
+    /// What was promised.
+    pub rules: &'a Rules,
+    /// Ops by intent, orders by id, faults by window.
+    pub index: Index<'a>,
+}
+
+impl<'a> Case<'a> {
+    /// Groups the evidence; linear in it.
+    pub fn new(evidence: &Evidence<'a>) -> Case<'a> {
+        let Evidence { history, audit, rules } = *evidence;
+        Case { history, audit, rules, index: Index::build(history, audit, rules) }
+    }
+}
+
 /// One invariant.
 pub trait Check: Sync {
     /// `I1`, `I5a`, ...
     fn id(&self) -> &'static str;
     /// In words: `no oversell`.
     fn name(&self) -> &'static str;
-    /// Judges the evidence.
-    fn check(&self, evidence: &Evidence<'_>) -> Finding;
+    /// Judges the case.
+    fn check(&self, case: &Case<'_>) -> Finding;
 }
+
+/// Every invariant, in the order of the report. I9 (terminal results of tickets) is not among them: no step of the
+/// history stands for a ticket yet, so there is nothing to judge it from.
+pub const CHECKS: [&dyn Check; 12] = [
+    &i01_oversell::Oversell,
+    &i02_lost_ack::LostAck,
+    &i03_phantom::Phantom,
+    &i04_duplicate::Duplicate,
+    &i05a_conservation::Conservation,
+    &i05b_drain::Drain,
+    &i05c_false_sold_out::FalseSoldOut,
+    &i06_limits::Limits,
+    &i07_money::Money,
+    &i08_release::Releases,
+    &i10_window::Window,
+    &i11_vacuous::Vacuous,
+];
+
+/// Runs every check over the evidence. A check that crashes is unknown and takes no other down with it.
+pub fn judge(evidence: &Evidence<'_>) -> Vec<Finding> {
+    match catch_unwind(AssertUnwindSafe(|| Case::new(evidence))) {
+        Ok(case) => CHECKS.iter().map(|check| judge_one(*check, &case)).collect(),
+        Err(panic) => {
+            let why = format!("the evidence could not be grouped: {}", panic_text(panic.as_ref()));
+            CHECKS.iter().map(|check| crashed(*check, &why)).collect()
+        }
+    }
+}
+
+/// Runs one check over a case; unknown if it crashes.
+pub fn judge_one(check: &dyn Check, case: &Case<'_>) -> Finding {
+    catch_unwind(AssertUnwindSafe(|| check.check(case)))
+        .unwrap_or_else(|panic| crashed(check, &format!("the check crashed: {}", panic_text(panic.as_ref()))))
+}
+
+/// The verdict over all findings: fail over unknown over pass. No finding at all is unknown, because nothing was judged.
+pub fn merged(findings: &[Finding]) -> Verdict {
+    findings.iter().map(|f| f.verdict).reduce(Verdict::merge).unwrap_or(Verdict::Unknown)
+}
+
+fn crashed(check: &dyn Check, why: &str) -> Finding {
+    Finding {
+        id: check.id().to_owned(),
+        name: check.name().to_owned(),
+        verdict: Verdict::Unknown,
+        detail: format!("{why}. This is a fault of the harness; please report it with the run folder."),
+        witness: Vec::new(),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! I2: what a buyer was told is kept. Every acknowledged order is in the ledger exactly once, as it was acknowledged.
+
+use super::claims::says_paid;
+use super::index::{Ack, Books, DurableOrder, acknowledges};
+use super::tally::{Tally, count};
+use super::{Case, Check, Finding};
+use crate::history::{EntryKind, LedgerEntry, Micros, Op, OrderState, Outcome, Role, Sym};
+
+pub(super) struct LostAck;
+
+impl Check for LostAck {
+    fn id(&self) -> &'static str {
+        "I2"
+    }
+
+    fn name(&self) -> &'static str {
+        "no lost acknowledgement"
+    }
+
+    fn check(&self, case: &Case<'_>) -> Finding {
+        let mut tally = Tally::new(case);
+        tally.needs_ledger();
+        tally.needs_whole_history();
+        if let Some(books) = &case.index.books {
+            for (n, intent) in case.index.intents.iter().enumerate() {
+                if intent.class == super::index::Class::Ok && case.index.item(intent.item).is_some() {
+                    judge_replies(case, books, n as u32, &mut tally);
+                }
+            }
+            for ack in &case.index.acks {
+                judge_life(case, books, ack, &mut tally);
+            }
+        }
+        let orders = case.index.acks.len() as i64;
+        tally.finish(self, format!("{} acknowledged to buyers, each looked for in the ledger", count(orders, "order")))
+    }
+}
+
+/// Holds each reply of an intent against the ledger.
+fn judge_replies(case: &Case<'_>, books: &Books<'_>, intent: u32, tally: &mut Tally<'_>) {
+    let mut last = None;
+    for n in case.index.ops_of(&case.index.intents[intent as usize]) {
+        let op = &case.history.ops[*n as usize];
+        if !acknowledges(op) || last == Some((op.order, op.state)) {
+            continue;
+        }
+        last = Some((op.order, op.state));
+        let order = if op.order == Sym(0) { books.order_of_intent(intent) } else { books.order_named(op.order) };
+        match order.and_then(|order| Some((order, order.reserve?))) {
+            None => tally.violation("acknowledged orders that are not in the ledger", |case, witness| {
+                witness.intent(case, intent);
+                witness.bad_op(case, *n);
+                lost_note(case, books, intent, witness);
+                let order = case.order(op.order);
+                format!("{order} was acknowledged to {}, and the ledger has no such order", case.user(op.user))
+            }),
+            Some((order, reserve)) => {
+                as_acknowledged(case, op, *n, reserve, tally);
+                judge_state(case, books, order, reserve, *n, tally);
+            }
+        }
+    }
+}
+
+/// Another order under the same key explains at a glance what became of a lost one.
+fn lost_note(case: &Case<'_>, books: &Books<'_>, intent: u32, witness: &mut super::witness::Witness) {
+    match books.order_of_intent(intent).and_then(|order| order.reserve) {
+        Some(row) => witness.row(case, row),
+        None => witness.note(format!("the ledger has no row under the key of purchase {}", case.index.intents[intent as usize].id)),
+    }
+}
+
+fn as_acknowledged(case: &Case<'_>, op: &Op, n: u32, reserve: &LedgerEntry, tally: &mut Tally<'_>) {
+    let mut differs = Vec::new();
+    let user = case.user(op.user);
+    if reserve.user != user {
+        differs.push(format!("it belongs to {} instead of {user}", reserve.user));
+    }
+    if op.item != 0 && op.item != reserve.item {
+        differs.push(format!("it is of item {} instead of {}", reserve.item, op.item));
+    }
+    if op.quantity != 0 && i64::from(op.quantity) != reserve.quantity {
+        differs.push(format!("it is for {} instead of {}", count(reserve.quantity, "unit"), op.quantity));
+    }
+    if !differs.is_empty() {
+        tally.violation("orders kept otherwise than acknowledged", |case, witness| {
+            witness.op(case, n);
+            witness.bad_row(case, reserve);
+            format!("{} is in the ledger otherwise than {user} was told: {}", case.order(op.order), differs.join(", "))
+        });
+    }
+}
+
+/// The states that an order may be in at the audit after a reply that named its state.
+fn judge_state(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, n: u32, tally: &mut Tally<'_>) {
+    use OrderState::{Cancelled, Expired, Paid, Refunded};
+    let now = books.state_of(order);
+    let said = case.history.ops[n as usize].state;
+    let reachable = match said {
+        OrderState::Unknown | OrderState::Held => true,
+        Paid => matches!(now, Paid | Refunded),
+        Cancelled => matches!(now, Cancelled | Refunded),
+        // A payment that arrives too late is given back, which leaves the order refunded.
+        Expired => matches!(now, Expired | Refunded),
+        Refunded => now == Refunded,
+    };
+    // A released order that was reserved anew may have become anything.
+    let reserved_again = || books.rows_of(order).filter(|row| row.kind == EntryKind::Reserve).count() > 1;
+    if !reachable && now != OrderState::Unknown && !(matches!(said, Cancelled | Expired) && reserved_again()) {
+        wrong_state(case, order, reserve, n, said.name(), now, tally);
+    }
+}
+
+/// Holds the payments and cancellations of an order against its state.
+fn judge_life(case: &Case<'_>, books: &Books<'_>, ack: &Ack, tally: &mut Tally<'_>) {
+    use OrderState::{Cancelled, Expired, Paid, Refunded};
+    let Some(order) = books.order_named(ack.order).filter(|_| ack.order != Sym(0)) else { return };
+    let Some(reserve) = order.reserve else { return };
+    let now = books.state_of(order);
+    for n in case.index.actions_of(ack.order) {
+        let op = &case.history.ops[n as usize];
+        if now == OrderState::Unknown || op.outcome != Outcome::Ok {
+            continue;
+        }
+        if says_paid(op) && !matches!(now, Paid | Refunded) {
+            wrong_state(case, order, reserve, n, "paid", now, tally);
+        }
+        if op.role == Role::Pay && op.state == Refunded && now != Refunded {
+            wrong_state(case, order, reserve, n, "refunded", now, tally);
+        }
+        let was_over = op.state == Expired || op.completed_us >= hold_ends(case, ack, reserve);
+        if op.role == Role::Cancel && !(matches!(now, Cancelled | Refunded) || now == Expired && was_over) {
+            wrong_state(case, order, reserve, n, "cancelled", now, tally);
+        }
+    }
+}
+
+/// The earliest moment at which the hold can have been over by itself.
+fn hold_ends(case: &Case<'_>, ack: &Ack, reserve: &LedgerEntry) -> Micros {
+    let intent = &case.index.intents[ack.intent as usize];
+    let hold = case.index.item(reserve.item).map_or(0, |item| case.rules.items[item].hold_us);
+    let promised = intent.first_invoked.saturating_add(hold);
+    let stamped = reserve.expires_at_unix_us.map_or(promised, |at| case.since_epoch(at));
+    promised.min(stamped).saturating_sub(case.rules.epsilon_us)
+}
+
+fn wrong_state(
+    case: &Case<'_>,
+    order: &DurableOrder<'_>,
+    reserve: &LedgerEntry,
+    n: u32,
+    told: &str,
+    now: OrderState,
+    tally: &mut Tally<'_>,
+) {
+    let user = case.user(case.history.ops[n as usize].user);
+    tally.violation("orders whose acknowledged state was lost", |case, witness| {
+        if let Some(intent) = order.intent {
+            witness.intent(case, intent);
+        }
+        witness.bad_op(case, n);
+        if let Some(books) = &case.index.books {
+            books.rows_of(order).for_each(|row| witness.row(case, row));
+        }
+        witness.bad_row(case, reserve);
+        format!("{user} was told that order {} is {told}, and at the audit it is {}", order.id, now.name())
+    });
+}

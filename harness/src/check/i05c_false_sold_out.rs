@@ -1,0 +1,218 @@
+//! I5c: no buyer is turned away while there is stock.
+//!
+//! "Sold out" for q units, asked at i and answered at r, is wrong if everything that can have been out at any moment
+//! between, plus q, fits into the stock. Counted as out: all that was bought or may have been, less what was certainly
+//! given back before i. Sorted sums make each refusal a look-up.
+
+use super::index::{Books, By, Class, FaultWindow};
+use super::tally::{Tally, count, seconds};
+use super::{Case, Check, Finding};
+use crate::history::{EntryKind, Micros, Op, Outcome, Role, Sym};
+
+/// The ledger stamps a release before it is committed; this long after, with no fault in between, it is in effect.
+const COMMIT_US: Micros = 1_000_000;
+/// Releases shown in a witness.
+const SHOWN: usize = 4;
+
+pub(super) struct FalseSoldOut;
+
+impl Check for FalseSoldOut {
+    fn id(&self) -> &'static str {
+        "I5c"
+    }
+
+    fn name(&self) -> &'static str {
+        "no undersell: \"sold out\" only when it is"
+    }
+
+    fn check(&self, case: &Case<'_>) -> Finding {
+        let mut tally = Tally::new(case);
+        tally.needs_whole_history();
+        let mut refused = 0;
+        if let Some(sold_out) = case.history.names.find("sold-out").filter(|_| case.index.whole()) {
+            let flows = Flow::of_items(case);
+            for (n, op) in case.history.ops.iter().enumerate() {
+                if op.reason == sold_out && op.outcome == Outcome::Fail && op.role == Role::Order {
+                    refused += 1;
+                    if let Some(item) = case.index.item(op.item) {
+                        judge_refusal(case, &flows[item], item, n as u32, op, &mut tally);
+                    }
+                }
+            }
+        }
+        tally.finish(self, format!("{}, each held against what can have been out", count(refused, "\"sold out\" reply")))
+    }
+}
+
+/// Units of one item that went out, and that certainly came back, each in time order with running sums.
+#[derive(Default)]
+struct Flow {
+    /// Out whenever one looks: orders that no purchase of the run accounts for.
+    always: i64,
+    out: Running,
+    back: Running,
+}
+
+/// Amounts by time, with their running sum.
+#[derive(Default)]
+struct Running {
+    steps: Vec<(Micros, i64)>,
+}
+
+impl Running {
+    fn seal(&mut self) {
+        self.steps.sort_unstable();
+        let mut sum = 0;
+        for (_, amount) in &mut self.steps {
+            sum += *amount;
+            *amount = sum;
+        }
+    }
+
+    /// The sum of what happened before a moment.
+    fn before(&self, at: Micros) -> i64 {
+        match self.steps.partition_point(|(when, _)| *when < at) {
+            0 => 0,
+            n => self.steps[n - 1].1,
+        }
+    }
+}
+
+impl Flow {
+    fn of_items(case: &Case<'_>) -> Vec<Flow> {
+        let mut flows: Vec<Flow> = case.rules.items.iter().map(|_| Flow::default()).collect();
+        let given_back = client_releases(case);
+        for (n, intent) in case.index.intents.iter().enumerate() {
+            let Some(item) = case.index.item(intent.item).filter(|_| intent.class != Class::Fail) else { continue };
+            let durable = case.index.books.as_ref().and_then(|books| Some((books, books.order_of_intent(n as u32)?)));
+            let kept = durable.and_then(|(_, order)| order.reserve).map_or(0, |row| row.quantity);
+            let quantity = i64::from(intent.quantity).max(kept).max(0);
+            flows[item].out.steps.push((intent.first_invoked, quantity));
+            let by_client = given_back[n];
+            let by_ledger = durable.map_or(Micros::MAX, |(books, order)| ledger_release(case, books, order));
+            let back = by_client.min(by_ledger);
+            if back < Micros::MAX {
+                flows[item].back.steps.push((back, quantity));
+            }
+        }
+        if let Some(books) = &case.index.books {
+            for (order, reserve) in books.durable() {
+                let accounted = order.intent.and_then(|intent| books.order_of_intent(intent)).is_some_and(|own| own.id == order.id);
+                if let (false, Some(item)) = (accounted, case.index.item(reserve.item)) {
+                    flows[item].always += reserve.quantity.max(0);
+                }
+            }
+        }
+        for flow in &mut flows {
+            flow.out.seal();
+            flow.back.seal();
+        }
+        flows
+    }
+}
+
+/// By intent: when a cancel of its order was acknowledged, if nobody ever tried to pay it. What becomes of the stock of a
+/// refunded order is the seller's policy.
+fn client_releases(case: &Case<'_>) -> Vec<Micros> {
+    let mut back = vec![Micros::MAX; case.index.intents.len()];
+    for ack in case.index.acks.iter().filter(|ack| ack.order != Sym(0)) {
+        let actions = || case.index.actions_of(ack.order).map(|n| &case.history.ops[n as usize]);
+        if actions().any(|op| op.role == Role::Pay) {
+            continue;
+        }
+        let cancelled = actions().filter(|op| op.role == Role::Cancel && op.outcome == Outcome::Ok);
+        if let Some(at) = cancelled.map(|op| op.completed_us).min() {
+            let slot = &mut back[ack.intent as usize];
+            *slot = at.min(*slot);
+        }
+    }
+    // An intent whose replies named several orders has more out than one release gives back.
+    for intent in back.iter_mut().zip(&case.index.intents).filter(|(_, intent)| intent.attempts > 1) {
+        let mut orders = case.index.ops_of(intent.1).iter().map(|n| case.history.ops[*n as usize].order).filter(|o| *o != Sym(0));
+        let first = orders.next();
+        if orders.any(|order| Some(order) != first) {
+            *intent.0 = Micros::MAX;
+        }
+    }
+    back
+}
+
+/// When the ledger's release of an order was certainly in effect.
+fn ledger_release(case: &Case<'_>, books: &Books<'_>, order: &super::index::DurableOrder<'_>) -> Micros {
+    let mut out = 0;
+    let mut released = Micros::MAX;
+    for row in books.rows_of(order) {
+        match row.kind {
+            EntryKind::Reserve => out += row.quantity,
+            EntryKind::Release => {
+                out -= row.quantity;
+                released = case.since_epoch(row.at_unix_us);
+            }
+            EntryKind::Pay | EntryKind::Refund => {}
+        }
+    }
+    if out != 0 || released == Micros::MAX || order.by == By::Nothing {
+        return Micros::MAX;
+    }
+    in_effect(&case.index.faults, released.saturating_sub(case.rules.epsilon_us), released.saturating_add(case.rules.epsilon_us))
+}
+
+/// A commit may hang for as long as a fault lasts, so its time counts from after the faults.
+fn in_effect(faults: &[FaultWindow<'_>], stamped: Micros, latest: Micros) -> Micros {
+    let mut at = latest.saturating_add(COMMIT_US);
+    let mut spans: Vec<(Micros, Micros)> =
+        faults.iter().filter_map(|fault| Some((fault.injected?, fault.healed.unwrap_or(Micros::MAX)))).collect();
+    spans.sort_unstable();
+    for (injected, healed) in spans {
+        if injected <= at && healed.saturating_add(COMMIT_US) >= stamped {
+            at = at.max(healed.saturating_add(COMMIT_US));
+        }
+    }
+    at
+}
+
+fn judge_refusal(case: &Case<'_>, flow: &Flow, item: usize, n: u32, op: &Op, tally: &mut Tally<'_>) {
+    let rules = &case.rules.items[item];
+    let asked = i64::from(op.quantity).max(1);
+    let out = flow.always + flow.out.before(op.completed_us);
+    // Most refusals come when more was asked for than there is; what came back need not be looked up then to be sure.
+    let most = out - flow.back.before(op.invoked_us);
+    if most + asked > rules.stock {
+        return;
+    }
+    tally.violation("buyers told \"sold out\" while there was stock", |case, witness| {
+        show_releases(case, item, op.invoked_us, witness);
+        witness.bad_op(case, n);
+        witness.note(format!(
+            "units of item {} that can have been out between {} and {}: at most {most}, of {}",
+            rules.item,
+            seconds(op.invoked_us),
+            seconds(op.completed_us),
+            rules.stock
+        ));
+        format!(
+            "{} was told at {} that item {} is sold out for {}, and at most {most} of {} can have been out",
+            case.user(op.user),
+            seconds(op.completed_us),
+            rules.item,
+            count(asked, "unit"),
+            rules.stock
+        )
+    });
+}
+
+/// The last releases before a refusal: they are what should have been on sale.
+fn show_releases(case: &Case<'_>, item: usize, before: Micros, witness: &mut super::witness::Witness) {
+    let cancels = case.history.ops.iter().enumerate().filter(|(_, op)| {
+        op.role == Role::Cancel && op.outcome == Outcome::Ok && op.completed_us < before
+    });
+    let mut cancels: Vec<(Micros, u32)> = cancels.map(|(n, op)| (op.completed_us, n as u32)).collect();
+    cancels.sort_unstable();
+    cancels.iter().rev().take(SHOWN).rev().for_each(|(_, n)| witness.op(case, *n));
+    let rules = &case.rules.items[item];
+    let rows = case.index.books.iter().flat_map(|books| &books.rows);
+    let released: Vec<_> = rows
+        .filter(|row| row.kind == EntryKind::Release && row.item == rules.item && case.since_epoch(row.at_unix_us) < before)
+        .collect();
+    released.iter().rev().take(SHOWN).rev().for_each(|row| witness.row(case, row));
+}

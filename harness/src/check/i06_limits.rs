@@ -1,0 +1,123 @@
+//! I6: no buyer holds or owns more than the limit, at any moment.
+
+use std::collections::HashMap;
+
+use super::claims::{Claim, claims};
+use super::index::Books;
+use super::tally::{Tally, count, seconds};
+use super::{Case, Check, Finding};
+use crate::history::{EntryKind, LedgerEntry};
+
+pub(super) struct Limits;
+
+impl Check for Limits {
+    fn id(&self) -> &'static str {
+        "I6"
+    }
+
+    fn name(&self) -> &'static str {
+        "limits per user"
+    }
+
+    fn check(&self, case: &Case<'_>) -> Finding {
+        let mut tally = Tally::new(case);
+        tally.needs_ledger();
+        tally.needs_whole_history();
+        let mut most = 0;
+        if let Some(books) = &case.index.books {
+            most = by_ledger(case, books, &mut tally);
+        }
+        most = most.max(by_replies(case, &mut tally));
+        let limits: Vec<String> =
+            case.rules.items.iter().map(|item| format!("{} of item {}", item.per_user_limit, item.item)).collect();
+        tally.finish(self, format!("no user had more than {} at once; allowed are {}", count(most, "unit"), limits.join(", ")))
+    }
+}
+
+fn by_ledger(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) -> i64 {
+    let mut held: HashMap<(&str, i64), i64> = HashMap::new();
+    let mut out_of_order = vec![0i64; books.orders.len()];
+    let mut most = 0;
+    for (n, row) in books.rows.iter().enumerate() {
+        let Some(item) = case.index.item(row.item) else { continue };
+        let order = books.order_of_row[n] as usize;
+        // A release counts for whoever reserved, whatever name stands in its row.
+        let owner = books.orders[order].reserve.map_or(row.user.as_str(), |reserve| reserve.user.as_str());
+        let change = match row.kind {
+            EntryKind::Reserve => row.quantity,
+            EntryKind::Release => -row.quantity.min(out_of_order[order]).max(0),
+            EntryKind::Pay | EntryKind::Refund => continue,
+        };
+        out_of_order[order] += change;
+        let has = held.entry((owner, row.item)).or_default();
+        *has += change;
+        most = most.max(*has);
+        let limit = case.rules.items[item].per_user_limit;
+        if change > 0 && *has > limit {
+            tally.violation("reservations beyond a user's limit", |case, witness| {
+                theirs(books, owner, row).iter().for_each(|before| witness.row(case, before));
+                witness.bad_row(case, row);
+                let reply = case.history.names.find(&row.order).and_then(|sym| case.index.ack_of(sym));
+                reply.into_iter().for_each(|ack| witness.op(case, ack.op));
+                let has = count(*has, "unit");
+                format!("{owner} had {has} of item {} at ledger row {}, and {limit} are allowed", row.item, row.seq)
+            });
+        }
+    }
+    most
+}
+
+/// What a user had reserved before a row, and not given back.
+fn theirs<'a>(books: &Books<'a>, owner: &str, row: &LedgerEntry) -> Vec<&'a LedgerEntry> {
+    let before = books.rows.iter().filter(|other| other.user == owner && other.item == row.item && other.seq < row.seq);
+    let mut live: Vec<&LedgerEntry> = Vec::new();
+    for other in before {
+        match other.kind {
+            EntryKind::Reserve => live.push(other),
+            EntryKind::Release => live.retain(|reserved| reserved.order != other.order),
+            EntryKind::Pay | EntryKind::Refund => {}
+        }
+    }
+    live
+}
+
+fn by_replies(case: &Case<'_>, tally: &mut Tally<'_>) -> i64 {
+    let mut by_user: Vec<Claim> = claims(case);
+    by_user.sort_unstable_by_key(|claim| (claim.user, claim.item));
+    let mut most = 0;
+    for group in by_user.chunk_by(|a, b| (a.user, a.item) == (b.user, b.item)) {
+        let limit = case.rules.items[group[0].item].per_user_limit;
+        let total: i64 = group.iter().map(|claim| claim.quantity.max(0)).sum();
+        if total <= limit {
+            most = most.max(total);
+            continue;
+        }
+        let mut steps: Vec<(i64, i64, usize)> = Vec::new();
+        for (n, claim) in group.iter().enumerate() {
+            steps.push((claim.from, claim.quantity.max(0), n));
+            steps.push((claim.until, -claim.quantity.max(0), n));
+        }
+        steps.sort_unstable();
+        let mut has = 0;
+        for (at, change, n) in steps {
+            has += change;
+            most = most.max(has);
+            if change > 0 && has > limit {
+                tally.violation("users beyond their limit by their own replies", |case, witness| {
+                    let live = group.iter().filter(|claim| claim.from <= at && claim.until > at);
+                    live.for_each(|claim| witness.op(case, claim.op));
+                    witness.bad_op(case, group[n].op);
+                    format!(
+                        "by the replies, {} had {} of item {} at {}, and {limit} are allowed",
+                        case.user(group[n].user),
+                        count(has, "unit"),
+                        case.rules.items[group[n].item].item,
+                        seconds(at)
+                    )
+                });
+                break;
+            }
+        }
+    }
+    most
+}

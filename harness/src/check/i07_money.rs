@@ -1,0 +1,256 @@
+//! I7: money. Nobody pays for what was given back, nobody pays twice or the wrong price, and whoever was told "paid" is.
+
+use super::claims::says_paid;
+use super::index::{Ack, Books, DurableOrder};
+use super::tally::{Tally, count};
+use super::witness::Witness;
+use super::{Case, Check, Finding};
+use crate::history::{EntryKind, LedgerEntry, Op, OrderState, Outcome, Role, Sym};
+
+pub(super) struct Money;
+
+impl Check for Money {
+    fn id(&self) -> &'static str {
+        "I7"
+    }
+
+    fn name(&self) -> &'static str {
+        "money"
+    }
+
+    fn check(&self, case: &Case<'_>) -> Finding {
+        let mut tally = Tally::new(case);
+        tally.needs_ledger();
+        tally.needs_whole_history();
+        let mut pays = 0;
+        if let Some(books) = &case.index.books {
+            pays = books.rows.iter().filter(|row| row.kind == EntryKind::Pay).count() as i64;
+            let mut unpaid = 0;
+            for order in books.orders.iter().filter(|order| order.on_sale) {
+                let captured = judge_rows(case, books, order, &mut tally);
+                unpaid += i64::from(!state_agrees(books, order, captured, pays > 0, &mut tally));
+                if captured {
+                    asked_to_pay(case, books, order, &mut tally);
+                }
+            }
+            if unpaid > 0 {
+                let paid = count(unpaid, "order");
+                tally.gap(format!("{paid} are paid, and the ledger has not one pay row: have the audit give them"));
+            }
+        }
+        stated_amounts(case, &mut tally);
+        for ack in &case.index.acks {
+            judge_replies(case, ack, &mut tally);
+        }
+        tally.finish(self, format!("{}, each for one order at its price", count(pays, "payment")))
+    }
+}
+
+/// Follows the money of one order through its rows; whether some of it was ever taken.
+fn judge_rows(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, tally: &mut Tally<'_>) -> bool {
+    let (mut captures, mut refunds, mut out, mut paid_cents) = (0, 0, 0i64, 0i64);
+    let mut captured = None;
+    for row in books.rows_of(order) {
+        match row.kind {
+            EntryKind::Reserve => {
+                out += row.quantity;
+                price(case, books, order, row, tally);
+            }
+            EntryKind::Release => out -= row.quantity,
+            EntryKind::Pay => {
+                captures += 1;
+                captured = Some(row);
+                paid_cents = row.amount_cents.unwrap_or(0);
+                if captures - refunds > 1 {
+                    show(books, order, row, "orders paid twice", tally, || format!("order {} was paid twice", order.id));
+                }
+                price(case, books, order, row, tally);
+            }
+            EntryKind::Refund => {
+                refunds += 1;
+                if refunds > captures {
+                    show(books, order, row, "refunds of what was not paid", tally, || {
+                        format!("order {} was refunded more often than it was paid", order.id)
+                    });
+                }
+                refund(order, row, paid_cents, books, tally);
+            }
+        }
+    }
+    if let Some(row) = captured {
+        if order.reserve.is_none() {
+            show(books, order, row, "payments for orders that are not in the ledger", tally, || {
+                format!("a payment was taken for order {}, which the ledger does not know", order.id)
+            });
+        } else if captures > refunds && out <= 0 {
+            show(books, order, row, "orders paid and given back without a refund", tally, || {
+                format!("order {} was paid, its stock was given back, and the money was not", order.id)
+            });
+        }
+    }
+    captures > 0
+}
+
+/// A refund of more than was paid is wrong; whether less is right is the seller's policy, which nobody stated.
+fn refund(order: &DurableOrder<'_>, row: &LedgerEntry, paid_cents: i64, books: &Books<'_>, tally: &mut Tally<'_>) {
+    let Some(back) = row.amount_cents.map(i64::abs).filter(|_| paid_cents != 0) else { return };
+    if back > paid_cents {
+        show(books, order, row, "refunds of more than was paid", tally, || {
+            format!("order {} was paid with {paid_cents} cents and refunded with {back}", order.id)
+        });
+    } else if back < paid_cents {
+        tally.gap(format!("order {} was paid with {paid_cents} cents and refunded with {back}: see whether that is meant", order.id));
+    }
+}
+
+/// Holds the amount of a row against the price.
+fn price(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, row: &LedgerEntry, tally: &mut Tally<'_>) {
+    let Some(amount) = row.amount_cents else { return };
+    let Some(item) = case.index.item(row.item) else { return };
+    let quantity = order.reserve.map_or(row.quantity, |reserve| reserve.quantity);
+    let due = case.rules.items[item].price_cents.saturating_mul(quantity);
+    if amount != due || amount < 0 {
+        show(books, order, row, "amounts that are not the price", tally, || {
+            format!("order {} is for {} at {due} cents, and ledger row {} says {amount}", order.id, count(quantity, "unit"), row.seq)
+        });
+    }
+}
+
+/// Whether the state of an order says the same as its rows; false where the ledger has no payments to hold it against.
+fn state_agrees(books: &Books<'_>, order: &DurableOrder<'_>, captured: bool, has_pays: bool, tally: &mut Tally<'_>) -> bool {
+    let Some(reserve) = order.reserve else { return true };
+    let refunded = || books.rows_of(order).any(|row| row.kind == EntryKind::Refund);
+    match books.state_of(order) {
+        state @ (OrderState::Paid | OrderState::Refunded) if !captured => {
+            if !has_pays {
+                return false;
+            }
+            show(books, order, reserve, "orders called paid without a payment", tally, || {
+                format!("order {} is {}, and the ledger has no payment for it", order.id, state.name())
+            });
+        }
+        state @ (OrderState::Held | OrderState::Cancelled | OrderState::Expired) if captured && !refunded() => {
+            show(books, order, reserve, "orders paid and not kept", tally, || {
+                format!("order {} was paid, is {}, and was not refunded", order.id, state.name())
+            });
+        }
+        _ => {}
+    }
+    true
+}
+
+/// Money may only be taken from a buyer who tried to pay and was not definitely refused.
+fn asked_to_pay(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, tally: &mut Tally<'_>) {
+    let Some(ack) = case.history.names.find(order.id).and_then(|sym| case.index.ack_of(sym)) else { return };
+    let buyer = case.history.ops[ack.op as usize].user;
+    if !case.index.whole() || case.index.loose.contains_key(&buyer) {
+        return;
+    }
+    let pays = || case.index.actions_of(ack.order).map(|n| &case.history.ops[n as usize]).filter(|op| op.role == Role::Pay);
+    let replies = || case.index.ops_of(&case.index.intents[ack.intent as usize]).iter().map(|n| &case.history.ops[*n as usize]);
+    // An order that a service takes the money for at once, or of which it does not say, is paid without being asked.
+    if !replies().all(|op| op.state == OrderState::Held || op.outcome == Outcome::Fail) {
+        return;
+    }
+    let row = books.rows_of(order).find(|row| row.kind == EntryKind::Pay);
+    let (Some(row), true) = (row, pays().all(|op| op.outcome == Outcome::Fail)) else { return };
+    let refunded = books.rows_of(order).any(|row| row.kind == EntryKind::Refund);
+    if refunded {
+        return;
+    }
+    if pays().next().is_some() {
+        show(books, order, row, "payments taken that were told to have failed", tally, || {
+            format!("{} was told that the payment of order {} failed, and the money was taken", case.user(buyer), order.id)
+        });
+    } else if case.history.ops.iter().any(says_paid) {
+        show(books, order, row, "payments that nobody made", tally, || {
+            format!("order {} was paid, and {} never tried to pay it", order.id, case.user(buyer))
+        });
+    }
+}
+
+/// Amounts that replies state.
+fn stated_amounts(case: &Case<'_>, tally: &mut Tally<'_>) {
+    for (n, op) in case.history.ops.iter().enumerate() {
+        if op.amount_cents < 0 || op.outcome != Outcome::Ok || !matches!(op.role, Role::Order | Role::Pay | Role::Lookup) {
+            continue;
+        }
+        let Some((item, quantity)) = goods(case, op) else { continue };
+        let due = case.rules.items[item].price_cents.saturating_mul(quantity);
+        if quantity > 0 && op.amount_cents != due {
+            tally.violation("replies with an amount that is not the price", |case, witness| {
+                witness.bad_op(case, n as u32);
+                format!(
+                    "{} was told that {} of item {} cost {} cents, and the price is {due}",
+                    case.user(op.user),
+                    count(quantity, "unit"),
+                    case.rules.items[item].item,
+                    op.amount_cents
+                )
+            });
+        }
+    }
+}
+
+/// What an op is about: as it says, else as the order that it names was asked for.
+fn goods(case: &Case<'_>, op: &Op) -> Option<(usize, i64)> {
+    if op.quantity != 0 {
+        return Some((case.index.item(op.item)?, i64::from(op.quantity)));
+    }
+    let ack = case.index.ack_of(op.order).filter(|_| op.order != Sym(0))?;
+    let intent = &case.index.intents[ack.intent as usize];
+    Some((case.index.item(intent.item)?, i64::from(intent.quantity)))
+}
+
+/// A payment that was acknowledged leaves the order paid, or refunded; one after an acknowledged cancel leaves it refunded.
+fn judge_replies(case: &Case<'_>, ack: &Ack, tally: &mut Tally<'_>) {
+    let ops = || case.index.actions_of(ack.order).map(|n| (n, &case.history.ops[n as usize]));
+    let cancelled = ops().filter(|(_, op)| op.role == Role::Cancel && op.outcome == Outcome::Ok).min_by_key(|(_, op)| op.completed_us);
+    let durable = case.index.books.as_ref().and_then(|books| Some((books, books.order_named(ack.order)?)));
+    for (n, op) in ops().filter(|(_, op)| says_paid(op)) {
+        let now = durable.map(|(books, order)| books.state_of(order)).unwrap_or_default();
+        if !matches!(now, OrderState::Paid | OrderState::Refunded | OrderState::Unknown) {
+            tally.violation("acknowledged payments of orders that are not paid", |case, witness| {
+                show_all(case, ack, witness);
+                witness.bad_op(case, n);
+                if let Some((books, order)) = durable {
+                    books.rows_of(order).for_each(|row| witness.bad_row(case, row));
+                }
+                format!("{} paid {}, and at the audit it is {}", case.user(op.user), case.order(ack.order), now.name())
+            });
+        }
+        let after_cancel = cancelled.filter(|(_, cancel)| cancel.completed_us < op.invoked_us);
+        if let Some((cancel, _)) = after_cancel.filter(|_| op.state == OrderState::Paid && now != OrderState::Refunded) {
+            tally.violation("payments taken after an acknowledged cancel", |case, witness| {
+                show_all(case, ack, witness);
+                witness.op(case, cancel);
+                witness.bad_op(case, n);
+                format!("{} cancelled {}, and later a payment of it was taken", case.user(op.user), case.order(ack.order))
+            });
+        }
+    }
+}
+
+fn show_all(case: &Case<'_>, ack: &Ack, witness: &mut Witness) {
+    witness.op(case, ack.op);
+    case.index.actions_of(ack.order).for_each(|op| witness.op(case, op));
+}
+
+/// A violation shown by the rows of one order, and by what its buyer did about it.
+fn show(
+    books: &Books<'_>,
+    order: &DurableOrder<'_>,
+    bad: &LedgerEntry,
+    kind: &'static str,
+    tally: &mut Tally<'_>,
+    detail: impl FnOnce() -> String,
+) {
+    tally.violation(kind, |case, witness| {
+        if let Some(ack) = case.history.names.find(order.id).and_then(|sym| case.index.ack_of(sym)) {
+            show_all(case, ack, witness);
+        }
+        books.rows_of(order).filter(|row| row.seq != bad.seq).for_each(|row| witness.row(case, row));
+        witness.bad_row(case, bad);
+        detail()
+    });
+}

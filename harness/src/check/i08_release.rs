@@ -1,0 +1,151 @@
+//! I8: stock comes back exactly once: after it was taken, not before the hold's time is up, and for every order that ended.
+
+use super::index::{Books, DurableOrder, says_expired};
+use super::tally::{Tally, count, seconds};
+use super::{Case, Check, Finding};
+use crate::history::{EntryKind, LedgerEntry, OrderState};
+
+pub(super) struct Releases;
+
+impl Check for Releases {
+    fn id(&self) -> &'static str {
+        "I8"
+    }
+
+    fn name(&self) -> &'static str {
+        "every release once"
+    }
+
+    fn check(&self, case: &Case<'_>) -> Finding {
+        let mut tally = Tally::new(case);
+        tally.needs_ledger();
+        let (mut releases, mut unreleased) = (0, 0);
+        if let Some(books) = &case.index.books {
+            let rows = books.rows.iter().filter(|row| row.kind == EntryKind::Release);
+            releases = rows.filter(|row| case.index.item(row.item).is_some()).count() as i64;
+            for order in books.orders.iter().filter(|order| order.on_sale) {
+                judge_rows(books, order, &mut tally);
+                if let Some(reserve) = order.reserve {
+                    early(case, books, order, &mut tally);
+                    unreleased += i64::from(!state_agrees(books, order, reserve, releases > 0, &mut tally));
+                }
+            }
+        }
+        if unreleased > 0 {
+            tally.gap(format!(
+                "{} ended, and the ledger has not one release row: have the audit give them",
+                count(unreleased, "order")
+            ));
+        }
+        tally.finish(self, format!("{}, each after its reservation and once", count(releases, "release")))
+    }
+}
+
+fn judge_rows(books: &Books<'_>, order: &DurableOrder<'_>, tally: &mut Tally<'_>) {
+    let mut out = 0i64;
+    for row in books.rows_of(order) {
+        match row.kind {
+            EntryKind::Reserve => out += row.quantity,
+            EntryKind::Release if row.quantity <= 0 => show(books, order, row, "releases of no or negative quantity", tally, || {
+                format!("order {} gave back {}", order.id, count(row.quantity, "unit"))
+            }),
+            EntryKind::Release => {
+                if order.reserve.is_none() {
+                    show(books, order, row, "releases of orders that are not in the ledger", tally, || {
+                        format!("{} came back from order {}, which never took any", count(row.quantity, "unit"), order.id)
+                    });
+                } else if order.reserve.is_some_and(|reserve| reserve.seq > row.seq) {
+                    show(books, order, row, "releases before their reservation", tally, || {
+                        format!("order {} gave back its stock before it took it", order.id)
+                    });
+                } else if row.quantity > out {
+                    show(books, order, row, "releases of more than was out", tally, || {
+                        let given = count(row.quantity, "unit");
+                        let was = if out <= 0 { "nothing was out any more: released twice".to_owned() } else { format!("{out} were out") };
+                        format!("order {} gave back {given} at ledger row {}, and {was}", order.id, row.seq)
+                    });
+                }
+                out -= row.quantity;
+            }
+            EntryKind::Pay | EntryKind::Refund => {}
+        }
+        let of_another = order.reserve.is_some_and(|reserve| reserve.item != row.item);
+        if of_another && matches!(row.kind, EntryKind::Reserve | EntryKind::Release) {
+            show(books, order, row, "rows of another item than their order", tally, || {
+                format!("ledger row {} moves item {}, which order {} is not about", row.seq, row.item, order.id)
+            });
+        }
+    }
+}
+
+/// A hold that ends by itself ends no earlier than promised. Both stamps are of the service, maybe of two machines.
+fn early(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, tally: &mut Tally<'_>) {
+    let Some(reserve) = order.reserve else { return };
+    let Some(item) = case.index.item(reserve.item) else { return };
+    let by_state = books.state_of(order) == OrderState::Expired;
+    let mut last = reserve;
+    for row in books.rows_of(order) {
+        match row.kind {
+            EntryKind::Reserve => last = row,
+            EntryKind::Release if says_expired(row) || by_state && row.reason.is_none() => {
+                let promised = last.at_unix_us.saturating_add(case.rules.items[item].hold_us);
+                let ends = last.expires_at_unix_us.map_or(promised, |at| at.min(promised));
+                if row.at_unix_us < ends.saturating_sub(case.rules.epsilon_us.saturating_mul(2)) {
+                    show(books, order, row, "holds that expired before their time", tally, || {
+                        let (at, ends) = (case.since_epoch(row.at_unix_us), case.since_epoch(ends));
+                        format!("the hold of order {} expired at {}, and was promised until {}", order.id, seconds(at), seconds(ends))
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether the state of an order says the same as its rows; false where the ledger has no releases to hold it against.
+fn state_agrees(books: &Books<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, has_releases: bool, tally: &mut Tally<'_>) -> bool {
+    let mut out = 0i64;
+    for row in books.rows_of(order) {
+        match row.kind {
+            EntryKind::Reserve => out += row.quantity,
+            EntryKind::Release => out -= row.quantity,
+            EntryKind::Pay | EntryKind::Refund => {}
+        }
+    }
+    let state = books.state_of(order);
+    match state {
+        OrderState::Cancelled | OrderState::Expired if out > 0 => {
+            if !has_releases {
+                return false;
+            }
+            show(books, order, reserve, "orders that ended and gave nothing back", tally, || {
+                format!("order {} is {}, and its {} never came back", order.id, state.name(), count(out, "unit"))
+            });
+        }
+        OrderState::Held if out <= 0 => show(books, order, reserve, "holds whose stock was given back", tally, || {
+            format!("order {} is held, and its stock was given back", order.id)
+        }),
+        _ => {}
+    }
+    true
+}
+
+/// A violation shown by the rows of one order, and by what its buyer did about it.
+fn show(
+    books: &Books<'_>,
+    order: &DurableOrder<'_>,
+    bad: &LedgerEntry,
+    kind: &'static str,
+    tally: &mut Tally<'_>,
+    detail: impl FnOnce() -> String,
+) {
+    tally.violation(kind, |case, witness| {
+        if let Some(ack) = case.history.names.find(order.id).and_then(|sym| case.index.ack_of(sym)) {
+            witness.op(case, ack.op);
+            case.index.actions_of(ack.order).for_each(|op| witness.op(case, op));
+        }
+        books.rows_of(order).filter(|row| row.seq != bad.seq).for_each(|row| witness.row(case, row));
+        witness.bad_row(case, bad);
+        detail()
+    });
+}

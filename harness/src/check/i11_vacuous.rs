@@ -1,0 +1,191 @@
+//! I11: the run means something. What should have happened did, and the harness trusts its own measurement.
+//!
+//! This check never fails; it is unknown, and names everything that is missing with what to do about it.
+
+use super::index::{Class, FaultWindow, says_expired};
+use super::tally::{Tally, count, seconds};
+use super::{Case, Check, Finding};
+use crate::history::{Event, FaultPlan, Micros, Op, OrderState, Outcome, Role};
+
+/// A fault that takes effect later than this after its time has missed its phase.
+const LATE_US: Micros = 1_000_000;
+
+pub(super) struct Vacuous;
+
+impl Check for Vacuous {
+    fn id(&self) -> &'static str {
+        "I11"
+    }
+
+    fn name(&self) -> &'static str {
+        "not vacuous"
+    }
+
+    fn check(&self, case: &Case<'_>) -> Finding {
+        let mut tally = Tally::new(case);
+        tally.needs_whole_history();
+        let mut seen = Vec::new();
+        trust(case, &mut tally, &mut seen);
+        demand(case, &mut tally, &mut seen);
+        expected(case, &mut tally, &mut seen);
+        for fault in &case.index.faults {
+            match missed(case, fault) {
+                Some(why) => tally.gap(format!("fault {} {why}", fault.id)),
+                None => seen.push(format!("fault {} hit its phase", fault.id)),
+            }
+        }
+        tally.finish(self, seen.join(", "))
+    }
+}
+
+/// Whether the harness trusts its own measurement.
+fn trust(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
+    for event in &case.history.events {
+        if let Event::Distrust { why, .. } = event {
+            tally.gap(format!("the harness distrusts its own measurement: {why}"));
+        }
+    }
+    let ops = &case.history.ops;
+    let backwards = ops.iter().filter(|op| op.outcome != Outcome::Dropped && op.completed_us < op.invoked_us).count();
+    if backwards > 0 {
+        tally.gap(format!("{} end before they begin: the history's clock is broken", count(backwards as i64, "op")));
+    }
+    // Retries are due when they are sent; the first attempts are what the schedule planned.
+    let mut lags: Vec<u64> =
+        ops.iter().filter(|op| op.outcome != Outcome::Dropped && op.attempt <= 1).map(Op::send_lag_us).collect();
+    if lags.is_empty() {
+        return;
+    }
+    let rank = (lags.len() * 99).div_ceil(100).clamp(1, lags.len()) - 1;
+    let (_, p99, _) = lags.select_nth_unstable(rank);
+    let limit = case.rules.send_lag_limit_us;
+    if *p99 > limit {
+        tally.gap(format!(
+            "1% of the requests were sent more than {p99} us late, and {limit} us are allowed: \
+             lower the rate or give the generator more processor"
+        ));
+    }
+    seen.push(format!("send lag p99 {p99} us of {limit}"));
+}
+
+/// Whether anybody bought anything, and whether there was enough demand for what the scenario expects.
+fn demand(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
+    let sent = |intent: &&super::index::Intent| {
+        case.index.ops_of(intent).iter().any(|n| case.history.ops[*n as usize].outcome != Outcome::Dropped)
+    };
+    let tried: i64 = case.index.intents.iter().filter(sent).count() as i64;
+    let ok = case.index.intents.iter().filter(|intent| intent.class == Class::Ok).count();
+    let info = case.index.intents.iter().filter(|intent| intent.class == Class::Info).count();
+    seen.push(format!("{} tried, {ok} acknowledged, {info} indeterminate", count(tried, "purchase")));
+    if tried == 0 {
+        tally.gap("nobody tried to buy anything: the load has no order step, or none was reached");
+    } else if ok == 0 {
+        tally.gap("not one order was acknowledged, so nothing was put at risk: see why every attempt was refused");
+    }
+    if !case.rules.expect.sell_out {
+        return;
+    }
+    let mut asked = vec![0i64; case.rules.items.len()];
+    for intent in case.index.intents.iter().filter(sent) {
+        if let Some(item) = case.index.item(intent.item) {
+            asked[item] += i64::from(intent.quantity).max(0);
+        }
+    }
+    for (asked, rules) in asked.iter().zip(&case.rules.items) {
+        seen.push(format!("{} of item {} asked for, of {}", count(*asked, "unit"), rules.item, rules.stock));
+        if *asked < rules.stock {
+            tally.gap(format!(
+                "demand stayed below the stock: {} of item {} asked for, and there were {}; raise the rate or lower the stock",
+                count(*asked, "unit"),
+                rules.item,
+                rules.stock
+            ));
+        }
+    }
+}
+
+/// What the scenario says must have happened.
+fn expected(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
+    let (ops, expect) = (&case.history.ops, &case.rules.expect);
+    let sold_out = case.history.names.find("sold-out");
+    let refused = ops.iter().filter(|op| op.role == Role::Order && op.outcome == Outcome::Fail && Some(op.reason) == sold_out);
+    let indeterminate = ops.iter().filter(|op| op.outcome == Outcome::Info);
+    let retried = ops.iter().filter(|op| op.attempt > 1 && op.outcome != Outcome::Dropped);
+    let mut want = |wanted: bool, n: usize, what: &str, remedy: &str| {
+        if n > 0 {
+            seen.push(format!("{what}: {n}"));
+        } else if wanted {
+            tally.gap(format!("no {what}, though the scenario expects some: {remedy}"));
+        }
+    };
+    want(expect.sell_out, refused.count(), "\"sold out\" replies", "raise the demand or lower the stock");
+    want(expect.indeterminate, indeterminate.count(), "indeterminate ops", "let a fault cut or delay replies during the load");
+    want(expect.expiry, expiries(case), "expired holds", "shorten the hold, let some buyers not pay, or wait longer");
+    want(expect.retries, retried.count(), "retries", "let the journey retry, and a fault give it a reason to");
+}
+
+fn expiries(case: &Case<'_>) -> usize {
+    if let Some(books) = &case.index.books {
+        let expired = |order: &super::index::DurableOrder<'_>| {
+            books.state_of(order) == OrderState::Expired || books.rows_of(order).any(says_expired)
+        };
+        return books.durable().filter(|(order, _)| expired(order)).count();
+    }
+    case.history.ops.iter().filter(|op| op.outcome == Outcome::Ok && op.state == OrderState::Expired).count()
+}
+
+/// Why a fault proves nothing; none if it did what it was planned for.
+fn missed(case: &Case<'_>, fault: &FaultWindow<'_>) -> Option<String> {
+    if let Some(error) = fault.error {
+        return Some(format!("failed: {error}"));
+    }
+    let Some(injected) = fault.injected else {
+        return Some("was planned and never injected: see why the timeline did not reach it".to_owned());
+    };
+    let Some(healed) = fault.healed else {
+        return Some("was never healed, so what was audited is not the healed state".to_owned());
+    };
+    if let Some(plan) = fault.plan {
+        if let Some(why) = off_phase(plan, injected, healed) {
+            return Some(why);
+        }
+    }
+    if hit_nothing(fault.hit) {
+        return Some(format!("hit nothing ({}): aim it at a link or role that carries the load", fault.hit));
+    }
+    let sent = case.history.ops.iter().filter(|op| op.outcome != Outcome::Dropped);
+    let under_load = sent.filter(|op| op.invoked_us <= healed && op.completed_us >= injected).count();
+    if under_load == 0 {
+        return Some(format!("missed the load: nothing was in flight from {} to {}", seconds(injected), seconds(healed)));
+    }
+    None
+}
+
+fn off_phase(plan: &FaultPlan, injected: Micros, healed: Micros) -> Option<String> {
+    let length = plan.until_us - plan.at_us;
+    let late = injected - plan.at_us;
+    if late > LATE_US || length > 0 && late > length / 2 {
+        return Some(format!(
+            "missed its phase: planned for {}, it took effect at {}; plan it longer, or lighten the machine",
+            seconds(plan.at_us),
+            seconds(injected)
+        ));
+    }
+    let overlap = healed.min(plan.until_us) - injected.max(plan.at_us);
+    if length > 0 && overlap < length / 2 {
+        return Some(format!(
+            "missed its phase: planned from {} to {}, it lasted from {} to {}",
+            seconds(plan.at_us),
+            seconds(plan.until_us),
+            seconds(injected),
+            seconds(healed)
+        ));
+    }
+    None
+}
+
+/// A fault says in its own words what it hit; if there are numbers in them and all are zero, it hit nothing.
+fn hit_nothing(hit: &str) -> bool {
+    let mut numbers = hit.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty()).peekable();
+    numbers.peek().is_some() && numbers.all(|digits| digits.bytes().all(|b| b == b'0'))
+}
