@@ -92,12 +92,13 @@ fn demand(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
         }
     }
     for (asked, rules) in asked.iter().zip(&case.rules.items) {
-        seen.push(format!("{asked} units asked for of the {} of item {}", rules.stock, rules.item));
+        seen.push(format!("{} of item {} asked for, of {}", count(*asked, "unit"), rules.item, rules.stock));
         if *asked < rules.stock {
             tally.gap(format!(
-                "demand stayed below the stock: {asked} units of item {} were asked for and there were {}; \
-                 raise the rate or lower the stock",
-                rules.item, rules.stock
+                "demand stayed below the stock: {} of item {} asked for, and there were {}; raise the rate or lower the stock",
+                count(*asked, "unit"),
+                rules.item,
+                rules.stock
             ));
         }
     }
@@ -112,7 +113,7 @@ fn expected(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
     let retried = ops.iter().filter(|op| op.attempt > 1 && op.outcome != Outcome::Dropped);
     let mut want = |wanted: bool, n: usize, what: &str, remedy: &str| {
         if n > 0 {
-            seen.push(format!("{n} {what}"));
+            seen.push(format!("{what}: {n}"));
         } else if wanted {
             tally.gap(format!("no {what}, though the scenario expects some: {remedy}"));
         }

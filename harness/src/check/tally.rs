@@ -89,10 +89,15 @@ impl<'c> Tally<'c> {
     }
 }
 
+/// Text with a capital and a full stop, unless it begins with a name.
 fn sentence(text: &str) -> String {
+    let stop = if text.ends_with('.') { "" } else { "." };
+    let word = text.split(' ').next().unwrap_or("");
+    if !word.bytes().all(|b| b.is_ascii_lowercase()) {
+        return format!("{text}{stop}");
+    }
     let mut chars = text.chars();
     let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
-    let stop = if text.ends_with('.') { "" } else { "." };
     format!("{first}{}{stop}", chars.as_str())
 }
 

@@ -180,10 +180,10 @@ fn row_line(case: &Case<'_>, row: &LedgerEntry, offending: bool) -> WitnessLine 
     line(at, None, "ledger", row.user.clone(), row_text(row), offending)
 }
 
-/// A ledger row in words: `ledger row 9: reserve, order 17, 1 unit of item 1, key k4, held at the audit`.
+/// A ledger row in words: `row 9: reserve, order 17, 1 unit of item 1, key k4, held at the audit`.
 pub fn row_text(row: &LedgerEntry) -> String {
     let mut text = format!(
-        "ledger row {}: {}, order {}, {} of item {}",
+        "row {}: {}, order {}, {} of item {}",
         row.seq,
         row.kind.name(),
         row.order,
@@ -215,9 +215,9 @@ fn fault_line(fault: &FaultWindow<'_>) -> WitnessLine {
     let what = match fault.plan {
         Some(plan) => {
             let place = plan.link.as_deref().or(plan.role.as_deref()).map(|place| format!(" on {place}")).unwrap_or_default();
-            format!("fault {}: {}{place} {}", fault.id, plan.kind, plan.detail)
+            format!("{}: {}{place} {}", fault.id, plan.kind, plan.detail)
         }
-        None => format!("fault {}", fault.id),
+        None => fault.id.to_owned(),
     };
     let until = fault.healed.map_or(", never healed".to_owned(), |healed| format!(", until {}", seconds(healed)));
     line(fault.injected, fault.healed, "fault", String::new(), format!("{}{until}", what.trim_end()), false)
