@@ -113,6 +113,15 @@ pub(crate) fn moment_us(us: Micros) -> String {
     format!("{sign}{}.{:06}", size / 1_000_000, size % 1_000_000)
 }
 
+/// CPU-seconds, with two decimals so that a column of them lines up.
+pub(crate) fn cpu_seconds(s: f64) -> String {
+    match s {
+        s if !s.is_finite() => NONE.to_owned(),
+        s if s.abs() < 1_000.0 => format!("{s:.2} s"),
+        s => format!("{} s", number(s)),
+    }
+}
+
 /// An amount of memory or traffic.
 pub(crate) fn bytes(value: f64) -> String {
     if !value.is_finite() {

@@ -56,15 +56,14 @@ fn verdict(out: &mut String, summary: &Summary) {
         Tone::Unknown => "⚠️",
         Tone::Fail => "❌",
     };
-    let title = if summary.title.trim().is_empty() { &summary.scenario } else { &summary.title };
-    let _ = writeln!(out, "## {icon} {headline}: {}\n", cell(title));
+    let _ = writeln!(out, "## {icon} {headline}: {}\n", cell(words::title(summary)));
     if !summary.verdict_reason.trim().is_empty() {
         let _ = writeln!(out, "{}\n", text(&summary.verdict_reason, PARAGRAPH));
     }
     let code = summary.exit_code;
     let _ = writeln!(out, "Exit code {code}: {}.", words::exit_meaning(code));
     if summary.partial {
-        let ended = text(&summary.ended, CELL);
+        let ended = text(words::ended(summary), CELL);
         let _ = writeln!(out, "\n> [!WARNING]\n> **Partial run.** It was cut short ({ended}); everything below is about a part of it.");
     }
     list(out, "The harness distrusts its own measurement", &summary.distrust);
@@ -200,6 +199,15 @@ fn latency(out: &mut String, summary: &Summary) {
         let _ = writeln!(out, "| {} | {} |", cell(step), latency_cells(stats).join(" | "));
     }
     more(out, summary.latency.steps.len(), ROWS);
+    let gaps = |(step, stats)| words::gaps(stats).into_iter().map(move |gap| format!("{step}: {gap}"));
+    let gaps: Vec<String> = summary.latency.steps.iter().flat_map(gaps).collect();
+    if !gaps.is_empty() {
+        let _ = writeln!(out);
+    }
+    for gap in gaps.iter().take(ROWS) {
+        let _ = writeln!(out, "- {}", cell(gap));
+    }
+    more(out, gaps.len(), ROWS);
 }
 
 fn latency_cells(stats: &LatencyStats) -> [String; 5] {
@@ -225,7 +233,11 @@ fn faults(out: &mut String, summary: &Summary) {
     let _ = writeln!(out, "\n### Faults\n\n| fault | kind | on | injected | healed | recovery | what it hit |\n|---|---|---|--:|--:|--:|---|");
     for fault in summary.faults.iter().take(ROWS) {
         let on = fault.link.as_deref().or(fault.role.as_deref()).unwrap_or("");
-        let recovery = fault.recovery_ms.map_or_else(|| "not seen".to_owned(), format::millis);
+        let recovery = match (fault.recovery_ms, fault.injected_at_ms) {
+            (Some(ms), _) => format::millis(ms),
+            (None, Some(_)) => "not seen".to_owned(),
+            (None, None) => format::NONE.to_owned(),
+        };
         let hit = fault.error.as_ref().map_or_else(|| fault.hit.clone(), |error| format!("failed: {error}"));
         let _ = writeln!(
             out,
@@ -244,6 +256,9 @@ fn faults(out: &mut String, summary: &Summary) {
 
 fn machine(summary: &Summary) -> String {
     let machine = &summary.machine;
+    if machine.cpus == 0 {
+        return "unknown machine".to_owned();
+    }
     format!("{} × {}, {}", machine.cpus, machine.cpu_model, format::bytes(machine.memory_bytes as f64))
 }
 
@@ -266,7 +281,7 @@ fn text(foreign: &str, width: usize) -> String {
                 out.push(c);
             }
             // A space of no width keeps a service's reply from calling people or linking to issues.
-            '@' => out.push_str("@\u{200b}"),
+            '@' if chars.peek().is_some_and(|next| next.is_alphanumeric()) => out.push_str("@\u{200b}"),
             '#' if chars.peek().is_some_and(char::is_ascii_digit) => out.push_str("#\u{200b}"),
             c => out.push(c),
         }
@@ -276,6 +291,9 @@ fn text(foreign: &str, width: usize) -> String {
 
 /// Text within backquotes: nothing can be escaped there, so what would end it is left out.
 fn code(foreign: &str) -> String {
+    if foreign.trim().is_empty() {
+        return format::NONE.to_owned();
+    }
     format::shorten(&format::one_line(foreign), 80).replace(['`', '<', '>', '|'], "")
 }
 

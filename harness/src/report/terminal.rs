@@ -116,7 +116,7 @@ impl Page {
 
     fn verdict(&mut self, summary: &Summary) {
         let (headline, tone) = words::headline(summary);
-        let title = format::one_line(if summary.title.trim().is_empty() { &summary.scenario } else { &summary.title });
+        let title = format::one_line(words::title(summary));
         let badge = self.ink(tone.into(), &format!("{} {headline}", tone.sign()));
         let room = self.width.saturating_sub(format::columns(headline) + 4);
         let title = self.ink(Ink::Bold, &format::shorten(&title, room));
@@ -126,7 +126,7 @@ impl Page {
         let facts = format!("exit code {code} ({}), seed {}", words::exit_meaning(code), summary.seed);
         self.paragraph(2, &facts, Some(Ink::Dim));
         if summary.partial {
-            let ended = format::one_line(&summary.ended);
+            let ended = format::one_line(words::ended(summary));
             self.paragraph(2, &format!("! PARTIAL: the run was cut short ({ended}); all of this is about a part of it."), Some(Ink::Amber));
         }
         self.bullets("The harness distrusts its own measurement", &summary.distrust);
@@ -145,9 +145,19 @@ impl Page {
             let id = format::pad(&format::shorten(&format::one_line(&finding.id), ids), ids);
             let name = format::pad(&format::shorten(&format::one_line(&finding.name), names), names);
             let room = self.width.saturating_sub(ids + names + 8);
-            let detail = format::shorten(&format::one_line(&finding.detail), room);
-            let detail = if tone == Tone::Pass { self.ink(Ink::Dim, &detail) } else { detail };
-            self.line(&format!("  {sign} {id}  {name}  {detail}"));
+            let detail = format::one_line(&finding.detail);
+            // What could not be judged ends with its remedy, so that is not cut; a violation is told in full below.
+            let mut lines = match tone {
+                Tone::Unknown => wrap(&detail, room.max(24)),
+                _ => vec![format::shorten(&detail, room)],
+            }
+            .into_iter();
+            let first = lines.next().unwrap_or_default();
+            let first = if tone == Tone::Pass { self.ink(Ink::Dim, &first) } else { first };
+            self.line(&format!("  {sign} {id}  {name}  {first}"));
+            for line in lines {
+                self.line(&format!("{}{line}", " ".repeat(ids + names + 8)));
+            }
         }
     }
 
@@ -274,23 +284,21 @@ impl Page {
         if let Some((step, stats)) = words::order_step(summary) {
             self.intervals(step, stats);
         }
+        for (step, stats) in &summary.latency.steps {
+            for gap in words::gaps(stats) {
+                self.paragraph(2, &format::one_line(&format!("{step}: {gap}")), Some(Ink::Dim));
+            }
+        }
     }
 
     /// The intervals of the step that sells; those of the others are in the page.
     fn intervals(&mut self, step: &str, stats: &LatencyStats) {
-        let step = format::one_line(step);
-        for (name, value, interval, needed) in [
-            ("TP99", stats.us_p99, stats.us_p99_interval, 1_000),
-            ("TP999", stats.us_p999, stats.us_p999_interval, 10_000),
-        ] {
-            let text = match (value, interval) {
-                (None, _) => format!("{step}: {}", words::missing(stats, name, needed)),
-                (Some(_), Some([low, high])) => {
-                    format!("{step}: {name} lies between {} and {} with 95% confidence", format::micros(low), format::micros(high))
-                }
-                _ => continue,
-            };
-            self.paragraph(2, &format::one_line(&text), Some(Ink::Dim));
+        for (name, interval) in [("TP99", stats.us_p99_interval), ("TP999", stats.us_p999_interval)] {
+            if let Some([low, high]) = interval {
+                let (low, high) = (format::micros(low), format::micros(high));
+                let text = format!("{step}: {name} lies between {low} and {high} with 95% confidence");
+                self.paragraph(2, &format::one_line(&text), Some(Ink::Dim));
+            }
         }
     }
 
@@ -380,7 +388,7 @@ impl Page {
         let mut rows = vec![["role", "CPU", "per 1,000 orders", "peak memory"].map(str::to_owned).to_vec()];
         let roles: std::collections::BTreeSet<_> = cost.cpu_s.keys().chain(cost.rss_peak_bytes.keys()).collect();
         for role in roles {
-            let cpu = |map: &std::collections::BTreeMap<String, f64>| map.get(role).map_or_else(|| format::NONE.into(), |s| format!("{} s", format::number(*s)));
+            let cpu = |map: &std::collections::BTreeMap<String, f64>| map.get(role).map_or_else(|| format::NONE.into(), |s| format::cpu_seconds(*s));
             let memory = cost.rss_peak_bytes.get(role).map_or_else(|| format::NONE.into(), |b| format::bytes(*b as f64));
             rows.push(vec![format::shorten(&format::one_line(role), 24), cpu(&cost.cpu_s), cpu(&cost.cpu_s_per_1000_orders), memory]);
         }

@@ -79,6 +79,16 @@ pub(crate) fn headline(summary: &Summary) -> (&'static str, Tone) {
     }
 }
 
+/// What to call the run.
+pub(crate) fn title(summary: &Summary) -> &str {
+    [&summary.title, &summary.scenario].into_iter().find(|name| !name.trim().is_empty()).map_or("unnamed run", |name| name)
+}
+
+/// Why the run ended.
+pub(crate) fn ended(summary: &Summary) -> &str {
+    if summary.ended.trim().is_empty() { "no reason was recorded" } else { &summary.ended }
+}
+
 /// What an exit code means.
 pub(crate) fn exit_meaning(code: i32) -> &'static str {
     match code {
@@ -127,13 +137,23 @@ pub(crate) fn order_step(summary: &Summary) -> Option<(&str, &LatencyStats)> {
         .map(|(name, stats)| (name.as_str(), stats))
 }
 
-/// Why a percentile is absent, in the summary's own words or in ours.
+/// Why a percentile is absent: for want of samples, which is said in one way in all reports, or as the summary has it.
 pub(crate) fn missing(stats: &LatencyStats, percentile: &str, needed: u64) -> String {
     let own = stats.missing.iter().find(|line| line.split_whitespace().any(|word| word.trim_end_matches(':') == percentile));
-    own.cloned().unwrap_or_else(|| {
-        let (n, needed) = (super::format::count(stats.count), super::format::count(needed));
-        format!("not enough samples for {percentile} ({n} of {needed} needed)")
-    })
+    match own {
+        Some(line) if stats.count >= needed => line.clone(),
+        _ => {
+            let (n, needed) = (super::format::count(stats.count), super::format::count(needed));
+            format!("not enough samples for {percentile} ({n} of {needed} needed)")
+        }
+    }
+}
+
+/// What a step lacks, one sentence for each percentile that matters.
+pub(crate) fn gaps(stats: &LatencyStats) -> Vec<String> {
+    let tails = [("TP99", stats.us_p99, 1_000), ("TP999", stats.us_p999, 10_000)];
+    let absent = tails.into_iter().filter(|(_, value, _)| value.is_none());
+    absent.map(|(name, _, needed)| missing(stats, name, needed)).collect()
 }
 
 /// How to repeat the run.
@@ -194,6 +214,8 @@ mod tests {
         let mut stats = LatencyStats { count: 812, ..LatencyStats::default() };
         assert_eq!(missing(&stats, "TP999", 10_000), "not enough samples for TP999 (812 of 10,000 needed)");
         stats.missing = vec!["not enough samples for TP99 (1)".into(), "TP999: own words".into()];
+        assert_eq!(missing(&stats, "TP999", 10_000), "not enough samples for TP999 (812 of 10,000 needed)");
+        stats.count = 10_000;
         assert_eq!(missing(&stats, "TP999", 10_000), "TP999: own words");
     }
 }

@@ -43,9 +43,10 @@ fn elements(name: &str, html: &str) -> Vec<String> {
         }
         let element = tag.split([' ', '\n', '/']).next().unwrap().to_owned();
         seen.push(element.clone());
-        if element == "style" {
-            let close = rest.find("</style>").expect("style is closed");
-            rest = &rest[close + "</style>".len()..];
+        if element == "style" || element == "script" {
+            let end = format!("</{element}>");
+            let close = rest.find(&end).expect("it is closed");
+            rest = &rest[close + end.len()..];
         } else if !void.contains(&element.as_str()) {
             open.push(element);
         }
@@ -59,7 +60,8 @@ fn pages_are_well_formed_and_keep_to_themselves() {
     for (name, summary) in all() {
         let html = text(Html, &summary);
         let seen = elements(name, &html);
-        for forbidden in ["script", "img", "link", "iframe", "object", "embed"] {
+        assert_eq!(seen.iter().filter(|e| *e == "script").count(), 1, "{name}: only our own script");
+        for forbidden in ["img", "link", "iframe", "object", "embed"] {
             assert!(!seen.iter().any(|e| e == forbidden), "{name} has <{forbidden}>");
         }
         for part in html.split('<') {
@@ -67,7 +69,7 @@ fn pages_are_well_formed_and_keep_to_themselves() {
             assert!(!tag.contains("http:") && !tag.contains("https:"), "{name} refers outside: {tag:.120}");
         }
         assert!(!html.contains("@import") && !html.contains("url("), "{name} loads something");
-        assert!(!html.contains("NaN") && !html.contains(">inf"), "{name} shows a number that is none");
+        assert!(!html.contains("NaN") && !html.contains(">inf") && !html.contains("\"inf"), "{name} shows a number that is none");
         assert!(!html.contains('\0') , "{name} has a NUL");
     }
 }
@@ -99,7 +101,7 @@ fn an_empty_run_says_what_is_missing() {
 #[test]
 fn absent_percentiles_are_explained() {
     let html = text(Html, &fixture::passing());
-    assert!(html.contains("not enough samples for TP999 (5104 of 10000 needed)"));
+    assert!(html.contains("not enough samples for TP999 (5,104 of 10,000 needed)"));
     assert!(html.contains("not enough samples for TP99 (812 of 1,000 needed)"));
 }
 

@@ -135,16 +135,21 @@ impl Drawing {
     /// Spans are bars, moments are dots; offending ones are red with a cross, so that colour is not the only sign.
     fn lane(&self, canvas: &Canvas<'_>, witness: &[WitnessLine], lane: &Lane, y: f64) -> Drawn {
         let mut numbered_until = f64::MIN;
-        for &i in &lane.lines {
+        for &i in lane.lines.iter().take(200) {
             let line = &witness[i];
             let Some(at) = line.at_us else { continue };
             let from = self.x(canvas, to_s(at));
             let until = self.x(canvas, to_s(line.until_us.unwrap_or(at).max(at)));
-            let paint = if line.offending { Paint::Bad } else { Paint::Sent };
+            let paint = match line.source.as_str() {
+                _ if line.offending => Paint::Bad,
+                "fault" => Paint::Fault,
+                _ => Paint::Sent,
+            };
             if until - from > 3.0 {
                 canvas.rect(from..until, y - 4.0..y + 4.0, paint.tint(if line.offending { 1.0 } else { 0.8 }))?;
             } else if !line.offending {
-                canvas.dot(from, y, 4.0, paint.solid())?;
+                canvas.dot(from, y, 5.5, Paint::Panel.solid())?;
+                canvas.dot(from, y, 4.5, paint.solid())?;
             }
             if line.offending {
                 let x = (from + until) / 2.0;

@@ -201,13 +201,15 @@ fn text_width(text: &str, size: f64) -> f64 {
 
 /// The text cut to what fits into so many CSS pixels.
 fn fit(text: &str, width: f64) -> String {
-    let mut columns = format::columns(text);
-    let mut cut = text.to_owned();
-    while columns > 1 && text_width(&cut, TEXT) > width {
-        columns -= 1;
-        cut = format::shorten(text, columns);
+    if text_width(text, TEXT) <= width {
+        return text.to_owned();
     }
-    cut
+    let mut used = text_width("…", TEXT);
+    let kept = text.chars().take_while(|c| {
+        used += text_width(c.encode_utf8(&mut [0; 4]), TEXT);
+        used <= width
+    });
+    format!("{}…", kept.collect::<String>().trim_end())
 }
 
 /// Draws a chart for the wide page and for the phone; `label` says in a sentence what there is to see.
@@ -239,8 +241,11 @@ fn finish(svg: &str, room: Room, height: f64, label: &str) -> String {
     let label = escape(&format::one_line(label));
     let class = room.pick("wide", "narrow");
     let view = format!("0 0 {} {}", room.width * SCALE, height * SCALE);
+    // Where a chart over time has its plot, as fractions of its width, for the page's readout.
+    let (left, right) = (TimePlot::left(room) / room.width, 1.0 - TimePlot::RIGHT / room.width);
     let mut out = format!(
-        "<svg class=\"chart {class}\" viewBox=\"{view}\" role=\"img\" aria-label=\"{label}\"><title>{label}</title>\n"
+        "<svg class=\"chart {class}\" viewBox=\"{view}\" data-left=\"{left:.4}\" data-right=\"{right:.4}\" role=\"img\" \
+         aria-label=\"{label}\"><title>{label}</title>\n"
     );
     let mut body = body.replace(" opacity=\"1\"", "").replace(" font-family=\"sans-serif\"", "").replace("\n</text>", "</text>");
     for (paint, name) in Paint::ALL {
@@ -292,6 +297,11 @@ impl TimeAxis {
             Some(Band { from, until: until.max(from), label: format::one_line(&fault.id) })
         });
         TimeAxis { bands: bands.collect(), span }
+    }
+
+    /// Its start and end, in seconds.
+    pub(super) fn span(&self) -> Range<f64> {
+        self.span.clone()
     }
 
     fn ticks(&self, room: Room) -> Vec<f64> {
@@ -530,12 +540,12 @@ fn place_names(time: &TimeAxis, room: Room) -> (Vec<(usize, f64, String)>, usize
 }
 
 /// How many bins to merge into one so that a series has few enough points.
-fn merge_factor(bins: usize) -> usize {
+pub(super) fn merge_factor(bins: usize) -> usize {
     bins.div_ceil(MOST_POINTS).max(1)
 }
 
 /// Counts of merged bins: sums, so that the unit becomes "per merged bin".
-fn merge_counts(series: &[u32], factor: usize) -> Vec<f64> {
+pub(super) fn merge_counts(series: &[u32], factor: usize) -> Vec<f64> {
     series.chunks(factor).map(|bins| bins.iter().map(|n| f64::from(*n)).sum()).collect()
 }
 
@@ -567,6 +577,14 @@ mod tests {
         assert_eq!(time_ticks(&(-3.0..31.0), 10), vec![0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]);
         assert_eq!(count_ticks(1.0, 5), vec![0.0, 1.0]);
         assert_eq!(round_ticks(&(1.0..1.0), 5), vec![1.0]);
+    }
+
+    #[test]
+    fn texts_are_cut_to_their_room() {
+        assert_eq!(fit("short", 100.0), "short");
+        assert_eq!(fit("", 0.0), "");
+        let cut = fit("a long name of a fault", 60.0);
+        assert!(cut.ends_with('…') && text_width(&cut, TEXT) <= 60.0, "{cut}");
     }
 
     #[test]

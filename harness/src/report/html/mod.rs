@@ -9,11 +9,19 @@ use super::chart::{self, TimeAxis};
 use super::words::{self, Tone};
 use super::{Render, ReportError, format};
 use crate::check::{Verdict, WitnessLine};
-use crate::summary::Summary;
+use crate::summary::{LatencyStats, Summary};
 
+mod readout;
 mod tables;
 
+use readout::Readout;
 use tables::Table;
+
+/// The longest text of a cell or a paragraph, in columns.
+const LONGEST: usize = 1_200;
+
+/// The most rows of a witness that are shown.
+const WITNESS_ROWS: usize = 120;
 
 /// The run as one page.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,8 +29,15 @@ pub struct Html;
 
 impl Render for Html {
     fn render(&self, summary: &Summary) -> Result<Vec<u8>, ReportError> {
-        Ok(Page::of(summary)?.render()?.into_bytes())
+        Ok(without_controls(Page::of(summary)?.render()?).into_bytes())
     }
+}
+
+/// Escaping does not know control characters, some of which make a page invalid and others reorder its text. Our own
+/// templates have none but line breaks, so any other came from outside.
+fn without_controls(page: String) -> String {
+    let foreign = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if page.contains(foreign) { page.replace(foreign, "\u{fffd}") } else { page }
 }
 
 #[derive(Template)]
@@ -30,6 +45,7 @@ impl Render for Html {
 struct Page<'a> {
     summary: &'a Summary,
     title: String,
+    ended: String,
     headline: &'static str,
     tone: &'static str,
     exit_meaning: &'static str,
@@ -50,6 +66,7 @@ struct Page<'a> {
     phase_steps: Vec<(String, Table)>,
     stock: Option<Figure>,
     sales: Table,
+    purchases: Table,
     outcomes: Option<Figure>,
     reasons: Option<Table>,
     outcome_steps: Option<Table>,
@@ -76,7 +93,7 @@ struct Invariant<'a> {
     id: &'a str,
     name: &'a str,
     demand: &'static str,
-    detail: &'a str,
+    detail: String,
     tone: Tone,
     witness: Option<Witness>,
 }
@@ -87,6 +104,7 @@ struct Invariant<'a> {
 struct Witness {
     chart: Option<Figure>,
     rows: Vec<WitnessRow>,
+    left_out: usize,
 }
 
 struct WitnessRow {
@@ -107,6 +125,8 @@ struct Figure {
     unit: String,
     svg: String,
     legend: Vec<Key>,
+    /// The figures behind it, as JSON, if they can be read off under a pointer.
+    readout: Option<String>,
 }
 
 /// One entry of a legend: the shape of the mark, its colour's name, and what it stands for.
@@ -127,7 +147,8 @@ impl<'a> Page<'a> {
         let charts = Charts::of(summary, &time)?;
         Ok(Page {
             summary,
-            title: if summary.title.trim().is_empty() { summary.scenario.clone() } else { summary.title.clone() },
+            title: words::title(summary).to_owned(),
+            ended: words::ended(summary).to_owned(),
             headline,
             tone: tone.name(),
             exit_meaning: words::exit_meaning(summary.exit_code),
@@ -148,15 +169,11 @@ impl<'a> Page<'a> {
             latency: charts.latency,
             ranges: charts.ranges,
             steps: tables::latency("step", &summary.latency.steps),
-            phases: tables::latency("phase", &summary.latency.phases),
-            phase_steps: summary
-                .latency
-                .phase_steps
-                .iter()
-                .filter_map(|(phase, steps)| Some((phase.clone(), tables::latency("step", steps)?)))
-                .collect(),
+            phases: tables::latency("phase", in_order(summary)),
+            phase_steps: phase_steps(summary),
             stock: charts.stock,
             sales: tables::sales(summary),
+            purchases: tables::purchases(summary),
             outcomes: charts.outcomes,
             reasons: tables::reasons(summary),
             outcome_steps: tables::outcome_steps(summary),
@@ -187,11 +204,11 @@ const FAULT: Key = key("band", "fault", "fault");
 impl Charts {
     fn of(summary: &Summary, time: &TimeAxis) -> Result<Charts, ReportError> {
         let broken = summary.faults.iter().any(|f| f.injected_at_ms.is_some());
-        let figure = |title: &str, unit: String, svg: Option<String>, mut legend: Vec<Key>, over_time: bool| {
-            if broken && over_time {
+        let figure = |title: &str, unit: String, svg: Option<String>, mut legend: Vec<Key>, over_time: Option<Readout>| {
+            if broken && over_time.is_some() {
                 legend.push(FAULT);
             }
-            svg.map(|svg| Figure { title: title.to_owned(), unit, svg, legend })
+            svg.map(|svg| Figure { title: title.to_owned(), unit, svg, legend, readout: over_time.map(|r| r.json()) })
         };
         let mut arrivals = vec![key("area", "planned", "planned"), key("line", "sent", "sent")];
         if summary.load.dropped > 0 {
@@ -207,21 +224,21 @@ impl Charts {
                 "seconds since the load began".into(),
                 chart::timeline::draw(summary, time)?,
                 if broken { vec![key("area", "fault", "fault in effect"), key("dot", "recovery", "healed, until steady again")] } else { vec![] },
-                false,
+                None,
             ),
             arrivals: figure(
                 "Arrivals",
                 chart::arrivals::bin_width(summary).map(|w| format!("per {w}")).unwrap_or_default(),
                 chart::arrivals::draw(summary, time)?,
                 arrivals,
-                true,
+                Some(Readout::arrivals(summary, time)),
             ),
             latency: figure(
                 "Latency over time",
                 "by intended start, logarithmic".into(),
                 chart::latency::draw(summary, time)?,
                 vec![key("line", "p50", "TP50"), key("line", "p99", "TP99"), key("line", "max", "largest")],
-                true,
+                Some(Readout::latency(summary, time)),
             ),
             ranges: figure(
                 "Latency by step",
@@ -233,9 +250,9 @@ impl Charts {
                     key("diamond", "p99", "TP999"),
                     key("tick", "max", "largest"),
                 ],
-                false,
+                None,
             ),
-            stock: figure("Stock and orders", "units, orders".into(), chart::stock::draw(summary, time)?, stock, true),
+            stock: figure("Stock and orders", "units, orders".into(), chart::stock::draw(summary, time)?, stock, Some(Readout::stock(summary, time))),
             outcomes: figure(
                 "Outcomes of requests",
                 chart::outcomes::bin_width(summary).map(|w| format!("per {w}, stacked")).unwrap_or_default(),
@@ -245,10 +262,32 @@ impl Charts {
                     key("area", "refused", "refused"),
                     key("area", "info", "indeterminate"),
                 ],
-                true,
+                Some(Readout::outcomes(summary, time)),
             ),
         })
     }
+}
+
+/// The phases' latencies as they came in time; what the timeline does not name comes last.
+fn in_order(summary: &Summary) -> Vec<(&String, &LatencyStats)> {
+    let mut phases: Vec<_> = summary.latency.phases.iter().collect();
+    phases.sort_by_key(|(name, _)| place(summary, name));
+    phases
+}
+
+fn place(summary: &Summary, phase: &str) -> usize {
+    summary.phases.iter().position(|p| p.name == phase).unwrap_or(usize::MAX)
+}
+
+fn phase_steps(summary: &Summary) -> Vec<(String, Table)> {
+    let mut phases: Vec<_> = summary.latency.phase_steps.iter().collect();
+    phases.sort_by_key(|(name, _)| place(summary, name));
+    phases.into_iter().filter_map(|(phase, steps)| Some((phase.clone(), tables::latency("step", steps)?))).collect()
+}
+
+/// Foreign text cut to what a page can bear; the whole is in `summary.json`.
+fn clip(text: &str) -> String {
+    format::shorten(&format::one_line(text), LONGEST)
 }
 
 fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
@@ -277,6 +316,7 @@ fn cards(summary: &Summary) -> Vec<Card> {
             "Units sold",
             format!("{} of {}", format::signed(goods.units_sold), format::signed(goods.stock)),
             match (u64::try_from(goods.units_sold), u64::try_from(goods.stock)) {
+                (Ok(sold), Ok(stock)) if oversold => format!("{} more than there were", format::count(sold - stock)),
                 (Ok(sold), Ok(stock)) if stock > 0 => format!("{} of the stock", format::percent(sold, stock)),
                 _ => String::new(),
             },
@@ -352,7 +392,7 @@ fn invariants<'a>(summary: &'a Summary, time: &TimeAxis) -> Result<Vec<Invariant
             id: &finding.id,
             name: &finding.name,
             demand: words::demand(&finding.id),
-            detail: &finding.detail,
+            detail: clip(&finding.detail),
             tone: finding.verdict.into(),
             witness,
         });
@@ -375,21 +415,22 @@ impl Witness {
             title: "The witness, drawn".to_owned(),
             unit: "a lane for each buyer; numbers are the rows below".to_owned(),
             svg,
+            readout: None,
             legend: vec![key("dot", "sent", "what led up to it"), key("cross", "bad", "what shows the violation")],
         });
-        let rows = lines.iter().enumerate().map(|(i, line)| WitnessRow {
+        let rows = lines.iter().enumerate().take(WITNESS_ROWS).map(|(i, line)| WitnessRow {
             number: i + 1,
             at: line.at_us.map(format::moment_us).unwrap_or_default(),
             lasted: match (line.at_us, line.until_us) {
                 (Some(at), Some(until)) if until > at => format::micros((until - at).unsigned_abs()),
                 _ => String::new(),
             },
-            source: line.source.clone(),
-            user: line.user.clone(),
-            text: line.text.clone(),
+            source: clip(&line.source),
+            user: clip(&line.user),
+            text: clip(&line.text),
             offending: line.offending,
         });
-        Ok(Witness { rows: rows.collect(), chart })
+        Ok(Witness { rows: rows.collect(), chart, left_out: lines.len().saturating_sub(WITNESS_ROWS) })
     }
 }
 
@@ -406,9 +447,10 @@ fn starved(summary: &Summary) -> Option<String> {
 
 fn machine(summary: &Summary) -> Vec<(&'static str, String)> {
     let machine = &summary.machine;
+    let known = machine.cpus > 0;
     let facts = [
-        ("Processors", format!("{} × {}", machine.cpus, machine.cpu_model)),
-        ("Memory", format::bytes(machine.memory_bytes as f64)),
+        ("Processors", if known { format!("{} × {}", machine.cpus, machine.cpu_model) } else { String::new() }),
+        ("Memory", if known { format::bytes(machine.memory_bytes as f64) } else { String::new() }),
         ("System", machine.os.clone()),
         ("Kernel", machine.kernel.clone()),
         ("seckill", machine.harness.clone()),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use askama::Template;
 
 use super::super::{format, words};
+use super::clip;
 use crate::summary::{LatencyStats, Summary};
 
 /// A table whose first columns are text and whose others are figures.
@@ -20,9 +21,26 @@ struct Head {
     figure: bool,
 }
 
+impl Table {
+    /// A leading `#` of a column's name marks one of figures.
+    fn new(names: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>) -> Table {
+        let head: Vec<_> =
+            names.iter().map(|n| Head { text: n.trim_start_matches('#').to_owned(), figure: n.starts_with('#') }).collect();
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        for row in &mut rows {
+            for (cell, head) in row.iter_mut().zip(&head) {
+                cell.label.clone_from(&head.text);
+            }
+        }
+        Table { head, rows }
+    }
+}
+
 /// A cell, with a second line in smaller letters.
 #[derive(Default)]
 struct Cell {
+    /// The name of its column, for phones: there a row is a block and its cells stand below each other.
+    label: String,
     text: String,
     below: String,
     tone: &'static str,
@@ -49,18 +67,11 @@ impl Cell {
     }
 }
 
-/// Names of columns; a leading `#` marks one of figures.
-fn head(names: &[&str]) -> Vec<Head> {
-    let of = |name: &&str| Head { text: name.trim_start_matches('#').to_owned(), figure: name.starts_with('#') };
-    names.iter().map(of).collect()
-}
-
 /// Percentiles with their intervals, by step or by phase.
-pub(super) fn latency(what: &str, stats: &BTreeMap<String, LatencyStats>) -> Option<Table> {
-    if stats.is_empty() {
-        return None;
-    }
-    let rows = stats.iter().map(|(name, stats)| {
+pub(super) fn latency<'a>(what: &str, stats: impl IntoIterator<Item = (&'a String, &'a LatencyStats)>) -> Option<Table> {
+    let mut stats = stats.into_iter().peekable();
+    stats.peek()?;
+    let rows = stats.map(|(name, stats)| {
         vec![
             Cell::text(name),
             Cell::figure(format::count(stats.count)),
@@ -72,7 +83,7 @@ pub(super) fn latency(what: &str, stats: &BTreeMap<String, LatencyStats>) -> Opt
             Cell::figure(if stats.count == 0 { format::NONE.to_owned() } else { format::millis(stats.us_mean / 1e3) }),
         ]
     });
-    Some(Table { head: head(&[what, "#samples", "#TP50", "#TP90", "#TP99", "#TP999", "#largest", "#mean"]), rows: rows.collect() })
+    Some(Table::new(&[what, "#samples", "#TP50", "#TP90", "#TP99", "#TP999", "#largest", "#mean"], rows))
 }
 
 fn tail(stats: &LatencyStats, name: &str, needed: u64, value: Option<u64>, interval: Option<[u64; 2]>) -> Cell {
@@ -91,7 +102,7 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
     }
     let rows = summary.faults.iter().map(|fault| {
         let on = fault.link.as_deref().or(fault.role.as_deref()).unwrap_or(format::NONE);
-        let late = fault.injected_at_ms.map(|at| at - fault.planned_at_ms).filter(|late| late.abs() >= 1.0);
+        let late = fault.injected_at_ms.map(|at| at - fault.planned_at_ms).filter(|late| late.abs() >= 50.0);
         let injected = Cell::figure(format::moment_ms(fault.injected_at_ms));
         let recovery = match (fault.recovery_ms, fault.injected_at_ms) {
             (Some(ms), _) => Cell::figure(format::millis(ms)),
@@ -99,7 +110,7 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
             (None, None) => Cell::figure(format::NONE),
         };
         vec![
-            Cell::text(&fault.id).below(&fault.detail),
+            Cell::text(&fault.id).below(clip(&fault.detail)),
             Cell::text(&fault.kind),
             Cell::text(on),
             late.map_or(Cell { figure: true, ..Cell::text(&injected.text) }, |late| {
@@ -109,13 +120,13 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
             Cell::figure(format::moment_ms(fault.recovered_at_ms)),
             recovery,
             match &fault.error {
-                Some(error) => Cell::text(format!("failed: {error}")).toned("fail").below(&fault.hit),
-                None => Cell::text(&fault.hit),
+                Some(error) => Cell::text(clip(&format!("failed: {error}"))).toned("fail").below(clip(&fault.hit)),
+                None => Cell::text(clip(&fault.hit)),
             },
         ]
     });
     let names = ["fault", "kind", "on", "#injected", "#healed", "#steady again", "#recovery took", "what it hit"];
-    Some(Table { head: head(&names), rows: rows.collect() })
+    Some(Table::new(&names, rows))
 }
 
 /// What the generator did.
@@ -162,26 +173,42 @@ pub(super) fn load(summary: &Summary) -> Table {
             )),
         ],
     ];
-    Table { head: Vec::new(), rows }
+    Table::new(&[], rows)
 }
 
-/// What was sold, and how purchases ended with their retries folded in.
+/// What was sold.
 pub(super) fn sales(summary: &Summary) -> Table {
-    let (goods, intents) = (&summary.goodput, &summary.outcomes.intents);
-    let row = |name: &str, value: String, note: &str| vec![Cell::text(name), Cell::figure(value), Cell::text(note)];
-    let rows = vec![
-        row("Committed orders", format::count(goods.committed_orders), "found by the audit, whatever became of them"),
-        row("Acknowledged orders", format::count(goods.acknowledged_orders), "a buyer was told so"),
-        row("Units sold", format!("{} of {}", format::signed(goods.units_sold), format::signed(goods.stock)), "paid for"),
-        row("Holds released", format::count(goods.released_orders), "by expiry or cancel"),
-        row("Purchases tried", format::count(intents.total), "retries folded in"),
-        row("… acknowledged", format::count(intents.ok), ""),
-        row("… refused", format::count(intents.fail), "sold out, and the like"),
-        row("… indeterminate", format::count(intents.info), "when the buyer gave up"),
-        row("… retried", format::count(intents.retried), "tried more than once"),
-        row("… recovered", format::count(intents.recovered), "found in the ledger after no clear answer"),
-    ];
-    Table { head: Vec::new(), rows }
+    let goods = &summary.goodput;
+    Table::new(
+        &[],
+        [
+            noted("Committed orders", format::count(goods.committed_orders), "whatever became of them"),
+            noted("Acknowledged orders", format::count(goods.acknowledged_orders), "a buyer was told so"),
+            noted("Units sold", format!("{} of {}", format::signed(goods.units_sold), format::signed(goods.stock)), "paid for"),
+            noted("Holds released", format::count(goods.released_orders), "by expiry or cancel"),
+            noted("Goodput", format!("{}/s", format::number(goods.per_second)), "committed orders, from the first to the last"),
+        ],
+    )
+}
+
+/// How purchases ended, with their retries folded in.
+pub(super) fn purchases(summary: &Summary) -> Table {
+    let intents = &summary.outcomes.intents;
+    Table::new(
+        &[],
+        [
+            noted("Tried", format::count(intents.total), "retries folded in"),
+            noted("Acknowledged", format::count(intents.ok), ""),
+            noted("Refused", format::count(intents.fail), "sold out, and the like"),
+            noted("Indeterminate", format::count(intents.info), "when the buyer gave up"),
+            noted("Retried", format::count(intents.retried), "tried more than once"),
+            noted("Recovered", format::count(intents.recovered), "in the ledger, though not acknowledged at once"),
+        ],
+    )
+}
+
+fn noted(name: &str, value: String, note: &str) -> Vec<Cell> {
+    vec![Cell::text(name).below(note), Cell::figure(value)]
 }
 
 /// Outcomes by reason, the most frequent first.
@@ -201,7 +228,7 @@ pub(super) fn reasons(summary: &Summary) -> Option<Table> {
     if outcomes.info > named {
         rows.push(row("indeterminate", "info", "", outcomes.info - named));
     }
-    Some(Table { head: head(&["outcome", "reason", "#requests", "#share"]), rows })
+    Some(Table::new(&["outcome", "reason", "#requests", "#share"], rows))
 }
 
 fn by_count(reasons: &BTreeMap<String, u64>) -> Vec<(&str, u64)> {
@@ -227,7 +254,7 @@ pub(super) fn outcome_steps(summary: &Summary) -> Option<Table> {
         let ok = outcomes.get("ok").copied().unwrap_or(0);
         vec![Cell::text(step), Cell::figure(format::count(ok)), of("fail:"), of("info:")]
     });
-    Some(Table { head: head(&["step", "#ok", "#refused", "#indeterminate"]), rows: rows.collect() })
+    Some(Table::new(&["step", "#ok", "#refused", "#indeterminate"], rows))
 }
 
 /// What each role consumed.
@@ -237,7 +264,7 @@ pub(super) fn cost(summary: &Summary) -> Option<Table> {
     if roles.is_empty() {
         return None;
     }
-    let seconds = |value: Option<&f64>| value.map_or_else(|| format::NONE.to_owned(), |s| format!("{} s", format::number(*s)));
+    let seconds = |value: Option<&f64>| value.map_or_else(|| format::NONE.to_owned(), |s| format::cpu_seconds(*s));
     let rows = roles.into_iter().map(|role| {
         vec![
             Cell::text(role),
@@ -246,7 +273,7 @@ pub(super) fn cost(summary: &Summary) -> Option<Table> {
             Cell::figure(cost.rss_peak_bytes.get(role).map_or_else(|| format::NONE.to_owned(), |b| format::bytes(*b as f64))),
         ]
     });
-    Some(Table { head: head(&["role", "#CPU", "#CPU per 1,000 orders", "#peak memory"]), rows: rows.collect() })
+    Some(Table::new(&["role", "#CPU", "#CPU per 1,000 orders", "#peak memory"], rows))
 }
 
 /// Calls over each link.
@@ -265,5 +292,5 @@ pub(super) fn links(summary: &Summary) -> Option<Table> {
         ]
     });
     let names = ["link", "#calls", "#calls per order", "#connections", "#sent", "#received"];
-    Some(Table { head: head(&names), rows: rows.collect() })
+    Some(Table::new(&names, rows))
 }
