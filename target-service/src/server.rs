@@ -22,6 +22,9 @@ use crate::store::{Store, schema};
 use crate::switches::Switches;
 use crate::{admin, api, sweeper};
 
+/// A second bound, for when the one on requests is switched off.
+const MAX_KEYS_IN_FLIGHT: usize = 65_536;
+
 /// Runs the service until it is told to stop.
 pub async fn run(settings: Settings) -> Result<()> {
     // Registered first, so that an early SIGTERM ends the process in an orderly way, too.
@@ -70,7 +73,7 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
         inventory,
         clock: Default::default(),
         sessions: Sessions::new(&secret(settings)?),
-        in_flight: InFlight::new(settings.max_in_flight),
+        in_flight: InFlight::new(MAX_KEYS_IN_FLIGHT),
         pages: Default::default(),
         admission: Admission::new(settings.max_in_flight),
         switches,

@@ -27,7 +27,8 @@ const RESERVE: &str = reserve_statement!(
         AND opens_at_us <= $5::bigint AND $5::bigint < closes_at_us
         AND NOT EXISTS (SELECT FROM orders o WHERE o.user_id = $2::text AND o.idempotency_key = $3::text)
         AND NOT EXISTS (SELECT FROM purchase q WHERE q.item_id = $1::bigint AND q.user_id = $2::text
-                                                 AND q.quantity + $4::int > q.max_quantity)"
+                                                 AND q.quantity + $4::int > q.max_quantity)
+     RETURNING id, price_cents, per_user_limit, hold_ms"
 );
 
 struct Job {

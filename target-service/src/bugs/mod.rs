@@ -4,8 +4,22 @@
 //! service may depend on a bug. Bugs are refused without `--allow-seeded-bugs`.
 
 mod ack_before_commit;
+mod by_statement;
 mod case_when;
+mod check_then_deduct;
+mod committed_but_told_failed;
+mod deducted_before_duplicate_check;
+mod key_checked_then_inserted;
+mod limit_raced;
+mod negative_stock;
+mod paid_after_release;
+mod published_then_rolled_back;
 mod read_then_write_back;
+mod released_twice;
+mod retry_under_new_key;
+mod row_count_ignored;
+mod sold_out_flag_sticks;
+mod taken_before_start;
 
 use std::fmt;
 use std::str::FromStr;
@@ -126,15 +140,14 @@ impl Bug {
     /// Why the bug cannot be planted yet, if it cannot.
     pub fn pending(self) -> Option<Pending> {
         let reason = match self {
-            Self::ReadThenWriteBack | Self::CaseWhen | Self::AckBeforeCommit => return None,
             Self::CacheNeverCompensated => "it needs the strategy that deducts in a cache",
             Self::ShardRemainderStranded => "it needs stock in shards",
             Self::LaggingReplicaPromoted => "it needs a replica",
             Self::RedeliveryProcessedAgain => "it needs the message queue",
-            Self::CrashBeforePublish => "it needs tickets that are notified",
+            Self::CrashBeforePublish => "it needs tickets whose outcome is notified",
             Self::NeverReleased => "it needs the payment dependency",
             Self::ClientCountdown => "it needs the token that opens the sale to a client",
-            _ => "it is not written yet",
+            _ => return None,
         };
         Some(Pending(reason))
     }
@@ -161,12 +174,43 @@ impl FromStr for Bug {
 
 /// Builds an inventory with the bug in it.
 pub fn plant(bug: Bug, strategy: Strategy, store: Store) -> Arc<dyn Inventory> {
+    let by_statement = |store, statement| Arc::new(by_statement::ByStatement::new(store, statement));
+    let sound = |store| strategy.build(store);
     match bug {
         Bug::ReadThenWriteBack => Arc::new(read_then_write_back::ReadThenWriteBack::new(store)),
-        Bug::CaseWhen => Arc::new(case_when::CaseWhen::new(store)),
+        Bug::CheckThenDeduct => Arc::new(check_then_deduct::CheckThenDeduct::new(store)),
+        Bug::RowCountIgnored => Arc::new(row_count_ignored::RowCountIgnored::new(store)),
+        Bug::CaseWhen => by_statement(store, case_when::RESERVE),
+        Bug::NegativeStock => by_statement(store, negative_stock::RESERVE),
+        Bug::DeductedBeforeDuplicateCheck => {
+            Arc::new(deducted_before_duplicate_check::DeductedBeforeDuplicateCheck::new(store))
+        }
+        Bug::SoldOutFlagSticks => Arc::new(sold_out_flag_sticks::SoldOutFlagSticks::new(sound(store))),
         Bug::AckBeforeCommit => Arc::new(ack_before_commit::AckBeforeCommit::new(store)),
-        // The remaining bugs are not in the inventory.
-        _ => strategy.build(store),
+        Bug::CommittedButToldFailed => {
+            Arc::new(committed_but_told_failed::CommittedButToldFailed::new(sound(store)))
+        }
+        Bug::RetryUnderNewKey => Arc::new(retry_under_new_key::RetryUnderNewKey::new(sound(store))),
+        Bug::KeyCheckedThenInserted => Arc::new(key_checked_then_inserted::KeyCheckedThenInserted::new(store)),
+        Bug::RetryWithoutRecheck => {
+            Arc::new(key_checked_then_inserted::KeyCheckedThenInserted::with_retries(store))
+        }
+        Bug::PublishedThenRolledBack => {
+            Arc::new(published_then_rolled_back::PublishedThenRolledBack::new(store))
+        }
+        Bug::ReleasedTwice => Arc::new(released_twice::ReleasedTwice::new(sound(store))),
+        Bug::PaidAfterRelease => Arc::new(paid_after_release::PaidAfterRelease::new(sound(store))),
+        Bug::LimitRaced => Arc::new(limit_raced::LimitRaced::new(store)),
+        Bug::TakenBeforeStart => by_statement(store, taken_before_start::RESERVE),
+        // Not in the inventory: see `session_options`, or pending.
+        Bug::CommitNotSynced
+        | Bug::CacheNeverCompensated
+        | Bug::ShardRemainderStranded
+        | Bug::LaggingReplicaPromoted
+        | Bug::RedeliveryProcessedAgain
+        | Bug::CrashBeforePublish
+        | Bug::NeverReleased
+        | Bug::ClientCountdown => sound(store),
     }
 }
 

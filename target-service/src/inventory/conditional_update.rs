@@ -11,16 +11,15 @@ use crate::order::{Reservation, Wanted};
 use crate::store::orders;
 use crate::store::{Lease, Store, StoreError};
 
-/// The reserving statement around a deducting clause. Parameters: item, user, key, quantity, now.
+/// The reserving statement around a deducting clause, which returns the columns `id`, `price_cents`,
+/// `per_user_limit` and `hold_ms`. Parameters: item, user, key, quantity, now.
 ///
 /// The order's number is drawn by the outermost insert, which reads from the quota, which reads from the
 /// deduction: after the row lock, therefore, and in commit order within the item.
 macro_rules! reserve_statement {
     ($deduct:literal) => {
         concat!(
-            "WITH deducted AS (", $deduct, "
-                RETURNING id, price_cents, per_user_limit, hold_ms
-             ), quota AS (
+            "WITH deducted AS (", $deduct, "), quota AS (
                 INSERT INTO purchase AS p (item_id, user_id, quantity, max_quantity)
                 SELECT id, $2::text, $4::int, per_user_limit FROM deducted
                 ON CONFLICT (item_id, user_id) DO UPDATE SET quantity = p.quantity + excluded.quantity
@@ -44,7 +43,8 @@ const RESERVE: &str = reserve_statement!(
         AND opens_at_us <= $5::bigint AND $5::bigint < closes_at_us
         AND NOT EXISTS (SELECT FROM orders o WHERE o.user_id = $2::text AND o.idempotency_key = $3::text)
         AND NOT EXISTS (SELECT FROM purchase q WHERE q.item_id = $1::bigint AND q.user_id = $2::text
-                                                 AND q.quantity + $4::int > q.max_quantity)"
+                                                 AND q.quantity + $4::int > q.max_quantity)
+     RETURNING id, price_cents, per_user_limit, hold_ms"
 );
 
 /// How often an attempt is repeated whose obstacle was gone by the time it was looked at.

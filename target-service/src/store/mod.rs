@@ -159,16 +159,21 @@ impl Store {
 }
 
 /// A suspect connection has this long to prove itself.
-const RECYCLE_CHECK: Duration = Duration::from_millis(250);
+const RECYCLE_CHECK: Duration = Duration::from_millis(400);
 
 fn check_suspects(suspicion: Arc<Suspicion>) -> Hook {
     Hook::async_fn(move |client, metrics| {
         let suspect = suspicion.covers(metrics.recycled.unwrap_or(metrics.created));
         Box::pin(async move {
-            if suspect {
-                client.simple_query("").await.map_err(HookError::Backend)?;
+            if !suspect {
+                return Ok(());
             }
-            Ok(())
+            // The pool has no time limit on this.
+            match tokio::time::timeout(RECYCLE_CHECK, client.simple_query("")).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(HookError::Backend(error)),
+                Err(_) => Err(HookError::message("a suspect connection stayed silent")),
+            }
         })
     })
 }

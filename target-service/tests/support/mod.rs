@@ -6,6 +6,7 @@
 
 pub mod http;
 pub mod postgres;
+pub mod proxy;
 pub mod service;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

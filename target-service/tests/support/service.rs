@@ -97,7 +97,7 @@ impl Service {
 
     /// The first item of the stock audit.
     pub async fn stock(&self) -> Stock {
-        let audit = self.admin("GET", "/audit/stock", None).await;
+        let audit = self.admin("GET", "/audit/stock?close=true", None).await;
         Stock::from(&audit["items"][0])
     }
 

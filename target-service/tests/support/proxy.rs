@@ -1,0 +1,72 @@
+//! A proxy in front of Postgres that can swallow the reply to a statement after it took effect.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+
+/// The key that a statement has among its parameters if its reply is to be lost.
+pub const MARKED_KEY: &str = "lose-me";
+
+/// Forwards everything until it is told to lose a reply: then that reply is dropped, and its connection
+/// closed.
+pub struct LossyProxy {
+    port: u16,
+    countdown: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl LossyProxy {
+    /// Listens on a port of its own and forwards to a unix socket.
+    pub async fn start(socket: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let countdown = Arc::new(AtomicUsize::new(0));
+        let (socket, shared) = (socket.to_owned(), Arc::clone(&countdown));
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = UnixStream::connect(&socket).await else { continue };
+                tokio::spawn(forward(client, server, Arc::clone(&shared)));
+            }
+        });
+        Self { port, countdown, task }
+    }
+
+    /// The connection string through the proxy.
+    pub fn url(&self) -> String {
+        format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port)
+    }
+
+    /// Lets the n-th statement from now that carries the marked key take effect, and loses its reply.
+    pub fn lose_reply(&self, nth: usize) {
+        self.countdown.store(nth, Ordering::SeqCst);
+    }
+}
+
+impl Drop for LossyProxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn forward(mut client: TcpStream, mut server: UnixStream, countdown: Arc<AtomicUsize>) {
+    let (mut up, mut down) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    let mut armed = false;
+    loop {
+        tokio::select! {
+            read = client.read(&mut up) => {
+                let Ok(length @ 1..) = read else { return };
+                let marked = up[..length].windows(MARKED_KEY.len()).any(|window| window == MARKED_KEY.as_bytes());
+                armed |= marked && countdown.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) == Ok(1);
+                if server.write_all(&up[..length]).await.is_err() { return }
+            }
+            read = server.read(&mut down) => {
+                let Ok(length @ 1..) = read else { return };
+                // The commit comes before the reply, so the statement has taken effect.
+                if armed || client.write_all(&down[..length]).await.is_err() { return }
+            }
+        }
+    }
+}
