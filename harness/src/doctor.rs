@@ -239,10 +239,11 @@ pub fn run(install_missing: bool, json: bool) -> i32 {
                 for what in installed {
                     eprintln!("doctor: installed {what}");
                 }
-                findings = examine();
             }
             Err(error) => eprintln!("doctor: {error}"),
         }
+        // Also after a failure: an installation that was interrupted at its very end has done its work.
+        findings = examine();
     }
     if json {
         match serde_json::to_string_pretty(&findings) {

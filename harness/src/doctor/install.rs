@@ -19,6 +19,9 @@ use super::{Finding, POSTGRES_SERVER, find_postgres};
 /// Says that a file or a line is ours, so that one left by a killed installation is known and removed by the next.
 const MARK: &str = "seckill doctor: present only while it installs Postgres";
 
+/// Says in a file of ours that its folder was not there before either.
+const MADE_FOLDER: &str = "as is this folder";
+
 /// Where Debian keeps what its packages do for a new server.
 const CREATECLUSTER: &str = "etc/postgresql-common/createcluster.conf";
 
@@ -232,18 +235,21 @@ pub(super) fn mend_killed_installation() {
 }
 
 fn clear_leftovers(root: &Path) -> io::Result<()> {
-    let is_marked = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains(MARK));
+    let marked = |path: &Path| fs::read_to_string(path).ok().filter(|text| text.contains(MARK));
     for file in ["usr/sbin/policy-rc.d", DROP_IN] {
         let path = root.join(file);
-        if is_marked(&path) {
+        if let Some(text) = marked(&path) {
             eprintln!("doctor: removing {}, which a killed installation left", path.display());
             fs::remove_file(&path)?;
+            if let Some(folder) = path.parent().filter(|_| text.contains(MADE_FOLDER)) {
+                // Somebody may have put a file of their own there meanwhile, and then the folder stays.
+                let _ = fs::remove_dir(folder);
+            }
         }
     }
     let file = root.join(CREATECLUSTER);
-    if is_marked(&file) {
+    if let Some(text) = marked(&file) {
         eprintln!("doctor: putting {} back, which a killed installation changed", file.display());
-        let text = fs::read_to_string(&file)?;
         let lines = text.split_inclusive('\n').filter(|line| !line.contains(MARK));
         fs::write(&file, lines.collect::<String>())?;
     }
@@ -302,7 +308,8 @@ impl ClusterDeclined {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
             Err(error) => return Err(error),
         };
-        let text = format!("# {MARK}\ncreate_main_cluster = false\n");
+        let folder_too = if made_folder.is_some() { format!("# {MADE_FOLDER}\n") } else { String::new() };
+        let text = format!("# {MARK}\n{folder_too}create_main_cluster = false\n");
         // The guard comes first, so that a file written by half is removed too.
         let guard = Self::DropIn { file: file.clone(), made_folder };
         fs::write(file, text)?;
@@ -422,8 +429,7 @@ mod tests {
 
         std::mem::forget(ClusterDeclined::new(root.path()).unwrap());
         clear_leftovers(root.path()).unwrap();
-        assert!(etc.join("createcluster.d").read_dir().unwrap().next().is_none());
-        fs::remove_dir(etc.join("createcluster.d")).unwrap();
+        assert!(!etc.join("createcluster.d").exists());
 
         fs::create_dir(etc.join("createcluster.d")).unwrap();
         fs::write(etc.join("createcluster.d/mine.conf"), "ssl = off\n").unwrap();
