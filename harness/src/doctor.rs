@@ -229,6 +229,9 @@ fn verdict(findings: &[Finding]) -> String {
 /// `seckill doctor`: examines, installs what is missing when asked to, prints the findings on stdout, and returns the
 /// exit code: 0 when everything required is present, [`EXIT_NOT_PROVISIONED`] otherwise.
 pub fn run(install_missing: bool, json: bool) -> i32 {
+    if install_missing {
+        install::mend_killed_installation();
+    }
     let mut findings = examine();
     if install_missing && findings.iter().any(Finding::blocks) {
         match install(&findings) {
@@ -236,10 +239,11 @@ pub fn run(install_missing: bool, json: bool) -> i32 {
                 for what in installed {
                     eprintln!("doctor: installed {what}");
                 }
-                findings = examine();
             }
             Err(error) => eprintln!("doctor: {error}"),
         }
+        // Also after a failure: an installation that was interrupted at its very end has done its work.
+        findings = examine();
     }
     if json {
         match serde_json::to_string_pretty(&findings) {

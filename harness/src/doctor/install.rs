@@ -3,11 +3,13 @@
 //! Debian's package creates a database cluster of its own and starts it. A rehearsal brings its own private server, so both
 //! are held back while the package is installed, and what holds them back is removed afterwards, also on failure.
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
@@ -16,6 +18,18 @@ use super::{Finding, POSTGRES_SERVER, find_postgres};
 
 /// Says that a file or a line is ours, so that one left by a killed installation is known and removed by the next.
 const MARK: &str = "seckill doctor: present only while it installs Postgres";
+
+/// Says in a file of ours that its folder was not there before either.
+const MADE_FOLDER: &str = "as is this folder";
+
+/// Where Debian keeps what its packages do for a new server.
+const CREATECLUSTER: &str = "etc/postgresql-common/createcluster.conf";
+
+/// Our own addition to it: such files are read in the order of their names, and the last word counts.
+const DROP_IN: &str = "etc/postgresql-common/createcluster.d/zz-seckill-doctor.conf";
+
+/// Set by a signal that asks this program to end. A handler can reach nothing but what is global.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Why the installation could not be done; each message ends with what a person can do instead.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +64,9 @@ pub enum InstallError {
         /// The system's reason.
         source: io::Error,
     },
+    /// Somebody asked the program to end; what had begun was finished and what held services back is removed.
+    #[error("interrupted; run the same command again to go on")]
+    Interrupted,
     /// The setting that holds back a system cluster has no effect, so nothing was installed.
     #[error(
         "create_main_cluster = false has no effect here (pg_conftool says {answer:?}), so nothing more was installed; \
@@ -79,13 +96,18 @@ pub fn install(findings: &[Finding]) -> Result<Vec<String>, InstallError> {
         let command = own_command().unwrap_or_else(|| manager.command(Package::Postgres));
         return Err(InstallError::NotRoot { command });
     }
-    // Ctrl-C must end the package manager, which gets it too, and not this program before it has put everything back.
+    let _alone = lock(Path::new("/")).map_err(io_error("waiting for another doctor to finish its installation"))?;
+    clear_leftovers(Path::new("/")).map_err(io_error("clearing away what a killed installation left"))?;
+    if find_postgres().is_ok() {
+        // Another doctor has installed it while this one waited.
+        return Ok(Vec::new());
+    }
     let _signals = SignalsHeld::new();
     let package = manager.package(Package::Postgres);
     match manager {
         PackageManager::Apt => install_with_apt(package, Path::new("/"))?,
-        PackageManager::Dnf => run(Command::new("dnf").args(["install", "-y", "-q", package]))?,
-        PackageManager::Apk => run(Command::new("apk").args(["add", "--no-cache", "-q", package]))?,
+        PackageManager::Dnf => run(Command::new("dnf").args(["install", "-y", "-q", package]), Reach::Interrupted)?,
+        PackageManager::Apk => run(Command::new("apk").args(["add", "--no-cache", "-q", package]), Reach::Interrupted)?,
         _ => return Err(InstallError::NoPackageManager),
     }
     let found = find_postgres()?;
@@ -96,13 +118,16 @@ pub fn install(findings: &[Finding]) -> Result<Vec<String>, InstallError> {
 pub(super) fn own_command() -> Option<String> {
     let installs = matches!(PackageManager::detect()?, PackageManager::Apt | PackageManager::Dnf | PackageManager::Apk);
     let own = std::env::current_exe().ok()?;
-    installs.then(|| as_root(&format!("{} doctor --install", own.display())))
+    let own = own.display().to_string();
+    // Double quotes, because `su -c` puts the whole command into single ones.
+    let own = if own.contains(char::is_whitespace) { format!("\"{own}\"") } else { own };
+    installs.then(|| as_root(&format!("{own} doctor --install")))
 }
 
 /// The order matters: the file in which a cluster is declined belongs to `postgresql-common`, so that comes first.
 fn install_with_apt(package: &str, root: &Path) -> Result<(), InstallError> {
     if !apt_knows(package) {
-        apt_get(&["update"])?;
+        apt_get(&["update"], Reach::Interrupted)?;
     }
     let _no_start = PolicyDenied::new(root).map_err(io_error("forbidding service starts in usr/sbin/policy-rc.d"))?;
     apt_install("postgresql-common")?;
@@ -123,33 +148,55 @@ fn apt_knows(package: &str) -> bool {
     answer.contains("Candidate: ") && !answer.contains("Candidate: (none)")
 }
 
-/// Installs, and once more after an update of the lists, because old lists name files that the mirror has dropped.
+/// Downloads, then installs. A download may be interrupted at any moment; dpkg may not, because it would leave packages
+/// half configured, and a person who then mends them by hand would get the very cluster that is declined here.
 fn apt_install(package: &str) -> Result<(), InstallError> {
-    let install = ["install", "-y", "--no-install-recommends", package];
-    apt_get(&install).or_else(|_| {
-        apt_get(&["update"])?;
-        apt_get(&install)
-    })
+    let words = ["install", "-y", "--no-install-recommends", package];
+    let download =
+        || apt_get(&["install", "-y", "--no-install-recommends", "--download-only", package], Reach::Interrupted);
+    // Old lists name files that the mirror has dropped, so a failure may be mended by renewing them.
+    download().or_else(|error| {
+        if matches!(error, InstallError::Interrupted) {
+            return Err(error);
+        }
+        apt_get(&["update"], Reach::Interrupted)?;
+        download()
+    })?;
+    apt_get(&words, Reach::LeftAlone)
 }
 
-fn apt_get(arguments: &[&str]) -> Result<(), InstallError> {
+fn apt_get(arguments: &[&str], reach: Reach) -> Result<(), InstallError> {
     let mut command = Command::new("apt-get");
     // Another apt may be at work, as on a machine that has just been started: it is waited for.
     command.args(["-q", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]).args(arguments);
     command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
-    run(&mut command)
+    run(&mut command, reach)
+}
+
+/// Whether Ctrl-C in a terminal reaches the program that is run.
+#[derive(PartialEq)]
+enum Reach {
+    Interrupted,
+    LeftAlone,
 }
 
 /// The package manager's own words go to stderr, because stdout is for the doctor's findings.
-fn run(command: &mut Command) -> Result<(), InstallError> {
+fn run(command: &mut Command, reach: Reach) -> Result<(), InstallError> {
     let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
     let line = words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
     eprintln!("doctor: {line}");
+    if reach == Reach::LeftAlone {
+        // A terminal signals the group in its foreground, and this program is then in one of its own.
+        command.process_group(0);
+    }
     let status = command
         .stdin(Stdio::null())
         .stdout(Stdio::from(io::stderr()))
         .status()
         .map_err(io_error(format!("starting `{line}`")))?;
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        return Err(InstallError::Interrupted);
+    }
     if status.success() { Ok(()) } else { Err(InstallError::Failed { command: line, status }) }
 }
 
@@ -161,15 +208,60 @@ fn asked_create_main_cluster() -> String {
         .map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Lets one doctor install at a time: what carries the mark while this is held was left by one that was killed. A folder
+/// is locked instead of a file of our own, so that nothing is left behind; the kernel releases it when the process ends.
+fn lock(root: &Path) -> io::Result<File> {
+    let folder = File::open(root.join("usr/sbin"))?;
+    if folder.try_lock().is_err() {
+        eprintln!("doctor: another doctor is installing; waiting for it");
+        folder.lock()?;
+    }
+    Ok(folder)
+}
+
+/// Clears away what an installation that was killed has left on this machine: a forgotten policy would keep every package
+/// from starting its services. Does nothing while another doctor installs, or when not root.
+pub(super) fn mend_killed_installation() {
+    let root = Path::new("/");
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let Ok(folder) = File::open(root.join("usr/sbin")) else { return };
+    if folder.try_lock().is_ok()
+        && let Err(error) = clear_leftovers(root)
+    {
+        eprintln!("doctor: what a killed installation left could not be cleared away: {error}");
+    }
+}
+
+fn clear_leftovers(root: &Path) -> io::Result<()> {
+    let marked = |path: &Path| fs::read_to_string(path).ok().filter(|text| text.contains(MARK));
+    for file in ["usr/sbin/policy-rc.d", DROP_IN] {
+        let path = root.join(file);
+        if let Some(text) = marked(&path) {
+            eprintln!("doctor: removing {}, which a killed installation left", path.display());
+            fs::remove_file(&path)?;
+            if let Some(folder) = path.parent().filter(|_| text.contains(MADE_FOLDER)) {
+                // Somebody may have put a file of their own there meanwhile, and then the folder stays.
+                let _ = fs::remove_dir(folder);
+            }
+        }
+    }
+    let file = root.join(CREATECLUSTER);
+    if let Some(text) = marked(&file) {
+        eprintln!("doctor: putting {} back, which a killed installation changed", file.display());
+        let lines = text.split_inclusive('\n').filter(|line| !line.contains(MARK));
+        fs::write(&file, lines.collect::<String>())?;
+    }
+    Ok(())
+}
+
 /// While it lives, packages may not start services; a policy that the machine already has is left as it is.
 struct PolicyDenied(Option<PathBuf>);
 
 impl PolicyDenied {
     fn new(root: &Path) -> io::Result<Self> {
         let path = root.join("usr/sbin/policy-rc.d");
-        if fs::read_to_string(&path).is_ok_and(|text| text.contains(MARK)) {
-            fs::remove_file(&path)?;
-        }
         match OpenOptions::new().write(true).create_new(true).mode(0o755).open(&path) {
             Ok(mut file) => {
                 // From here on the file is removed on every way out.
@@ -202,34 +294,33 @@ enum ClusterDeclined {
 
 impl ClusterDeclined {
     fn new(root: &Path) -> io::Result<Self> {
-        let folder = root.join("etc/postgresql-common");
-        let file = folder.join("createcluster.conf");
+        let file = root.join(CREATECLUSTER);
         let text = fs::read_to_string(&file)?;
         let includes =
             text.lines().any(|line| line.trim_start().starts_with("include_dir") && line.contains("createcluster.d"));
-        if includes { Self::drop_in(&folder.join("createcluster.d")) } else { Self::edit(file, &text) }
+        if includes { Self::drop_in(root.join(DROP_IN)) } else { Self::edit(file, text) }
     }
 
-    fn drop_in(folder: &Path) -> io::Result<Self> {
+    fn drop_in(file: PathBuf) -> io::Result<Self> {
+        let folder = file.parent().unwrap_or(Path::new("/"));
         let made_folder = match fs::create_dir(folder) {
             Ok(()) => Some(folder.to_path_buf()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
             Err(error) => return Err(error),
         };
-        // The files are read in the order of their names, and the last word counts.
-        let guard = Self::DropIn { file: folder.join("zz-seckill-doctor.conf"), made_folder };
-        if let Self::DropIn { file, .. } = &guard {
-            fs::write(file, format!("# {MARK}\ncreate_main_cluster = false\n"))?;
-        }
+        let folder_too = if made_folder.is_some() { format!("# {MADE_FOLDER}\n") } else { String::new() };
+        let text = format!("# {MARK}\n{folder_too}create_main_cluster = false\n");
+        // The guard comes first, so that a file written by half is removed too.
+        let guard = Self::DropIn { file: file.clone(), made_folder };
+        fs::write(file, text)?;
         Ok(guard)
     }
 
-    fn edit(file: PathBuf, text: &str) -> io::Result<Self> {
-        let original: String = text.split_inclusive('\n').filter(|line| !line.contains(MARK)).collect();
+    fn edit(file: PathBuf, original: String) -> io::Result<Self> {
         let gap = if original.is_empty() || original.ends_with('\n') { "" } else { "\n" };
         let edited = format!("{original}{gap}create_main_cluster = false # {MARK}\n");
         let guard = Self::Edited { file: file.clone(), original };
-        fs::write(&file, edited)?;
+        fs::write(file, edited)?;
         Ok(guard)
     }
 }
@@ -257,17 +348,19 @@ fn removed(path: &Path, result: io::Result<()>) {
     }
 }
 
-/// While it lives, the signals that ask a program to end do not end this one. A handler that does nothing is used rather
-/// than ignoring them, because programs started meanwhile inherit the ignoring, but not a handler.
+/// While it lives, the signals that ask a program to end do not end this one before it has put everything back; they are
+/// noted. They are not ignored, because programs started meanwhile would inherit that, as they do not inherit a handler.
 struct SignalsHeld(Vec<(Signal, SigAction)>);
 
-extern "C" fn do_nothing(_signal: nix::libc::c_int) {}
+extern "C" fn note_interruption(_signal: nix::libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
 
 impl SignalsHeld {
     fn new() -> Self {
-        let action = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::SA_RESTART, SigSet::empty());
+        let action = SigAction::new(SigHandler::Handler(note_interruption), SaFlags::SA_RESTART, SigSet::empty());
         let held = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().filter_map(|signal| {
-            // SAFETY: the handler touches nothing, so it may run at any moment.
+            // SAFETY: the handler stores to one atomic and nothing else, so it may run at any moment.
             let earlier = unsafe { sigaction(signal, &action) }.ok()?;
             Some((signal, earlier))
         });
@@ -308,12 +401,18 @@ mod tests {
 
     #[test]
     fn a_policy_of_the_machine_stays_and_one_left_by_a_killed_installation_goes() {
+        clear_leftovers(Path::new("/nonexistent")).unwrap();
         let (root, policy, _) = debian();
         fs::write(&policy, "#!/bin/sh\nexit 101\n").unwrap();
         drop(PolicyDenied::new(root.path()).unwrap());
         assert_eq!(fs::read_to_string(&policy).unwrap(), "#!/bin/sh\nexit 101\n");
-        fs::write(&policy, format!("#!/bin/sh\n# {MARK}\nexit 101\n")).unwrap();
-        drop(PolicyDenied::new(root.path()).unwrap());
+        clear_leftovers(root.path()).unwrap();
+        assert!(policy.exists());
+
+        fs::remove_file(&policy).unwrap();
+        std::mem::forget(PolicyDenied::new(root.path()).unwrap());
+        assert!(policy.exists());
+        clear_leftovers(root.path()).unwrap();
         assert!(!policy.exists());
     }
 
@@ -327,6 +426,10 @@ mod tests {
         assert!(dropped_in.ends_with("create_main_cluster = false\n"));
         drop(guard);
         assert!(!etc.join("createcluster.d").exists(), "the folder was not there before");
+
+        std::mem::forget(ClusterDeclined::new(root.path()).unwrap());
+        clear_leftovers(root.path()).unwrap();
+        assert!(!etc.join("createcluster.d").exists());
 
         fs::create_dir(etc.join("createcluster.d")).unwrap();
         fs::write(etc.join("createcluster.d/mine.conf"), "ssl = off\n").unwrap();
@@ -343,8 +446,11 @@ mod tests {
         fs::write(&file, original).unwrap();
         let guard = ClusterDeclined::new(root.path()).unwrap();
         assert!(fs::read_to_string(&file).unwrap().contains("ssl = on\ncreate_main_cluster = false #"));
-        std::mem::forget(guard);
-        drop(ClusterDeclined::new(root.path()).unwrap());
+        drop(guard);
+        assert_eq!(fs::read_to_string(&file).unwrap(), original);
+
+        std::mem::forget(ClusterDeclined::new(root.path()).unwrap());
+        clear_leftovers(root.path()).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap().trim_end(), original);
     }
 

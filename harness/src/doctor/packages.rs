@@ -102,6 +102,9 @@ pub(crate) fn as_root(command: &str) -> String {
     } else if on_path("sudo").is_some() {
         // Each part gets its own sudo, because `sudo a && b` would run `b` as the ordinary user.
         command.split(" && ").map(|part| format!("sudo {part}")).collect::<Vec<_>>().join(" && ")
+    } else if command.contains('$') {
+        // `$$` means the shell of the present user, so it must be filled in before `su` starts another.
+        format!("su -c \"{command}\"")
     } else {
         format!("su -c '{command}'")
     }
