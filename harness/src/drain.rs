@@ -96,9 +96,11 @@ async fn probe_item(
     probe
 }
 
-/// Walks a journey up to and including its order.
+/// Walks a journey up to and including its order, and pays if the journey has a way to: the hold of a probe that takes
+/// long would otherwise expire, and be sold to another of its buyers.
 async fn buy(journey: &Journey, connection: &mut Connection, user: &str, key: &str) -> Bought {
     let mut captured = vec![String::new(); journey.slots.len()];
+    let mut ordered = false;
     for step in journey.steps.iter().filter(|s| !s.only_unsettled) {
         let mut last = String::new();
         for attempt in 0..6 {
@@ -119,14 +121,15 @@ async fn buy(journey: &Journey, connection: &mut Connection, user: &str, key: &s
                 }
             }
         }
-        if !last.is_empty() {
-            return Bought::Other(last);
-        }
-        if step.role == Role::Order {
-            return Bought::Sold;
+        match step.role {
+            // Sold is sold, whether or not the payment went well: that is for other checks to judge.
+            Role::Pay if ordered => return Bought::Sold,
+            Role::Order if last.is_empty() => ordered = true,
+            _ if !last.is_empty() => return Bought::Other(last),
+            _ => {}
         }
     }
-    Bought::Other("the journey has no order".into())
+    if ordered { Bought::Sold } else { Bought::Other("the journey has no order".into()) }
 }
 
 /// One attempt at one step; the error is the reason, and whether another try can help.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::check::{self, Evidence};
 use crate::history::audit::read_audit;
-use crate::history::{HistoryError, reader};
+use crate::history::{History, HistoryError, reader};
 use crate::measure;
 use crate::report::{Html, Junit, Markdown, Render, ReportError};
 use crate::scenario::{self, ScenarioError};
@@ -40,19 +40,18 @@ pub enum JudgeError {
     },
 }
 
-/// Judges the recorded run in `folder` from its evidence alone.
+/// Judges the recorded run in `folder`, whose history was read, from its evidence alone.
 ///
 /// # Errors
 /// The evidence cannot be read at all; damage to parts of it is no error but makes the verdict unknown.
-pub fn judge(folder: &Path) -> Result<Summary, JudgeError> {
-    let history = reader::read(folder)?;
+pub fn judge(folder: &Path, history: &History) -> Result<Summary, JudgeError> {
     let audit = read_audit(folder)?;
     let scenario = scenario::load(&folder.join("scenario.toml"), &[], None)?.scenario;
     let rules = scenario.rules();
-    let evidence = Evidence { history: &history, audit: audit.as_ref(), rules: &rules };
+    let evidence = Evidence { history, audit: audit.as_ref(), rules: &rules };
     let findings = check::judge(&evidence);
     let slos: Vec<_> = scenario.slo.iter().map(|slo| slo.get_ref().clone()).collect();
-    Ok(measure::summarize(&evidence, findings, &slos, &scenario.title))
+    Ok(measure::summarize(history, audit.as_ref(), &rules, findings, &slos, &scenario.title))
 }
 
 /// Judges a run, and writes its summary and all reports into its folder.
@@ -60,13 +59,12 @@ pub fn judge(folder: &Path) -> Result<Summary, JudgeError> {
 /// # Errors
 /// The evidence cannot be read, or a file cannot be written.
 pub fn judge_and_report(folder: &Path) -> Result<Summary, JudgeError> {
-    let summary = judge(folder)?;
+    let history = reader::read(folder)?;
+    let summary = judge(folder, &history)?;
     let json = serde_json::to_vec_pretty(&summary)
         .map_err(|source| JudgeError::Summary { path: folder.join("summary.json"), source })?;
     write(&folder.join("summary.json"), &json)?;
-    let history = reader::read(folder)?;
-    measure::write_hlog(&history, &folder.join("latency.hlog"))
-        .map_err(|source| JudgeError::File { path: folder.join("latency.hlog"), source })?;
+    measure::hlog::save(folder, &history)?;
     report(folder, &summary)?;
     Ok(summary)
 }

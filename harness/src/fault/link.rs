@@ -1,8 +1,10 @@
 //! Faults of links: a toxic armed on the link's proxy.
 
+use std::num::NonZeroU64;
+
 use futures_util::future::BoxFuture;
 
-use super::toxic::{Toxic, ToxicHit, ToxicId, ToxicKind};
+use super::toxic::{CutPoint, Pick, RequestPattern, Toxic, ToxicHit, ToxicId, ToxicKind};
 use super::{ActiveFault, Fault};
 use crate::scenario::Inject;
 use crate::stack::{Stack, StackError};
@@ -31,10 +33,19 @@ impl LinkFault {
             Inject::Latency(f) => {
                 Toxic::new(ToxicKind::Latency { delay: f.delay.0, jitter: f.jitter.0 }).fraction(f.fraction)
             }
-            Inject::BlackHole(_) => todo!(),
-            Inject::Reset(_) => todo!(),
-            Inject::CutAfterCommit(_) => todo!(),
-            Inject::CutReply(_) => todo!(),
+            Inject::BlackHole(f) => Toxic::new(ToxicKind::BlackHole).fraction(f.fraction),
+            Inject::Reset(f) => Toxic::new(ToxicKind::Reset).fraction(f.fraction),
+            Inject::CutAfterCommit(f) => {
+                let after = match &f.pattern {
+                    None => CutPoint::Commit,
+                    Some(contains) => CutPoint::Statement { contains: contains.clone() },
+                };
+                Toxic::new(ToxicKind::CutReply { after, pick: pick(f.every) })
+            }
+            Inject::CutReply(f) => {
+                let request = RequestPattern { method: None, path: f.pattern.clone() };
+                Toxic::new(ToxicKind::HttpCutReply { request, pick: pick(f.every) })
+            }
             Inject::Kill(_) | Inject::Pause(_) => unreachable!("faults of processes are made elsewhere"),
         };
         LinkFault { link, toxic }
@@ -58,6 +69,10 @@ impl ActiveFault for Armed {
             Ok(describe(&hit))
         })
     }
+}
+
+fn pick(every: u32) -> Pick {
+    NonZeroU64::new(every.into()).map_or(Pick::All, Pick::Every)
 }
 
 fn describe(hit: &ToxicHit) -> String {

@@ -13,6 +13,7 @@ use toml::Spanned;
 use crate::check::{Expectations, ItemRules, Rules};
 use crate::history::Role;
 use crate::load::arrival::{Arrivals, Plan};
+use crate::measure::slo::SloSpec;
 
 mod diagnose;
 pub mod journey;
@@ -65,8 +66,8 @@ pub struct Scenario {
     pub audit: Audit,
     /// Objectives.
     #[serde(default)]
-    #[schemars(with = "Vec<Slo>")]
-    pub slo: Vec<Spanned<Slo>>,
+    #[schemars(with = "Vec<SloSpec>")]
+    pub slo: Vec<Spanned<SloSpec>>,
 }
 
 fn default_seed() -> u64 {
@@ -382,6 +383,10 @@ pub struct CutFault {
     /// Every n-th reply that could be cut is.
     #[serde(default = "one_in_one")]
     pub every: u32,
+    /// Only replies to requests whose path looks like this, `*` standing for any text: `/items/*/orders`; or, on a link
+    /// that speaks Postgres, to statements that contain it.
+    #[serde(rename = "match")]
+    pub pattern: Option<String>,
 }
 
 fn one_in_one() -> u32 {
@@ -457,28 +462,6 @@ impl Default for Audit {
     fn default() -> Self {
         Audit { grace: Dur::millis(500), epsilon: Dur::millis(100), drain_probe: true }
     }
-}
-
-/// An objective: a percentile of a step or phase, or its share of errors.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Slo {
-    /// The step; all steps if absent.
-    pub step: Option<String>,
-    /// The phase; the whole run if absent.
-    pub phase: Option<String>,
-    /// The cohort; all if absent.
-    pub cohort: Option<String>,
-    /// Limit of the median.
-    pub p50: Option<Dur>,
-    /// Limit of the 99th percentile.
-    pub p99: Option<Dur>,
-    /// Limit of the 99.9th percentile.
-    pub p999: Option<Dur>,
-    /// Limit of the largest latency.
-    pub max: Option<Dur>,
-    /// Largest share of indeterminate and dropped operations, from 0 to 1.
-    pub error_fraction: Option<f64>,
 }
 
 /// A scenario together with the text it came from, as it goes into the run folder.
@@ -593,12 +576,13 @@ impl Inject {
         let share = |fraction: f64| {
             if fraction < 1.0 { format!(", {:.0}% of the connections", fraction * 100.0) } else { String::new() }
         };
+        let one_in = |every: u32| if every == 1 { "each reply".to_owned() } else { format!("1 reply in {every}") };
         match self {
             Inject::Latency(f) => format!("replies +{} ±{}{}", f.delay, f.jitter, share(f.fraction)),
             Inject::BlackHole(f) => format!("bytes swallowed{}", share(f.fraction)),
             Inject::Reset(f) => format!("connections reset{}", share(f.fraction)),
-            Inject::CutAfterCommit(f) => format!("reply cut after commit, every {}.", f.every),
-            Inject::CutReply(f) => format!("reply cut, every {}.", f.every),
+            Inject::CutAfterCommit(f) => format!("{} cut after the commit", one_in(f.every)),
+            Inject::CutReply(f) => format!("{} cut", one_in(f.every)),
             Inject::Kill(_) => "SIGKILL, then started again on the same data".into(),
             Inject::Pause(_) => "SIGSTOP, then SIGCONT".into(),
         }

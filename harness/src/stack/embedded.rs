@@ -138,6 +138,8 @@ impl Service {
             .map(str::to_owned)
             .to_vec();
         for (flag, value) in [
+            // The same at each start, so that a service that was killed still knows its buyers.
+            ("--secret", secret(&folder)),
             ("--listen", format!("unix:{}", public.display())),
             ("--admin-listen", format!("unix:{}", admin.display())),
             ("--pool-size", reference.pool.to_string()),
@@ -156,6 +158,11 @@ impl Service {
         let spec = Spec { role: "service", program, arguments, folder, log, run_as: None };
         Ok(Service { process: Process::new(spec), control, public, admin })
     }
+}
+
+/// A key for session tokens that is the same for the whole run and different for each: it is no secret from this machine.
+fn secret(folder: &Path) -> String {
+    folder.as_os_str().as_encoded_bytes().iter().rev().take(32).map(|b| format!("{b:02x}")).collect()
 }
 
 impl Component for Service {
