@@ -457,7 +457,9 @@ impl Timer {
         let system = |source| LoadError::System { what: "make a timer", source };
         let fd = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
             .map_err(|e| system(e.into()))?;
-        Ok(Timer(AsyncFd::register(TimerHandle(fd)).map_err(system)?))
+        // SAFETY: the handle owns its descriptor, never gives it away, and closes it only when it is dropped itself.
+        let registered = unsafe { AsyncFd::register(TimerHandle(fd)) };
+        Ok(Timer(registered.map_err(|e| system(e.into()))?))
     }
 
     /// Waits until an absolute time of the monotonic clock.
