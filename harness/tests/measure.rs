@@ -1,5 +1,6 @@
 //! Small histories with answers worked out by hand, and shapes that must not make the measurement stumble.
 
+use std::slice::from_ref;
 use std::time::Duration;
 
 use harness::check::{Expectations, Finding, ItemRules, Rules, Verdict};
@@ -330,10 +331,10 @@ fn exit_codes_in_their_order() {
         (summary.verdict, summary.exit_code)
     };
     let mixed = vec![finding(Verdict::Unknown), finding(Verdict::Fail), finding(Verdict::Pass)];
-    assert_eq!(code(mixed, &[missed.clone()]), (Verdict::Fail, 11));
-    assert_eq!(code(vec![finding(Verdict::Unknown)], &[missed.clone()]), (Verdict::Unknown, 12));
+    assert_eq!(code(mixed, from_ref(&missed)), (Verdict::Fail, 11));
+    assert_eq!(code(vec![finding(Verdict::Unknown)], from_ref(&missed)), (Verdict::Unknown, 12));
     assert_eq!(code(Vec::new(), &[]), (Verdict::Unknown, 12));
-    assert_eq!(code(passing(), &[missed.clone()]), (Verdict::Pass, 10));
+    assert_eq!(code(passing(), from_ref(&missed)), (Verdict::Pass, 10));
     assert_eq!(code(passing(), &[missed, unjudged]), (Verdict::Pass, 12));
     assert_eq!(code(passing(), &[slo("max = '2s'")]), (Verdict::Pass, 0));
 }

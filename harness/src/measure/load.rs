@@ -158,7 +158,7 @@ fn highest(bins: &[u32]) -> f64 {
 }
 
 /// The phase with the highest planned rate.
-fn peak_phase<'a>(phases: &'a [PhaseSummary], intended: impl Iterator<Item = Micros>) -> Option<&'a PhaseSummary> {
+fn peak_phase(phases: &[PhaseSummary], intended: impl Iterator<Item = Micros>) -> Option<&PhaseSummary> {
     let mut counts = vec![0_u64; phases.len()];
     for at in intended {
         for (phase, count) in phases.iter().zip(&mut counts) {
