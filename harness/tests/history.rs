@@ -130,7 +130,7 @@ fn part(dir: &Path, number: u32) -> PathBuf {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn what_was_recorded_is_read_back(ops in proptest::collection::vec(any_op(), 0..300), sinks in 1_usize..4) {
         let dir = TempDir::new().unwrap();

@@ -8,6 +8,7 @@
 //! the monotonic clock of the harness. [`RunInfo::epoch_unix_us`] anchors them to wall-clock time.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -149,8 +150,8 @@ pub struct Sym(pub u32);
 /// Interned names. [`Sym`] 0 is always the empty name, which means "none".
 #[derive(Debug, Clone)]
 pub struct Names {
-    texts: Vec<Box<str>>,
-    index: HashMap<Box<str>, Sym>,
+    texts: Vec<Arc<str>>,
+    index: HashMap<Arc<str>, Sym>,
 }
 
 impl Default for Names {
@@ -168,8 +169,9 @@ impl Names {
             return *sym;
         }
         let sym = Sym(u32::try_from(self.texts.len()).expect("fewer than 2^32 distinct names"));
-        self.texts.push(text.into());
-        self.index.insert(text.into(), sym);
+        let text: Arc<str> = text.into();
+        self.texts.push(text.clone());
+        self.index.insert(text, sym);
         sym
     }
 

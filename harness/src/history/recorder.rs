@@ -435,7 +435,11 @@ impl Drop for OpSink {
 /// The bytes of a text, cut off where its length would not fit.
 fn clip(text: &str) -> &[u8] {
     let max = usize::from(u16::MAX);
-    if text.len() <= max { text.as_bytes() } else { text[..text.floor_char_boundary(max)].as_bytes() }
+    if text.len() <= max {
+        return text.as_bytes();
+    }
+    let end = (0..=max).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    &text.as_bytes()[..end]
 }
 
 /// Where any task leaves events; clones write to the same file.

@@ -53,12 +53,22 @@ fn span(moments: impl Iterator<Item = i64>) -> Option<(i64, i64)> {
 
 /// Units of orders whose payment was acknowledged, and orders whose cancel was.
 fn acknowledged_units(history: &History) -> (i64, u64) {
-    let ok = || history.ops.iter().filter(|op| op.outcome == Outcome::Ok && op.order != Sym(0));
-    let of = |role| ok().filter(move |op| op.role == role).map(|op| op.order);
-    let quantities: HashMap<Sym, i64> =
-        ok().filter(|op| op.role == Role::Order).map(|op| (op.order, i64::from(op.quantity))).collect();
-    let paid: HashSet<Sym> = of(Role::Pay).collect();
-    let cancelled: HashSet<Sym> = of(Role::Cancel).collect();
+    let mut quantities: HashMap<Sym, i64> = HashMap::new();
+    let (mut paid, mut cancelled) = (HashSet::new(), HashSet::new());
+    for op in history.ops.iter().filter(|op| op.outcome == Outcome::Ok && op.order != Sym(0)) {
+        match op.role {
+            Role::Order => {
+                quantities.insert(op.order, i64::from(op.quantity));
+            }
+            Role::Pay => {
+                paid.insert(op.order);
+            }
+            Role::Cancel => {
+                cancelled.insert(op.order);
+            }
+            Role::Read | Role::Lookup => {}
+        }
+    }
     (paid.iter().filter_map(|order| quantities.get(order)).sum(), cancelled.len() as u64)
 }
 

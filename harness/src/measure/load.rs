@@ -16,17 +16,17 @@ pub const RATE_BIN_US: Micros = 100_000;
 const WAIT_FRACTION_LIMIT: f64 = 0.05;
 /// Send lag at the peak, at the 99th percentile, that a generator with processor enough stays below.
 const STARVED_LAG_US: u64 = 1_000;
-/// Above this many ops, a sixteenth of the buyers decides which step journeys begin with.
-const VOTE_BY_ALL: usize = 1_000_000;
+/// Above this many ops, every 64th buyer is enough to tell which step journeys begin with.
+const VOTE_BY_ALL: usize = 100_000;
 
 type UserMap<V> = HashMap<(u32, u64), V, BuildHasherDefault<MulHasher>>;
 
 /// The arrivals of a run: the planned starts, sent or dropped, as indices of ops.
 ///
 /// A history does not mark them. An arrival is a dropped op, or the first attempt at the step with which the journeys
-/// of its cohort begin; that step is the one at which most buyers of the cohort are first seen. Where this count does
-/// not agree with the generator's own and the number of distinct buyers does, the first op of each buyer is taken
-/// instead: then journeys of one cohort begin at several steps, or come back to their first.
+/// of its cohort begin; that step is the one at which most buyers of the cohort are first seen. Journeys that come back
+/// to their first step would be counted twice by that, so where it gives more than the generator sent and there are as
+/// many distinct buyers as it sent, the first op of each buyer is taken instead.
 pub struct Arrivals {
     /// Arrivals sent.
     pub sent: Vec<u32>,
@@ -48,7 +48,7 @@ impl Arrivals {
             }
         }
         if let Some(totals) = totals
-            && totals.sent != arrivals.sent.len() as u64
+            && totals.sent < arrivals.sent.len() as u64
         {
             let mut first = first_ops(ops, |_| true);
             if totals.sent == first.len() as u64 {
@@ -78,7 +78,7 @@ fn first_ops(ops: &[Op], wanted: impl Fn(&Op) -> bool) -> UserMap<u32> {
 
 /// The step with which journeys begin, by the symbol of the cohort.
 fn entry_steps(ops: &[Op], names: usize) -> Vec<Option<Sym>> {
-    let mask = if ops.len() > VOTE_BY_ALL { 15 } else { 0 };
+    let mask = if ops.len() > VOTE_BY_ALL { 63 } else { 0 };
     let in_vote = |op: &Op| MulHasher::mix(op.user) & mask == 0 && op.role != Role::Lookup;
     let mut votes: HashMap<(Sym, Sym), u64> = HashMap::new();
     for index in first_ops(ops, in_vote).values() {
@@ -117,7 +117,9 @@ pub fn load(history: &History, arrivals: &Arrivals, phases: &[PhaseSummary]) -> 
     let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
     let ops = &history.ops;
     let intended = || arrivals.sent.iter().chain(&arrivals.dropped).map(|index| ops[*index as usize].intended_us);
-    let requests = || ops.iter().filter(|op| op.outcome != Outcome::Dropped);
+    let mut requests = 0;
+    let counted_requests = ops.iter().filter(|op| op.outcome != Outcome::Dropped).inspect(|_| requests += 1);
+    let requests_by_second = bins(counted_requests.map(|op| op.invoked_us), 1_000_000, 0);
 
     let mut lag = LatencyHistogram::default();
     let mut lag_at_peak = LatencyHistogram::default();
@@ -135,10 +137,10 @@ pub fn load(history: &History, arrivals: &Arrivals, phases: &[PhaseSummary]) -> 
         planned: totals.planned,
         sent: totals.sent,
         dropped: totals.dropped,
-        requests: requests().count() as u64,
+        requests,
         offered_rps: per_second(totals.planned as f64),
         peak_rps: highest(&bins(intended(), RATE_BIN_US, 0)) * (1e6 / RATE_BIN_US as f64),
-        peak_requests_per_second: highest(&bins(requests().map(|op| op.invoked_us), 1_000_000, 0)),
+        peak_requests_per_second: highest(&requests_by_second),
         send_lag_us_p50: lag.quantile_us(0.5),
         send_lag_us_p99: lag.quantile_us(0.99),
         send_lag_us_p999: lag.quantile_us(0.999),
@@ -156,7 +158,7 @@ fn highest(bins: &[u32]) -> f64 {
 }
 
 /// The phase with the highest planned rate.
-fn peak_phase<'a>(phases: &'a [PhaseSummary], intended: impl Iterator<Item = Micros>) -> Option<&'a PhaseSummary> {
+fn peak_phase(phases: &[PhaseSummary], intended: impl Iterator<Item = Micros>) -> Option<&PhaseSummary> {
     let mut counts = vec![0_u64; phases.len()];
     for at in intended {
         for (phase, count) in phases.iter().zip(&mut counts) {

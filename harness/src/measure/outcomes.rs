@@ -1,6 +1,6 @@
 //! How the operations, and the purchases behind them, ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 use super::hash::MulHasher;
@@ -36,7 +36,7 @@ pub fn outcomes(history: &History, intents: &Intents) -> Outcomes {
             }
             Outcome::Dropped => continue,
         };
-        let step = outcomes.steps.entry(history.names.get(step).to_string()).or_insert_with(BTreeMap::new);
+        let step = outcomes.steps.entry(history.names.get(step).to_string()).or_default();
         *step.entry(kind).or_default() += count;
     }
     outcomes

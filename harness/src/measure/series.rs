@@ -46,10 +46,7 @@ pub fn series(history: &History, arrivals: &Arrivals, acknowledged: &[Micros]) -
     same_length([&mut planned, &mut sent, &mut dropped], 0);
 
     let least = bins_for(history.info.duration_us, LATENCY_BIN_US);
-    let completed = |outcome| ops.iter().filter(move |op| op.outcome == outcome).map(|op| op.completed_us);
-    let mut ok = bins(completed(Outcome::Ok), LATENCY_BIN_US, least);
-    let mut fail = bins(completed(Outcome::Fail), LATENCY_BIN_US, least);
-    let mut info = bins(completed(Outcome::Info), LATENCY_BIN_US, least);
+    let [mut ok, mut fail, mut info] = outcomes(ops, least);
     let mut orders = bins(acknowledged.iter().copied(), LATENCY_BIN_US, least);
     let by_bin = LatencyByBin::new(ops, least);
     let longest = same_length([&mut ok, &mut fail, &mut info, &mut orders], by_bin.bins());
@@ -68,6 +65,26 @@ pub fn series(history: &History, arrivals: &Arrivals, acknowledged: &[Micros]) -
     };
     by_bin.summarize(longest, &mut series);
     series
+}
+
+/// Ops ok, refused and indeterminate by bin of completion.
+fn outcomes(ops: &[Op], least: usize) -> [Vec<u32>; 3] {
+    let mut all = [vec![0_u32; least], vec![0; least], vec![0; least]];
+    for op in ops {
+        let kind = match op.outcome {
+            Outcome::Ok => 0,
+            Outcome::Fail => 1,
+            Outcome::Info => 2,
+            Outcome::Dropped => continue,
+        };
+        let Some(index) = bin(op.completed_us, LATENCY_BIN_US) else { continue };
+        let bins = &mut all[kind];
+        if index >= bins.len() {
+            bins.resize(index + 1, 0);
+        }
+        bins[index] += 1;
+    }
+    all
 }
 
 fn stock(event: &Event) -> Option<(Micros, Option<i64>)> {
