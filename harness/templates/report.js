@@ -13,6 +13,8 @@
     rule.className = "rule";
     rule.hidden = true;
     figure.appendChild(rule);
+    // A browser would show the title as a tip of its own over ours; the label stays for screen readers.
+    figure.querySelectorAll("svg > title").forEach(function (title) { title.remove(); });
     function hide() { tip.hidden = rule.hidden = true; }
     figure.addEventListener("pointerleave", hide);
     figure.addEventListener("pointermove", function (event) {

@@ -14,7 +14,7 @@ pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -262,7 +262,7 @@ mod tests {
     fn numbers_are_rounded() {
         assert_eq!(number(0.0), "0");
         assert_eq!(number(0.0421), "0.042");
-        assert_eq!(number(3.14159), "3.14");
+        assert_eq!(number(2.71443), "2.71");
         assert_eq!(number(42.13), "42.1");
         assert_eq!(number(1234.5), "1,235");
         assert_eq!(number(f64::INFINITY), NONE);

@@ -101,8 +101,12 @@ fn objectives(summary: &Summary) -> TestSuite {
     let mut suite = suite(summary, "objectives");
     for SloResult { name, met, measured } in &summary.slos {
         let message = format!("measured: {}", format::one_line(measured));
-        let mut case =
-            case(summary, "objectives", format::one_line(name), status(words::slo_tone(*met), "objective missed", &message));
+        let mut case = case(
+            summary,
+            "objectives",
+            format::one_line(name),
+            status(words::slo_tone(*met), "objective missed", &message),
+        );
         if *met == Some(true) {
             case.set_system_out(message);
         }

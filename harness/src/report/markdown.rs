@@ -64,7 +64,10 @@ fn verdict(out: &mut String, summary: &Summary) {
     let _ = writeln!(out, "Exit code {code}: {}.", words::exit_meaning(code));
     if summary.partial {
         let ended = text(words::ended(summary), CELL);
-        let _ = writeln!(out, "\n> [!WARNING]\n> **Partial run.** It was cut short ({ended}); everything below is about a part of it.");
+        let _ = writeln!(
+            out,
+            "\n> [!WARNING]\n> **Partial run.** It was cut short ({ended}); everything below is about a part of it."
+        );
     }
     list(out, "The harness distrusts its own measurement", &summary.distrust);
 }
@@ -134,20 +137,45 @@ fn figures(out: &mut String, summary: &Summary) {
     let mut row = |name: &str, value: String| {
         let _ = writeln!(out, "| {name} | {value} |");
     };
-    row("Goodput", format!("**{}** committed orders per second ({} in all)", format::number(goods.per_second), format::count(goods.committed_orders)));
+    row(
+        "Goodput",
+        format!(
+            "**{}** committed orders per second ({} in all)",
+            format::number(goods.per_second),
+            format::count(goods.committed_orders)
+        ),
+    );
     row("Sold", format!("**{}** of {} units", format::signed(goods.units_sold), format::signed(goods.stock)));
     if let Some((step, stats)) = words::order_step(summary) {
         let step = cell(step);
-        row(&format!("TP99 of {step}"), percentile(stats.us_p99, stats.us_p99_interval, || words::missing(stats, "TP99", 1_000)));
-        row(&format!("TP999 of {step}"), percentile(stats.us_p999, stats.us_p999_interval, || words::missing(stats, "TP999", 10_000)));
+        row(
+            &format!("TP99 of {step}"),
+            percentile(stats.us_p99, stats.us_p99_interval, || words::missing(stats, "TP99", 1_000)),
+        );
+        row(
+            &format!("TP999 of {step}"),
+            percentile(stats.us_p999, stats.us_p999_interval, || words::missing(stats, "TP999", 10_000)),
+        );
     }
     row(
         "Arrivals",
-        format!("{} planned, {} sent, {} dropped", format::count(load.planned), format::count(load.sent), format::count(load.dropped)),
+        format!(
+            "{} planned, {} sent, {} dropped",
+            format::count(load.planned),
+            format::count(load.sent),
+            format::count(load.dropped)
+        ),
     );
     row("Peak", format!("{} arrivals per second planned", format::number(load.peak_rps)));
     let starved = if load.starved { " · **the generator was starved of processor time**" } else { "" };
-    row("Send lag", format!("TP99 {}, at most {}{starved}", format::micros(load.send_lag_us_p99), format::micros(load.send_lag_us_max)));
+    row(
+        "Send lag",
+        format!(
+            "TP99 {}, at most {}{starved}",
+            format::micros(load.send_lag_us_p99),
+            format::micros(load.send_lag_us_max)
+        ),
+    );
 }
 
 fn percentile(value: Option<u64>, interval: Option<[u64; 2]>, missing: impl Fn() -> String) -> String {
@@ -168,7 +196,8 @@ fn invariants(out: &mut String, summary: &Summary) {
     let _ = writeln!(out, "\n### Invariants\n\n| | id | invariant | detail |\n|---|---|---|---|");
     let mut findings: Vec<_> = summary.invariants.iter().collect();
     // What is cut of a long table should be what passed.
-    findings.sort_by_key(|f| std::cmp::Reverse(if summary.invariants.len() > ROWS { f.verdict } else { Verdict::Pass }));
+    findings
+        .sort_by_key(|f| std::cmp::Reverse(if summary.invariants.len() > ROWS { f.verdict } else { Verdict::Pass }));
     for finding in findings.iter().take(ROWS) {
         let tone = Tone::from(finding.verdict);
         let (id, name) = (cell(&finding.id), cell(&finding.name));
@@ -184,7 +213,8 @@ fn objectives(out: &mut String, summary: &Summary) {
     let _ = writeln!(out, "\n### Objectives\n\n| | objective | measured |\n|---|---|---|");
     for slo in summary.slos.iter().take(ROWS) {
         let sign = words::slo_tone(slo.met).sign();
-        let _ = writeln!(out, "| {sign} {} | {} | {} |", words::slo_word(slo.met), cell(&slo.name), cell(&slo.measured));
+        let _ =
+            writeln!(out, "| {sign} {} | {} | {} |", words::slo_word(slo.met), cell(&slo.name), cell(&slo.measured));
     }
     more(out, summary.slos.len(), ROWS);
 }
@@ -230,7 +260,10 @@ fn faults(out: &mut String, summary: &Summary) {
     if summary.faults.is_empty() {
         return;
     }
-    let _ = writeln!(out, "\n### Faults\n\n| fault | kind | on | injected | healed | recovery | what it hit |\n|---|---|---|--:|--:|--:|---|");
+    let _ = writeln!(
+        out,
+        "\n### Faults\n\n| fault | kind | on | injected | healed | recovery | what it hit |\n|---|---|---|--:|--:|--:|---|"
+    );
     for fault in summary.faults.iter().take(ROWS) {
         let on = fault.link.as_deref().or(fault.role.as_deref()).unwrap_or("");
         let recovery = match (fault.recovery_ms, fault.injected_at_ms) {

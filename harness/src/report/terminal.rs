@@ -127,7 +127,11 @@ impl Page {
         self.paragraph(2, &facts, Some(Ink::Dim));
         if summary.partial {
             let ended = format::one_line(words::ended(summary));
-            self.paragraph(2, &format!("! PARTIAL: the run was cut short ({ended}); all of this is about a part of it."), Some(Ink::Amber));
+            self.paragraph(
+                2,
+                &format!("! PARTIAL: the run was cut short ({ended}); all of this is about a part of it."),
+                Some(Ink::Amber),
+            );
         }
         self.bullets("The harness distrusts its own measurement", &summary.distrust);
     }
@@ -190,7 +194,8 @@ impl Page {
             let ink = line.offending.then_some(Ink::Red);
             let text = format::one_line(&line.text);
             for (i, part) in wrap(&text, self.width.saturating_sub(indent).max(24)).iter().enumerate() {
-                let row = if i == 0 { format!("  {mark} {lead}{part}") } else { format!("{}{part}", " ".repeat(indent)) };
+                let row =
+                    if i == 0 { format!("  {mark} {lead}{part}") } else { format!("{}{part}", " ".repeat(indent)) };
                 let row = ink.map_or_else(|| row.clone(), |ink| self.ink(ink, &row));
                 self.line(&row);
             }
@@ -214,7 +219,11 @@ impl Page {
     fn load(&mut self, summary: &Summary) {
         let load = &summary.load;
         self.heading("Load");
-        let share = if load.dropped > 0 { format!(" ({})", format::percent(load.dropped, load.planned)) } else { String::new() };
+        let share = if load.dropped > 0 {
+            format!(" ({})", format::percent(load.dropped, load.planned))
+        } else {
+            String::new()
+        };
         let rows = [
             (
                 "arrivals",
@@ -305,11 +314,16 @@ impl Page {
     /// A table whose first column is text and whose others are figures.
     fn table(&mut self, rows: &[Vec<String>]) {
         let columns = rows.first().map_or(0, Vec::len);
-        let widths: Vec<_> = (0..columns).map(|i| widest(rows.iter().filter_map(|row| row.get(i).map(String::as_str)))).collect();
+        let widths: Vec<_> =
+            (0..columns).map(|i| widest(rows.iter().filter_map(|row| row.get(i).map(String::as_str)))).collect();
         for (n, row) in rows.iter().enumerate() {
             let mut text = String::from("  ");
             for (i, (value, width)) in row.iter().zip(&widths).enumerate() {
-                text.push_str(&if i == 0 { format::pad(value, *width) } else { format!("  {}", format::pad_left(value, *width)) });
+                text.push_str(&if i == 0 {
+                    format::pad(value, *width)
+                } else {
+                    format!("  {}", format::pad_left(value, *width))
+                });
             }
             let text = if n == 0 { self.ink(Ink::Dim, &text) } else { text };
             self.line(&text);
@@ -326,7 +340,9 @@ impl Page {
             let detail = if fault.detail.trim().is_empty() { String::new() } else { format!(" {}", fault.detail) };
             let what = format::one_line(&format!("{}: {}{detail}{on}", fault.id, fault.kind));
             let times = match (fault.injected_at_ms, fault.healed_at_ms) {
-                (Some(from), Some(until)) => format!("{} to {}", format::moment_ms(Some(from)), format::moment_ms(Some(until))),
+                (Some(from), Some(until)) => {
+                    format!("{} to {}", format::moment_ms(Some(from)), format::moment_ms(Some(until)))
+                }
                 (Some(from), None) => format!("from {}, never healed", format::moment_ms(Some(from))),
                 (None, _) => "not injected".to_owned(),
             };
@@ -352,7 +368,11 @@ impl Page {
         self.pairs(&[
             (
                 "goodput",
-                format!("{} committed orders/s ({} orders)", format::number(goods.per_second), format::count(goods.committed_orders)),
+                format!(
+                    "{} committed orders/s ({} orders)",
+                    format::number(goods.per_second),
+                    format::count(goods.committed_orders)
+                ),
             ),
             (
                 "units",
@@ -388,9 +408,17 @@ impl Page {
         let mut rows = vec![["role", "CPU", "per 1,000 orders", "peak memory"].map(str::to_owned).to_vec()];
         let roles: std::collections::BTreeSet<_> = cost.cpu_s.keys().chain(cost.rss_peak_bytes.keys()).collect();
         for role in roles {
-            let cpu = |map: &std::collections::BTreeMap<String, f64>| map.get(role).map_or_else(|| format::NONE.into(), |s| format::cpu_seconds(*s));
-            let memory = cost.rss_peak_bytes.get(role).map_or_else(|| format::NONE.into(), |b| format::bytes(*b as f64));
-            rows.push(vec![format::shorten(&format::one_line(role), 24), cpu(&cost.cpu_s), cpu(&cost.cpu_s_per_1000_orders), memory]);
+            let cpu = |map: &std::collections::BTreeMap<String, f64>| {
+                map.get(role).map_or_else(|| format::NONE.into(), |s| format::cpu_seconds(*s))
+            };
+            let memory =
+                cost.rss_peak_bytes.get(role).map_or_else(|| format::NONE.into(), |b| format::bytes(*b as f64));
+            rows.push(vec![
+                format::shorten(&format::one_line(role), 24),
+                cpu(&cost.cpu_s),
+                cpu(&cost.cpu_s_per_1000_orders),
+                memory,
+            ]);
         }
         self.table(&rows);
         if let Some(wal) = cost.wal_bytes_per_order {

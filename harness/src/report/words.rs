@@ -81,7 +81,10 @@ pub(crate) fn headline(summary: &Summary) -> (&'static str, Tone) {
 
 /// What to call the run.
 pub(crate) fn title(summary: &Summary) -> &str {
-    [&summary.title, &summary.scenario].into_iter().find(|name| !name.trim().is_empty()).map_or("unnamed run", |name| name)
+    [&summary.title, &summary.scenario]
+        .into_iter()
+        .find(|name| !name.trim().is_empty())
+        .map_or("unnamed run", |name| name)
 }
 
 /// Why the run ended.
@@ -139,7 +142,8 @@ pub(crate) fn order_step(summary: &Summary) -> Option<(&str, &LatencyStats)> {
 
 /// Why a percentile is absent: for want of samples, which is said in one way in all reports, or as the summary has it.
 pub(crate) fn missing(stats: &LatencyStats, percentile: &str, needed: u64) -> String {
-    let own = stats.missing.iter().find(|line| line.split_whitespace().any(|word| word.trim_end_matches(':') == percentile));
+    let own =
+        stats.missing.iter().find(|line| line.split_whitespace().any(|word| word.trim_end_matches(':') == percentile));
     match own {
         Some(line) if stats.count >= needed => line.clone(),
         _ => {
@@ -181,14 +185,35 @@ pub(crate) const CANNOT: &[&str] = &[
 
 /// The words that a reader may not know.
 pub(crate) const GLOSSARY: &[(&str, &str)] = &[
-    ("Arrival", "A buyer who wants to start, at a moment fixed by the seed before the run. The schedule does not slow down when the service does."),
-    ("Intended start", "The moment at which an arrival should have been sent. Latency counts from here, so waiting in line is part of it."),
-    ("Send lag", "How much later than intended an arrival was really sent. A large one means that the generator was too slow to be believed."),
+    (
+        "Arrival",
+        "A buyer who wants to start, at a moment fixed by the seed before the run. The schedule does not slow down when the service does.",
+    ),
+    (
+        "Intended start",
+        "The moment at which an arrival should have been sent. Latency counts from here, so waiting in line is part of it.",
+    ),
+    (
+        "Send lag",
+        "How much later than intended an arrival was really sent. A large one means that the generator was too slow to be believed.",
+    ),
     ("Dropped", "An arrival that could not be sent. It is counted, never passed over in silence."),
-    ("Indeterminate (info)", "A request with no clear answer: timeout, reset, 5xx. It may or may not have taken effect."),
-    ("Recovered", "Of an order: found in the ledger although its buyer never got an acknowledgement at the first try, which is legal. Of a fault: the service is steady again after healing."),
-    ("Goodput", "Committed orders per second, between the first order and the last. Refusals do not count, however fast."),
-    ("TP50, TP99, TP999", "50, 99 or 99.9 percent of the requests took at most so long. The interval is the range in which the true value lies with 95% confidence."),
+    (
+        "Indeterminate (info)",
+        "A request with no clear answer: timeout, reset, 5xx. It may or may not have taken effect.",
+    ),
+    (
+        "Recovered",
+        "Of an order: found in the ledger although its buyer never got an acknowledgement at the first try, which is legal. Of a fault: the service is steady again after healing.",
+    ),
+    (
+        "Goodput",
+        "Committed orders per second, between the first order and the last. Refusals do not count, however fast.",
+    ),
+    (
+        "TP50, TP99, TP999",
+        "50, 99 or 99.9 percent of the requests took at most so long. The interval is the range in which the true value lies with 95% confidence.",
+    ),
     ("Phase", "A named part of the load, such as base or spike."),
     ("Fault, heal", "Something broken on purpose, and the end of it."),
     ("Steady-state hypothesis", "What holds when all is well. Recovery is the time from healing until it holds again."),

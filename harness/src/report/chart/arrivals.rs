@@ -11,7 +11,7 @@ pub(in crate::report) fn bin_width(summary: &Summary) -> Option<String> {
     let bins = series.planned.len().max(series.sent.len());
     let us = u64::try_from(series.bin_us).ok().filter(|us| *us > 0 && bins > 0)?;
     let us = us.saturating_mul(merge_factor(bins) as u64);
-    Some(if us < 1_000_000 && us % 1_000 == 0 { format!("{} ms", us / 1_000) } else { format::micros(us) })
+    Some(if us < 1_000_000 && us.is_multiple_of(1_000) { format!("{} ms", us / 1_000) } else { format::micros(us) })
 }
 
 /// Draws it; nothing if there is nothing to draw.

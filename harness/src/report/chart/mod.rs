@@ -20,8 +20,8 @@ use super::format;
 use crate::summary::Summary;
 
 pub(super) mod arrivals;
-pub(super) mod latency;
 pub(super) mod lanes;
+pub(super) mod latency;
 pub(super) mod outcomes;
 pub(super) mod steps;
 pub(super) mod stock;
@@ -247,7 +247,8 @@ fn finish(svg: &str, room: Room, height: f64, label: &str) -> String {
         "<svg class=\"chart {class}\" viewBox=\"{view}\" data-left=\"{left:.4}\" data-right=\"{right:.4}\" role=\"img\" \
          aria-label=\"{label}\"><title>{label}</title>\n"
     );
-    let mut body = body.replace(" opacity=\"1\"", "").replace(" font-family=\"sans-serif\"", "").replace("\n</text>", "</text>");
+    let mut body =
+        body.replace(" opacity=\"1\"", "").replace(" font-family=\"sans-serif\"", "").replace("\n</text>", "</text>");
     for (paint, name) in Paint::ALL {
         let RGBColor(r, g, b) = paint.rgb();
         body = body.replace(&format!("\"#{r:02X}{g:02X}{b:02X}\""), &format!("\"var(--{name})\""));
@@ -280,7 +281,8 @@ impl TimeAxis {
     pub(super) fn of(summary: &Summary) -> TimeAxis {
         let series = &summary.series;
         let bins = series.planned.len().max(series.sent.len()).max(series.dropped.len());
-        let slow = [&series.ok, &series.fail, &series.info, &series.orders].map(Vec::len).into_iter().max().unwrap_or(0);
+        let slow =
+            [&series.ok, &series.fail, &series.info, &series.orders].map(Vec::len).into_iter().max().unwrap_or(0);
         let slow = slow.max(series.us_max.len()).max(series.us_p50.len()).max(series.us_p99.len());
         let load = (bins as f64 * to_s(series.bin_us)).max(slow as f64 * to_s(series.latency_bin_us));
         let faults = summary.faults.iter().flat_map(|f| [f.injected_at_ms, f.healed_at_ms, f.recovered_at_ms]);
@@ -319,7 +321,10 @@ fn time_ticks(span: &Range<f64>, wanted: usize) -> Vec<f64> {
     if width <= 10.0 {
         return round_ticks(span, wanted);
     }
-    let steps = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 86_400.0];
+    let steps = [
+        1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0,
+        86_400.0,
+    ];
     let step = steps.into_iter().find(|step| width / step <= wanted as f64).unwrap_or(width / 4.0);
     ticks_by(span, step)
 }
@@ -332,7 +337,11 @@ fn round_ticks(range: &Range<f64>, wanted: usize) -> Vec<f64> {
     }
     let rough = width / wanted.max(1) as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|step| *step >= rough * 0.999).unwrap_or(10.0 * power);
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|m| m * power)
+        .find(|step| *step >= rough * 0.999)
+        .unwrap_or(10.0 * power);
     ticks_by(range, step)
 }
 
@@ -423,7 +432,7 @@ impl YAxis<'static> {
     /// For counts: from zero to a little above the largest.
     fn counts(largest: f64, room: Room) -> YAxis<'static> {
         let top = if largest.is_finite() && largest > 0.0 { largest * 1.06 } else { 1.0 };
-        YAxis { range: 0.0..top, ticks: count_ticks(top, room.pick(5, 4)), label: &|v| count_label(*v) }
+        YAxis { range: 0.0..top, ticks: count_ticks(top, room.pick(6, 4)), label: &|v| count_label(*v) }
     }
 }
 

@@ -29,7 +29,8 @@ pub(in crate::report) fn draw(summary: &Summary, time: &TimeAxis) -> Result<Opti
     let levels = stacked([&series.ok, &series.fail, &series.info].map(|s| merge_counts(s, factor)));
     let largest = levels[2].iter().copied().fold(0.0, f64::max);
     let [ok, fail, info] = total.map(format::count);
-    let label = format!("Outcomes of requests per {width} over time, stacked: {ok} ok, {fail} refused, {info} indeterminate.");
+    let label =
+        format!("Outcomes of requests per {width} over time, stacked: {ok} ok, {fail} refused, {info} indeterminate.");
     let svg = render(
         &label,
         |room| room.pick(260.0, 240.0),

@@ -5,20 +5,25 @@
 
 use askama::Template;
 
-use super::chart::{self, TimeAxis};
+use super::chart::TimeAxis;
 use super::words::{self, Tone};
 use super::{Render, ReportError, format};
 use crate::check::{Verdict, WitnessLine};
 use crate::summary::{LatencyStats, Summary};
 
+mod figures;
 mod readout;
 mod tables;
 
+use figures::Figure;
 use readout::Readout;
 use tables::Table;
 
 /// The longest text of a cell or a paragraph, in columns.
 const LONGEST: usize = 1_200;
+
+/// The most remarks of a kind that are shown.
+const REMARKS: usize = 40;
 
 /// The most rows of a witness that are shown.
 const WITNESS_ROWS: usize = 120;
@@ -36,7 +41,8 @@ impl Render for Html {
 /// Escaping does not know control characters, some of which make a page invalid and others reorder its text. Our own
 /// templates have none but line breaks, so any other came from outside.
 fn without_controls(page: String) -> String {
-    let foreign = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let foreign =
+        |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if page.contains(foreign) { page.replace(foreign, "\u{fffd}") } else { page }
 }
 
@@ -46,6 +52,9 @@ struct Page<'a> {
     summary: &'a Summary,
     title: String,
     ended: String,
+    reason: String,
+    distrust: Vec<String>,
+    notes: Vec<String>,
     headline: &'static str,
     tone: &'static str,
     exit_meaning: &'static str,
@@ -117,38 +126,17 @@ struct WitnessRow {
     offending: bool,
 }
 
-/// A chart with its caption and the meaning of its marks.
-#[derive(Template)]
-#[template(path = "figure.html")]
-struct Figure {
-    title: String,
-    unit: String,
-    svg: String,
-    legend: Vec<Key>,
-    /// The figures behind it, as JSON, if they can be read off under a pointer.
-    readout: Option<String>,
-}
-
-/// One entry of a legend: the shape of the mark, its colour's name, and what it stands for.
-struct Key {
-    shape: &'static str,
-    paint: &'static str,
-    text: &'static str,
-}
-
-const fn key(shape: &'static str, paint: &'static str, text: &'static str) -> Key {
-    Key { shape, paint, text }
-}
-
 impl<'a> Page<'a> {
     fn of(summary: &'a Summary) -> Result<Page<'a>, ReportError> {
         let time = TimeAxis::of(summary);
         let (headline, tone) = words::headline(summary);
-        let charts = Charts::of(summary, &time)?;
         Ok(Page {
             summary,
-            title: words::title(summary).to_owned(),
-            ended: words::ended(summary).to_owned(),
+            title: clip(words::title(summary)),
+            ended: clip(words::ended(summary)),
+            reason: clip(&summary.verdict_reason),
+            distrust: remarks(&summary.distrust),
+            notes: remarks(&summary.notes),
             headline,
             tone: tone.name(),
             exit_meaning: words::exit_meaning(summary.exit_code),
@@ -161,20 +149,20 @@ impl<'a> Page<'a> {
                 .iter()
                 .map(|s| (words::slo_tone(s.met), words::slo_word(s.met), s.name.as_str(), s.measured.as_str()))
                 .collect(),
-            timeline: charts.timeline,
+            timeline: figures::timeline(summary, &time)?,
             faults: tables::faults(summary),
-            arrivals: charts.arrivals,
+            arrivals: figures::arrivals(summary, &time)?,
             load: tables::load(summary),
             starved: starved(summary),
-            latency: charts.latency,
-            ranges: charts.ranges,
+            latency: figures::latency(summary, &time)?,
+            ranges: figures::ranges(summary)?,
             steps: tables::latency("step", &summary.latency.steps),
             phases: tables::latency("phase", in_order(summary)),
             phase_steps: phase_steps(summary),
-            stock: charts.stock,
+            stock: figures::stock(summary, &time)?,
             sales: tables::sales(summary),
             purchases: tables::purchases(summary),
-            outcomes: charts.outcomes,
+            outcomes: figures::outcomes(summary, &time)?,
             reasons: tables::reasons(summary),
             outcome_steps: tables::outcome_steps(summary),
             cost: tables::cost(summary),
@@ -185,85 +173,6 @@ impl<'a> Page<'a> {
             proves: words::PROVES,
             cannot: words::CANNOT,
             glossary: words::GLOSSARY,
-        })
-    }
-}
-
-struct Charts {
-    timeline: Option<Figure>,
-    arrivals: Option<Figure>,
-    latency: Option<Figure>,
-    ranges: Option<Figure>,
-    stock: Option<Figure>,
-    outcomes: Option<Figure>,
-}
-
-/// What the shading of faults means; every chart over time has it, if there were faults.
-const FAULT: Key = key("band", "fault", "fault");
-
-impl Charts {
-    fn of(summary: &Summary, time: &TimeAxis) -> Result<Charts, ReportError> {
-        let broken = summary.faults.iter().any(|f| f.injected_at_ms.is_some());
-        let figure = |title: &str, unit: String, svg: Option<String>, mut legend: Vec<Key>, over_time: Option<Readout>| {
-            if broken && over_time.is_some() {
-                legend.push(FAULT);
-            }
-            svg.map(|svg| Figure { title: title.to_owned(), unit, svg, legend, readout: over_time.map(|r| r.json()) })
-        };
-        let mut arrivals = vec![key("area", "planned", "planned"), key("line", "sent", "sent")];
-        if summary.load.dropped > 0 {
-            arrivals.push(key("area", "dropped", "dropped"));
-        }
-        let mut stock = vec![key("line", "stock", "stock available, as sampled"), key("line", "orders", "orders acknowledged so far")];
-        if summary.series.stock.iter().any(|(_, units)| units.is_none()) {
-            stock.push(key("area", "info", "the service did not answer"));
-        }
-        Ok(Charts {
-            timeline: figure(
-                "Phases and faults",
-                "seconds since the load began".into(),
-                chart::timeline::draw(summary, time)?,
-                if broken { vec![key("area", "fault", "fault in effect"), key("dot", "recovery", "healed, until steady again")] } else { vec![] },
-                None,
-            ),
-            arrivals: figure(
-                "Arrivals",
-                chart::arrivals::bin_width(summary).map(|w| format!("per {w}")).unwrap_or_default(),
-                chart::arrivals::draw(summary, time)?,
-                arrivals,
-                Some(Readout::arrivals(summary, time)),
-            ),
-            latency: figure(
-                "Latency over time",
-                "by intended start, logarithmic".into(),
-                chart::latency::draw(summary, time)?,
-                vec![key("line", "p50", "TP50"), key("line", "p99", "TP99"), key("line", "max", "largest")],
-                Some(Readout::latency(summary, time)),
-            ),
-            ranges: figure(
-                "Latency by step",
-                "logarithmic".into(),
-                chart::steps::draw(summary)?,
-                vec![
-                    key("dot", "p50", "TP50"),
-                    key("square", "p99", "TP99"),
-                    key("diamond", "p99", "TP999"),
-                    key("tick", "max", "largest"),
-                ],
-                None,
-            ),
-            stock: figure("Stock and orders", "units, orders".into(), chart::stock::draw(summary, time)?, stock, Some(Readout::stock(summary, time))),
-            outcomes: figure(
-                "Outcomes of requests",
-                chart::outcomes::bin_width(summary).map(|w| format!("per {w}, stacked")).unwrap_or_default(),
-                chart::outcomes::draw(summary, time)?,
-                vec![
-                    key("area", "ok", "ok"),
-                    key("area", "refused", "refused"),
-                    key("area", "info", "indeterminate"),
-                ],
-                Some(Readout::outcomes(summary, time)),
-            ),
         })
     }
 }
@@ -290,6 +199,15 @@ fn clip(text: &str) -> String {
     format::shorten(&format::one_line(text), LONGEST)
 }
 
+/// Remarks, of which a page bears so many.
+fn remarks(texts: &[String]) -> Vec<String> {
+    let mut shown: Vec<_> = texts.iter().take(REMARKS).map(|text| clip(text)).collect();
+    if texts.len() > REMARKS {
+        shown.push(format!("… and {} more in summary.json.", texts.len() - REMARKS));
+    }
+    shown
+}
+
 fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
     let facts = [
         ("Scenario", summary.scenario.clone()),
@@ -303,7 +221,12 @@ fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
 
 fn cards(summary: &Summary) -> Vec<Card> {
     let (goods, load) = (&summary.goodput, &summary.load);
-    let card = |label: &str, value: String, note: String, tone: &'static str| Card { label: label.to_owned(), value, note, tone };
+    let card = |label: &str, value: String, note: String, tone: &'static str| Card {
+        label: label.to_owned(),
+        value,
+        note,
+        tone,
+    };
     let oversold = goods.stock > 0 && goods.units_sold > goods.stock;
     let mut cards = vec![
         card(
@@ -340,7 +263,11 @@ fn cards(summary: &Summary) -> Vec<Card> {
         card(
             "Send lag TP99",
             format::micros(load.send_lag_us_p99),
-            format!("{} at the peak; max {}", format::micros(load.send_lag_us_p99_at_peak), format::micros(load.send_lag_us_max)),
+            format!(
+                "{} at the peak; max {}",
+                format::micros(load.send_lag_us_p99_at_peak),
+                format::micros(load.send_lag_us_max)
+            ),
             if load.starved { "unknown" } else { "" },
         ),
         recovery_card(summary),
@@ -350,7 +277,15 @@ fn cards(summary: &Summary) -> Vec<Card> {
 
 /// The tail of the step that sells.
 fn order_cards(summary: &Summary) -> Vec<Card> {
-    let Some((step, stats)) = words::order_step(summary) else { return Vec::new() };
+    let Some((step, stats)) = words::order_step(summary) else {
+        let card = |name: &str| Card {
+            label: name.to_owned(),
+            value: format::NONE.to_owned(),
+            note: "no samples".to_owned(),
+            tone: "",
+        };
+        return vec![card("TP99"), card("TP999")];
+    };
     let card = |name: &str, value: Option<u64>, interval: Option<[u64; 2]>, needed| Card {
         label: format!("{name} of {step}"),
         value: format::micros_or_none(value),
@@ -377,13 +312,15 @@ fn recovery_card(summary: &Summary) -> Card {
         value: format::millis(slowest),
         note: match summary.faults.len() {
             0 => "no faults planned".to_owned(),
-            n => format!("{} of {} injected, {} recovered", injected, format::plural(n as u64, "fault"), recovered.len()),
+            n => {
+                format!("{} of {} injected, {} recovered", injected, format::plural(n as u64, "fault"), recovered.len())
+            }
         },
         tone: if recovered.len() < injected { "unknown" } else { "" },
     }
 }
 
-/// Failed ones first: a reader should not have to look for them.
+/// Every invariant with its explanation, and with its witness if it has one.
 fn invariants<'a>(summary: &'a Summary, time: &TimeAxis) -> Result<Vec<Invariant<'a>>, ReportError> {
     let mut invariants = Vec::new();
     for finding in &summary.invariants {
@@ -410,17 +347,10 @@ fn tally(summary: &Summary) -> String {
 
 impl Witness {
     fn of(lines: &[WitnessLine], time: &TimeAxis) -> Result<Witness, ReportError> {
-        let svg = chart::lanes::draw(lines, time)?;
-        let chart = svg.map(|svg| Figure {
-            title: "The witness, drawn".to_owned(),
-            unit: "a lane for each buyer; numbers are the rows below".to_owned(),
-            svg,
-            readout: None,
-            legend: vec![key("dot", "sent", "what led up to it"), key("cross", "bad", "what shows the violation")],
-        });
+        let chart = figures::lanes(lines, time)?;
         let rows = lines.iter().enumerate().take(WITNESS_ROWS).map(|(i, line)| WitnessRow {
             number: i + 1,
-            at: line.at_us.map(format::moment_us).unwrap_or_default(),
+            at: line.at_us.map(|us| format!("{} s", format::moment_us(us))).unwrap_or_default(),
             lasted: match (line.at_us, line.until_us) {
                 (Some(at), Some(until)) if until > at => format::micros((until - at).unsigned_abs()),
                 _ => String::new(),

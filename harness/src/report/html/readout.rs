@@ -46,7 +46,8 @@ impl Readout {
     }
 
     fn counts(time: &TimeAxis, bin_us: i64, factor: usize, series: &[(&'static str, &Vec<u32>)]) -> Readout {
-        let merged = series.iter().map(|(name, bins)| (*name, merge_counts(bins, factor).into_iter().map(Some).collect()));
+        let merged =
+            series.iter().map(|(name, bins)| (*name, merge_counts(bins, factor).into_iter().map(Some).collect()));
         Self::new(time, bin_us.saturating_mul(factor as i64), "", merged.collect())
     }
 
@@ -63,7 +64,14 @@ impl Readout {
     pub(super) fn stock(summary: &Summary, time: &TimeAxis) -> Readout {
         let s = &summary.series;
         let mut sum = 0.0;
-        let orders: Vec<_> = s.orders.iter().map(|n| { sum += f64::from(*n); Some(sum) }).collect();
+        let orders: Vec<_> = s
+            .orders
+            .iter()
+            .map(|n| {
+                sum += f64::from(*n);
+                Some(sum)
+            })
+            .collect();
         let mut stock = vec![None; orders.len()];
         for (at, units) in &s.stock {
             let bin = at.checked_div(s.latency_bin_us).and_then(|bin| usize::try_from(bin).ok());

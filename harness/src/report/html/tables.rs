@@ -24,8 +24,10 @@ struct Head {
 impl Table {
     /// A leading `#` of a column's name marks one of figures.
     fn new(names: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>) -> Table {
-        let head: Vec<_> =
-            names.iter().map(|n| Head { text: n.trim_start_matches('#').to_owned(), figure: n.starts_with('#') }).collect();
+        let head: Vec<_> = names
+            .iter()
+            .map(|n| Head { text: n.trim_start_matches('#').to_owned(), figure: n.starts_with('#') })
+            .collect();
         let mut rows: Vec<_> = rows.into_iter().collect();
         for row in &mut rows {
             for (cell, head) in row.iter_mut().zip(&head) {
@@ -68,7 +70,10 @@ impl Cell {
 }
 
 /// Percentiles with their intervals, by step or by phase.
-pub(super) fn latency<'a>(what: &str, stats: impl IntoIterator<Item = (&'a String, &'a LatencyStats)>) -> Option<Table> {
+pub(super) fn latency<'a>(
+    what: &str,
+    stats: impl IntoIterator<Item = (&'a String, &'a LatencyStats)>,
+) -> Option<Table> {
     let mut stats = stats.into_iter().peekable();
     stats.peek()?;
     let rows = stats.map(|(name, stats)| {
@@ -114,7 +119,11 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
             Cell::text(&fault.kind),
             Cell::text(on),
             late.map_or(Cell { figure: true, ..Cell::text(&injected.text) }, |late| {
-                Cell::figure(&injected.text).below(format!("{} {} than planned", format::millis(late.abs()), if late > 0.0 { "later" } else { "earlier" }))
+                Cell::figure(&injected.text).below(format!(
+                    "{} {} than planned",
+                    format::millis(late.abs()),
+                    if late > 0.0 { "later" } else { "earlier" }
+                ))
             }),
             Cell::figure(format::moment_ms(fault.healed_at_ms)),
             Cell::figure(format::moment_ms(fault.recovered_at_ms)),
@@ -132,12 +141,13 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
 /// What the generator did.
 pub(super) fn load(summary: &Summary) -> Table {
     let load = &summary.load;
-    let share = format::percent(load.dropped, load.planned);
+    let share =
+        if load.dropped > 0 { format!(" ({})", format::percent(load.dropped, load.planned)) } else { String::new() };
     let rows = vec![
         vec![
             Cell::text("Arrivals"),
             Cell::text(format!(
-                "{} planned, {} sent, {} dropped ({share})",
+                "{} planned, {} sent, {} dropped{share}",
                 format::count(load.planned),
                 format::count(load.sent),
                 format::count(load.dropped)
@@ -184,9 +194,17 @@ pub(super) fn sales(summary: &Summary) -> Table {
         [
             noted("Committed orders", format::count(goods.committed_orders), "whatever became of them"),
             noted("Acknowledged orders", format::count(goods.acknowledged_orders), "a buyer was told so"),
-            noted("Units sold", format!("{} of {}", format::signed(goods.units_sold), format::signed(goods.stock)), "paid for"),
+            noted(
+                "Units sold",
+                format!("{} of {}", format::signed(goods.units_sold), format::signed(goods.stock)),
+                "paid for",
+            ),
             noted("Holds released", format::count(goods.released_orders), "by expiry or cancel"),
-            noted("Goodput", format!("{}/s", format::number(goods.per_second)), "committed orders, from the first to the last"),
+            noted(
+                "Goodput",
+                format!("{}/s", format::number(goods.per_second)),
+                "committed orders, from the first to the last",
+            ),
         ],
     )
 }
@@ -219,11 +237,18 @@ pub(super) fn reasons(summary: &Summary) -> Option<Table> {
         return None;
     }
     let row = |outcome: &str, tone, reason: &str, n: u64| {
-        vec![Cell::text(outcome).toned(tone), Cell::text(reason), Cell::figure(format::count(n)), Cell::figure(format::percent(n, total))]
+        vec![
+            Cell::text(outcome).toned(tone),
+            Cell::text(reason),
+            Cell::figure(format::count(n)),
+            Cell::figure(format::percent(n, total)),
+        ]
     };
     let mut rows = vec![row("ok", "ok", "", outcomes.ok)];
     rows.extend(by_count(&outcomes.fail).into_iter().map(|(reason, n)| row("refused", "refused", reason, n)));
-    rows.extend(by_count(&outcomes.info_reasons).into_iter().map(|(reason, n)| row("indeterminate", "info", reason, n)));
+    rows.extend(
+        by_count(&outcomes.info_reasons).into_iter().map(|(reason, n)| row("indeterminate", "info", reason, n)),
+    );
     let named: u64 = outcomes.info_reasons.values().sum();
     if outcomes.info > named {
         rows.push(row("indeterminate", "info", "", outcomes.info - named));
@@ -248,7 +273,8 @@ pub(super) fn outcome_steps(summary: &Summary) -> Option<Table> {
             let reasons: BTreeMap<String, u64> =
                 outcomes.iter().filter_map(|(name, n)| Some((name.strip_prefix(prefix)?.to_owned(), *n))).collect();
             let total: u64 = reasons.values().sum();
-            let words: Vec<_> = by_count(&reasons).into_iter().map(|(reason, n)| format!("{reason} {}", format::count(n))).collect();
+            let words: Vec<_> =
+                by_count(&reasons).into_iter().map(|(reason, n)| format!("{reason} {}", format::count(n))).collect();
             Cell::figure(format::count(total)).below(words.join(", "))
         };
         let ok = outcomes.get("ok").copied().unwrap_or(0);
@@ -270,7 +296,9 @@ pub(super) fn cost(summary: &Summary) -> Option<Table> {
             Cell::text(role),
             Cell::figure(seconds(cost.cpu_s.get(role))),
             Cell::figure(seconds(cost.cpu_s_per_1000_orders.get(role))),
-            Cell::figure(cost.rss_peak_bytes.get(role).map_or_else(|| format::NONE.to_owned(), |b| format::bytes(*b as f64))),
+            Cell::figure(
+                cost.rss_peak_bytes.get(role).map_or_else(|| format::NONE.to_owned(), |b| format::bytes(*b as f64)),
+            ),
         ]
     });
     Some(Table::new(&["role", "#CPU", "#CPU per 1,000 orders", "#peak memory"], rows))
