@@ -3,10 +3,8 @@
 //! Everything here errs on the side of a shorter claim. A claim that is too short can hide a violation that the ledger
 //! shows anyway; one that is too long would accuse a correct service.
 
-use std::collections::HashMap;
-
 use super::Case;
-use super::index::{Ack, By};
+use super::index::{Ack, By, QuickMap};
 use crate::history::{EntryKind, Micros, Op, OrderState, Outcome, Role};
 
 /// A span of time over which an acknowledged order holds its units: `[from, until)`.
@@ -70,14 +68,14 @@ struct Life {
 }
 
 impl Life {
-    fn of(case: &Case<'_>, ack: &Ack, op: &Op, refunds: &HashMap<u32, Micros>) -> Life {
+    fn of(case: &Case<'_>, ack: &Ack, op: &Op, refunds: &QuickMap<u32, Micros>) -> Life {
         let loose = case.index.loose.get(&op.user).copied().unwrap_or(Micros::MAX);
         let refunded = refunds.get(&ack.op).copied().unwrap_or(Micros::MAX);
         let mut life = Life { paid: None, cancelled: loose.min(refunded), given_up: loose.min(refunded) };
         if op.state == OrderState::Paid {
             life.paid = Some((ack.op, op.completed_us));
         }
-        for n in case.index.actions_of(ack.order) {
+        for n in case.index.actions_of(ack) {
             let action = &case.history.ops[n as usize];
             if action.role == Role::Cancel {
                 life.given_up = life.given_up.min(action.invoked_us);
@@ -101,15 +99,15 @@ pub fn says_paid(op: &Op) -> bool {
 }
 
 /// A service may refund of its own accord; the ledger then says from when on, by the op that acknowledged the order.
-fn refunds(case: &Case<'_>) -> HashMap<u32, Micros> {
-    let mut refunds = HashMap::new();
+fn refunds(case: &Case<'_>) -> QuickMap<u32, Micros> {
+    let mut refunds = QuickMap::default();
     let Some(books) = &case.index.books else { return refunds };
     for (row, order) in books.rows.iter().zip(&books.order_of_row) {
         if row.kind != EntryKind::Refund {
             continue;
         }
         let order = &books.orders[*order as usize];
-        let named = case.history.names.find(order.id).and_then(|sym| case.index.ack_of(sym));
+        let named = case.index.ack_of_order(order);
         let ack = match (named, order.by) {
             (Some(ack), _) => Some(ack.op),
             (None, By::Key) => order.intent.and_then(|intent| {

@@ -3,7 +3,7 @@
 //! Judged three times over, because a bug hides from one view or another: by the ledger, at every prefix; by the
 //! orders that are alive in the end; and by the buyers' own replies, which need no access to the service at all.
 
-use super::claims::{Claim, claims};
+use super::claims::Claim;
 use super::index::Books;
 use super::tally::{Tally, count, seconds};
 use super::witness::Witness;
@@ -36,8 +36,8 @@ impl Check for Oversell {
         }
         negative_counters(case, &mut tally);
         negative_orders(case, &mut tally);
-        let claims = claims(case);
-        let peaks = by_replies(case, &claims, &mut tally);
+        let claims = &case.claims;
+        let peaks = by_replies(case, claims, &mut tally);
         seen.push(format!("{} by the buyers' own replies", count(claims.len() as i64, "claim")));
         let peaks: Vec<String> = peaks
             .iter()
@@ -141,8 +141,7 @@ fn crossing(
     let row = books.rows[crossed];
     witness.bad_row(case, row);
     let order = &books.orders[books.order_of_row[crossed] as usize];
-    let reply = case.history.names.find(order.id).and_then(|sym| case.index.ack_of(sym));
-    if let Some(ack) = reply {
+    if let Some(ack) = case.index.ack_of_order(order) {
         witness.op(case, ack.op);
     }
     witness.note(format!("units of item {} out after ledger row {}: {reached}, of {}", rules.item, row.seq, rules.stock));

@@ -1,7 +1,7 @@
 //! I2: what a buyer was told is kept. Every acknowledged order is in the ledger exactly once, as it was acknowledged.
 
 use super::claims::says_paid;
-use super::index::{Ack, Books, DurableOrder, acknowledges};
+use super::index::{Ack, Books, DurableOrder, acknowledges, numbered};
 use super::tally::{Tally, count};
 use super::{Case, Check, Finding};
 use crate::history::{EntryKind, LedgerEntry, Micros, Op, OrderState, Outcome, Role, Sym};
@@ -72,9 +72,8 @@ fn lost_note(case: &Case<'_>, books: &Books<'_>, intent: u32, witness: &mut supe
 
 fn as_acknowledged(case: &Case<'_>, op: &Op, n: u32, reserve: &LedgerEntry, tally: &mut Tally<'_>) {
     let mut differs = Vec::new();
-    let user = case.user(op.user);
-    if reserve.user != user {
-        differs.push(format!("it belongs to {} instead of {user}", reserve.user));
+    if numbered(&case.history.info.user_prefix, &reserve.user) != Some(op.user) {
+        differs.push(format!("it belongs to {} instead of {}", reserve.user, case.user(op.user)));
     }
     if op.item != 0 && op.item != reserve.item {
         differs.push(format!("it is of item {} instead of {}", reserve.item, op.item));
@@ -86,7 +85,7 @@ fn as_acknowledged(case: &Case<'_>, op: &Op, n: u32, reserve: &LedgerEntry, tall
         tally.violation("orders kept otherwise than acknowledged", |case, witness| {
             witness.op(case, n);
             witness.bad_row(case, reserve);
-            format!("{} is in the ledger otherwise than {user} was told: {}", case.order(op.order), differs.join(", "))
+            format!("{} is in the ledger otherwise than {} was told: {}", case.order(op.order), case.user(op.user), differs.join(", "))
         });
     }
 }
@@ -107,7 +106,7 @@ fn judge_state(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, res
     // A released order that was reserved anew may have become anything.
     let reserved_again = || books.rows_of(order).filter(|row| row.kind == EntryKind::Reserve).count() > 1;
     if !reachable && now != OrderState::Unknown && !(matches!(said, Cancelled | Expired) && reserved_again()) {
-        wrong_state(case, order, reserve, n, said.name(), now, tally);
+        wrong_state(order, reserve, n, said.name(), now, tally);
     }
 }
 
@@ -117,20 +116,20 @@ fn judge_life(case: &Case<'_>, books: &Books<'_>, ack: &Ack, tally: &mut Tally<'
     let Some(order) = books.order_named(ack.order).filter(|_| ack.order != Sym(0)) else { return };
     let Some(reserve) = order.reserve else { return };
     let now = books.state_of(order);
-    for n in case.index.actions_of(ack.order) {
+    for n in case.index.actions_of(ack) {
         let op = &case.history.ops[n as usize];
         if now == OrderState::Unknown || op.outcome != Outcome::Ok {
             continue;
         }
         if says_paid(op) && !matches!(now, Paid | Refunded) {
-            wrong_state(case, order, reserve, n, "paid", now, tally);
+            wrong_state(order, reserve, n, "paid", now, tally);
         }
         if op.role == Role::Pay && op.state == Refunded && now != Refunded {
-            wrong_state(case, order, reserve, n, "refunded", now, tally);
+            wrong_state(order, reserve, n, "refunded", now, tally);
         }
         let was_over = op.state == Expired || op.completed_us >= hold_ends(case, ack, reserve);
         if op.role == Role::Cancel && !(matches!(now, Cancelled | Refunded) || now == Expired && was_over) {
-            wrong_state(case, order, reserve, n, "cancelled", now, tally);
+            wrong_state(order, reserve, n, "cancelled", now, tally);
         }
     }
 }
@@ -145,7 +144,6 @@ fn hold_ends(case: &Case<'_>, ack: &Ack, reserve: &LedgerEntry) -> Micros {
 }
 
 fn wrong_state(
-    case: &Case<'_>,
     order: &DurableOrder<'_>,
     reserve: &LedgerEntry,
     n: u32,
@@ -153,8 +151,8 @@ fn wrong_state(
     now: OrderState,
     tally: &mut Tally<'_>,
 ) {
-    let user = case.user(case.history.ops[n as usize].user);
     tally.violation("orders whose acknowledged state was lost", |case, witness| {
+        let user = case.user(case.history.ops[n as usize].user);
         if let Some(intent) = order.intent {
             witness.intent(case, intent);
         }

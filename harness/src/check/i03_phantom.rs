@@ -112,7 +112,8 @@ fn as_asked(case: &Case<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, ta
     let intent = &case.index.intents[n as usize];
     let same_item = intent.item == 0 || intent.item == reserve.item;
     let same_quantity = intent.quantity == 0 || i64::from(intent.quantity) == reserve.quantity;
-    if reserve.user != case.user(intent.user) || !same_item || !same_quantity {
+    let same_user = numbered(&case.history.info.user_prefix, &reserve.user) == Some(intent.user);
+    if !same_user || !same_item || !same_quantity {
         tally.violation("orders that are not what was asked for", |case, witness| {
             witness.intent(case, n);
             witness.bad_row(case, reserve);

@@ -139,8 +139,8 @@ fn forgotten_holds(case: &Case<'_>, audit: &FinalState, books: &Books<'_>, tally
         if overdue > hold.clamp(SWEEP_US, OVERDUE_US) {
             tally.violation("holds that were never released", |case, witness| {
                 order.intent.into_iter().for_each(|intent| witness.intent(case, intent));
-                case.history.names.find(order.id).into_iter().for_each(|sym| {
-                    case.index.actions_of(sym).for_each(|op| witness.op(case, op));
+                case.index.ack_of_order(order).into_iter().for_each(|ack| {
+                    case.index.actions_of(ack).for_each(|op| witness.op(case, op));
                 });
                 witness.bad_row(case, last);
                 audit.stock.iter().filter(|row| row.item == last.item).for_each(|row| witness.stock(case, row, false));

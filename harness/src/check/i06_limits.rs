@@ -1,9 +1,7 @@
 //! I6: no buyer holds or owns more than the limit, at any moment.
 
-use std::collections::HashMap;
-
-use super::claims::{Claim, claims};
-use super::index::Books;
+use super::claims::Claim;
+use super::index::{Books, QuickMap};
 use super::tally::{Tally, count, seconds};
 use super::{Case, Check, Finding};
 use crate::history::{EntryKind, LedgerEntry};
@@ -35,7 +33,7 @@ impl Check for Limits {
 }
 
 fn by_ledger(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) -> i64 {
-    let mut held: HashMap<(&str, i64), i64> = HashMap::new();
+    let mut held: QuickMap<(&str, i64), i64> = QuickMap::default();
     let mut out_of_order = vec![0i64; books.orders.len()];
     let mut most = 0;
     for (n, row) in books.rows.iter().enumerate() {
@@ -82,7 +80,7 @@ fn theirs<'a>(books: &Books<'a>, owner: &str, row: &LedgerEntry) -> Vec<&'a Ledg
 }
 
 fn by_replies(case: &Case<'_>, tally: &mut Tally<'_>) -> i64 {
-    let mut by_user: Vec<Claim> = claims(case);
+    let mut by_user: Vec<Claim> = case.claims.clone();
     by_user.sort_unstable_by_key(|claim| (claim.user, claim.item));
     let mut most = 0;
     for group in by_user.chunk_by(|a, b| (a.user, a.item) == (b.user, b.item)) {

@@ -141,12 +141,12 @@ fn state_agrees(books: &Books<'_>, order: &DurableOrder<'_>, captured: bool, has
 
 /// Money may only be taken from a buyer who tried to pay and was not definitely refused.
 fn asked_to_pay(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, tally: &mut Tally<'_>) {
-    let Some(ack) = case.history.names.find(order.id).and_then(|sym| case.index.ack_of(sym)) else { return };
+    let Some(ack) = case.index.ack_of_order(order) else { return };
     let buyer = case.history.ops[ack.op as usize].user;
     if !case.index.whole() || case.index.loose.contains_key(&buyer) {
         return;
     }
-    let pays = || case.index.actions_of(ack.order).map(|n| &case.history.ops[n as usize]).filter(|op| op.role == Role::Pay);
+    let pays = || case.index.actions_of(ack).map(|n| &case.history.ops[n as usize]).filter(|op| op.role == Role::Pay);
     let replies = || case.index.ops_of(&case.index.intents[ack.intent as usize]).iter().map(|n| &case.history.ops[*n as usize]);
     // An order that a service takes the money for at once, or of which it does not say, is paid without being asked.
     if !replies().all(|op| op.state == OrderState::Held || op.outcome == Outcome::Fail) {
@@ -204,7 +204,7 @@ fn goods(case: &Case<'_>, op: &Op) -> Option<(usize, i64)> {
 
 /// A payment that was acknowledged leaves the order paid, or refunded; one after an acknowledged cancel leaves it refunded.
 fn judge_replies(case: &Case<'_>, ack: &Ack, tally: &mut Tally<'_>) {
-    let ops = || case.index.actions_of(ack.order).map(|n| (n, &case.history.ops[n as usize]));
+    let ops = || case.index.actions_of(ack).map(|n| (n, &case.history.ops[n as usize]));
     let cancelled = ops().filter(|(_, op)| op.role == Role::Cancel && op.outcome == Outcome::Ok).min_by_key(|(_, op)| op.completed_us);
     let durable = case.index.books.as_ref().and_then(|books| Some((books, books.order_named(ack.order)?)));
     for (n, op) in ops().filter(|(_, op)| says_paid(op)) {
@@ -233,7 +233,7 @@ fn judge_replies(case: &Case<'_>, ack: &Ack, tally: &mut Tally<'_>) {
 
 fn show_all(case: &Case<'_>, ack: &Ack, witness: &mut Witness) {
     witness.op(case, ack.op);
-    case.index.actions_of(ack.order).for_each(|op| witness.op(case, op));
+    case.index.actions_of(ack).for_each(|op| witness.op(case, op));
 }
 
 /// A violation shown by the rows of one order, and by what its buyer did about it.
@@ -246,7 +246,7 @@ fn show(
     detail: impl FnOnce() -> String,
 ) {
     tally.violation(kind, |case, witness| {
-        if let Some(ack) = case.history.names.find(order.id).and_then(|sym| case.index.ack_of(sym)) {
+        if let Some(ack) = case.index.ack_of_order(order) {
             show_all(case, ack, witness);
         }
         books.rows_of(order).filter(|row| row.seq != bad.seq).for_each(|row| witness.row(case, row));

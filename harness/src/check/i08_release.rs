@@ -140,9 +140,9 @@ fn show(
     detail: impl FnOnce() -> String,
 ) {
     tally.violation(kind, |case, witness| {
-        if let Some(ack) = case.history.names.find(order.id).and_then(|sym| case.index.ack_of(sym)) {
+        if let Some(ack) = case.index.ack_of_order(order) {
             witness.op(case, ack.op);
-            case.index.actions_of(ack.order).for_each(|op| witness.op(case, op));
+            case.index.actions_of(ack).for_each(|op| witness.op(case, op));
         }
         books.rows_of(order).filter(|row| row.seq != bad.seq).for_each(|row| witness.row(case, row));
         witness.bad_row(case, bad);

@@ -70,9 +70,7 @@ fn trust(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
 
 /// Whether anybody bought anything, and whether there was enough demand for what the scenario expects.
 fn demand(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
-    let sent = |intent: &&super::index::Intent| {
-        case.index.ops_of(intent).iter().any(|n| case.history.ops[*n as usize].outcome != Outcome::Dropped)
-    };
+    let sent = |intent: &&super::index::Intent| intent.sent;
     let tried: i64 = case.index.intents.iter().filter(sent).count() as i64;
     let ok = case.index.intents.iter().filter(|intent| intent.class == Class::Ok).count();
     let info = case.index.intents.iter().filter(|intent| intent.class == Class::Info).count();
@@ -106,11 +104,15 @@ fn demand(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
 
 /// What the scenario says must have happened.
 fn expected(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
-    let (ops, expect) = (&case.history.ops, &case.rules.expect);
+    let expect = &case.rules.expect;
     let sold_out = case.history.names.find("sold-out");
-    let refused = ops.iter().filter(|op| op.role == Role::Order && op.outcome == Outcome::Fail && Some(op.reason) == sold_out);
-    let indeterminate = ops.iter().filter(|op| op.outcome == Outcome::Info);
-    let retried = ops.iter().filter(|op| op.attempt > 1 && op.outcome != Outcome::Dropped);
+    let (mut refused, mut indeterminate, mut retried) = (0, 0, 0);
+    for op in &case.history.ops {
+        let sold_out = op.outcome == Outcome::Fail && op.role == Role::Order && Some(op.reason) == sold_out;
+        refused += usize::from(sold_out);
+        indeterminate += usize::from(op.outcome == Outcome::Info);
+        retried += usize::from(op.attempt > 1 && op.outcome != Outcome::Dropped);
+    }
     let mut want = |wanted: bool, n: usize, what: &str, remedy: &str| {
         if n > 0 {
             seen.push(format!("{what}: {n}"));
@@ -118,10 +120,10 @@ fn expected(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
             tally.gap(format!("no {what}, though the scenario expects some: {remedy}"));
         }
     };
-    want(expect.sell_out, refused.count(), "\"sold out\" replies", "raise the demand or lower the stock");
-    want(expect.indeterminate, indeterminate.count(), "indeterminate ops", "let a fault cut or delay replies during the load");
+    want(expect.sell_out, refused, "\"sold out\" replies", "raise the demand or lower the stock");
+    want(expect.indeterminate, indeterminate, "indeterminate ops", "let a fault cut or delay replies during the load");
     want(expect.expiry, expiries(case), "expired holds", "shorten the hold, let some buyers not pay, or wait longer");
-    want(expect.retries, retried.count(), "retries", "let the journey retry, and a fault give it a reason to");
+    want(expect.retries, retried, "retries", "let the journey retry, and a fault give it a reason to");
 }
 
 fn expiries(case: &Case<'_>) -> usize {
@@ -153,9 +155,8 @@ fn missed(case: &Case<'_>, fault: &FaultWindow<'_>) -> Option<String> {
     if hit_nothing(fault.hit) {
         return Some(format!("hit nothing ({}): aim it at a link or role that carries the load", fault.hit));
     }
-    let sent = case.history.ops.iter().filter(|op| op.outcome != Outcome::Dropped);
-    let under_load = sent.filter(|op| op.invoked_us <= healed && op.completed_us >= injected).count();
-    if under_load == 0 {
+    let mut sent = case.history.ops.iter().filter(|op| op.outcome != Outcome::Dropped);
+    if !sent.any(|op| op.invoked_us <= healed && op.completed_us >= injected) {
         return Some(format!("missed the load: nothing was in flight from {} to {}", seconds(injected), seconds(healed)));
     }
     None

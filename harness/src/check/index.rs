@@ -5,6 +5,7 @@
 //! what is small: the ops of one intent, the payments and cancellations.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::Rules;
 use crate::history::{
@@ -42,6 +43,8 @@ pub struct Intent {
     pub class: Class,
     /// Attempts to order.
     pub attempts: u16,
+    /// Whether any of them was sent at all.
+    pub sent: bool,
     start: u32,
     len: u32,
 }
@@ -55,6 +58,7 @@ pub struct Ack {
     pub intent: u32,
     /// Index of the first op that acknowledged it, an attempt to order where there is one.
     pub op: u32,
+    actions: (u32, u32),
 }
 
 /// How a durable order was matched to an intent.
@@ -73,6 +77,8 @@ pub enum By {
 pub struct DurableOrder<'a> {
     /// Its id.
     pub id: &'a str,
+    /// Its id as the history names it, if any reply ever did.
+    pub named: Option<Sym>,
     /// Its first reserve row, if it has one.
     pub reserve: Option<&'a LedgerEntry>,
     /// The index of the intent that it belongs to.
@@ -185,10 +191,14 @@ impl<'a> Index<'a> {
         self.acks.get(n as usize)
     }
 
-    /// The payments and cancellations of an order, by time of invocation.
-    pub fn actions_of(&self, order: Sym) -> impl Iterator<Item = u32> + '_ {
-        let start = if order == Sym(0) { self.actions.len() } else { self.actions.partition_point(|(sym, _)| *sym < order) };
-        self.actions[start..].iter().take_while(move |(sym, _)| *sym == order).map(|(_, op)| *op)
+    /// The payments and cancellations of an acknowledged order, by time of invocation.
+    pub fn actions_of(&self, ack: &Ack) -> impl Iterator<Item = u32> + '_ {
+        self.actions[ack.actions.0 as usize..ack.actions.1 as usize].iter().map(|(_, op)| *op)
+    }
+
+    /// The acknowledgement of an order in the ledger.
+    pub fn ack_of_order(&self, order: &DurableOrder<'_>) -> Option<&Ack> {
+        order.named.and_then(|sym| self.ack_of(sym))
     }
 
     /// Whether what is not in the history did not happen.
@@ -220,7 +230,7 @@ impl<'a> Index<'a> {
                 let known = self.ack_of_sym[op.order.0 as usize];
                 if known == NONE {
                     self.ack_of_sym[op.order.0 as usize] = self.acks.len() as u32;
-                    self.acks.push(Ack { order: op.order, intent: n as u32, op: op_index });
+                    self.acks.push(Ack { order: op.order, intent: n as u32, op: op_index, actions: (0, 0) });
                 } else if op.role == Role::Order {
                     let ack = &mut self.acks[known as usize];
                     if history.ops[ack.op as usize].role == Role::Lookup {
@@ -229,7 +239,7 @@ impl<'a> Index<'a> {
                 }
             }
             if let (Some(op), false) = (nameless, named) {
-                self.acks.push(Ack { order: Sym(0), intent: n as u32, op });
+                self.acks.push(Ack { order: Sym(0), intent: n as u32, op, actions: (0, 0) });
             }
         }
     }
@@ -258,7 +268,20 @@ impl<'a> Index<'a> {
                 }
             }
         }
-        self.actions.sort_unstable_by_key(|(order, n)| (*order, history.ops[*n as usize].invoked_us, *n));
+        self.actions.sort_unstable();
+        let mut start = 0;
+        while start < self.actions.len() {
+            let order = self.actions[start].0;
+            let len = self.actions[start..].iter().take_while(|(other, _)| *other == order).count();
+            let group = &mut self.actions[start..start + len];
+            if len > 1 {
+                group.sort_unstable_by_key(|(_, n)| (history.ops[*n as usize].invoked_us, *n));
+            }
+            if let Some(ack) = self.ack_of_sym.get(order.0 as usize).and_then(|n| self.acks.get_mut(*n as usize)) {
+                ack.actions = (start as u32, (start + len) as u32);
+            }
+            start += len;
+        }
     }
 }
 
@@ -344,6 +367,7 @@ fn fold_intent(ops: &[Op], group: &[u32], start: u32) -> Intent {
         quantity: first.quantity,
         class,
         attempts: u16::try_from(count).unwrap_or(u16::MAX),
+        sent: all().any(|op| op.outcome != Outcome::Dropped),
         start,
         len: group.len() as u32,
     }
@@ -367,13 +391,14 @@ impl<'a> Books<'a> {
         if !rows.is_sorted_by_key(|row| row.seq) {
             rows.sort_by_key(|row| row.seq);
         }
-        let mut numbers: HashMap<&str, u32> = HashMap::with_capacity(rows.len());
+        let mut numbers: QuickMap<&str, u32> = QuickMap::with_capacity_and_hasher(rows.len() / 2, Default::default());
         let mut orders: Vec<DurableOrder<'a>> = Vec::new();
         let mut order_of_row = Vec::with_capacity(rows.len());
         for row in &rows {
             let number = *numbers.entry(row.order.as_str()).or_insert_with(|| {
                 orders.push(DurableOrder {
                     id: row.order.as_str(),
+                    named: history.names.find(&row.order).filter(|sym| *sym != Sym(0)),
                     reserve: None,
                     intent: None,
                     by: By::Nothing,
@@ -416,9 +441,8 @@ impl<'a> Books<'a> {
                 keyed |= !key.is_empty();
                 foreign_user |= numbered(&info.user_prefix, &reserve.user).is_none();
             }
-            let sym = history.names.find(order.id).filter(|sym| *sym != Sym(0));
-            let ack = sym.and_then(|sym| index.ack_of(sym));
-            if let Some(slot) = sym.and_then(|sym| self.of_sym.get_mut(sym.0 as usize)) {
+            let ack = index.ack_of_order(order);
+            if let Some(slot) = order.named.and_then(|sym| self.of_sym.get_mut(sym.0 as usize)) {
                 *slot = n as u32;
             }
             if let Some(id) = numbered(&info.key_prefix, key) {
@@ -478,6 +502,32 @@ impl<'a> Books<'a> {
             };
         }
         state
+    }
+}
+
+/// A map for keys that nobody chose with malice: half the time of judging a large ledger would go into safer hashing.
+pub type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
+
+/// The hasher of [`QuickMap`]: multiply and rotate, mixed once more at the end.
+#[derive(Debug, Default)]
+pub struct Quick(u64);
+
+impl Hasher for Quick {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn finish(&self) -> u64 {
+        let mixed = (self.0 ^ (self.0 >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        mixed ^ (mixed >> 33)
     }
 }
 

@@ -29,6 +29,7 @@ mod tally;
 pub mod testing;
 pub mod witness;
 
+use claims::Claim;
 use index::Index;
 
 /// What a check, and the run as a whole, comes to. Ordered by severity: merging takes the greatest.
@@ -158,13 +159,16 @@ pub struct Case<'a> {
     pub rules: &'a Rules,
     /// Ops by intent, orders by id, faults by window.
     pub index: Index<'a>,
+    claims: Vec<Claim>,
 }
 
 impl<'a> Case<'a> {
     /// Groups the evidence; linear in it.
     pub fn new(evidence: &Evidence<'a>) -> Case<'a> {
         let Evidence { history, audit, rules } = *evidence;
-        Case { history, audit, rules, index: Index::build(history, audit, rules) }
+        let mut case = Case { history, audit, rules, index: Index::build(history, audit, rules), claims: Vec::new() };
+        case.claims = claims::claims(&case);
+        case
     }
 }
 
@@ -237,3 +241,5 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_sim;
