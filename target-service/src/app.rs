@@ -1,6 +1,7 @@
 //! What the handlers of both listeners share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,8 @@ pub struct App {
     pub probe: Probe,
     /// The planted bug, if any.
     pub bug: Option<Bug>,
+    /// Whether the data breaks rules that the service relies on, so that no order may be made on it.
+    pub damaged: AtomicBool,
     /// The time limit on a request.
     pub request_timeout: Duration,
     /// Whether requests get tracing spans.

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -18,7 +19,8 @@ use crate::gateway::Admission;
 use crate::idempotency::InFlight;
 use crate::listen::{Bound, bind};
 use crate::session::Sessions;
-use crate::store::{Store, schema};
+use crate::store::Store;
+use crate::store::schema::{self, Soundness};
 use crate::switches::Switches;
 use crate::{admin, api, sweeper};
 
@@ -55,8 +57,8 @@ pub async fn run(settings: Settings) -> Result<()> {
 async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc<App>> {
     let session = settings.bug.map_or("", bugs::session_options);
     let store = Store::new(&settings.database_url, settings.limits, session)?;
-    let without = settings.bug.map_or(&[][..], bugs::relaxed_guards);
-    schema::prepare(&store, settings.startup_patience, without).await?;
+    let without = bugs::relaxed_guards(settings.bug);
+    let soundness = schema::prepare(&store, settings.startup_patience, without).await?;
     let inventory = match settings.bug {
         None => settings.strategy.build(store.clone()),
         Some(bug) => {
@@ -81,6 +83,7 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
         snapshots: Default::default(),
         probe: Default::default(),
         bug: settings.bug,
+        damaged: AtomicBool::new(soundness == Soundness::Damaged),
         request_timeout: settings.request_timeout,
         trace_requests: settings.trace_requests,
         shutdown,

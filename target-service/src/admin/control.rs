@@ -1,6 +1,7 @@
 //! Resetting the sale, turning mechanisms on and off, and skewing the clock.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::api::{fresh, parse_body};
 use crate::app::App;
+use crate::bugs;
 use crate::problem::{Kind, Problem};
 use crate::store::schema::{self, NewItem};
 use crate::switches::SwitchId;
@@ -42,7 +44,8 @@ pub(super) async fn reset(State(app): State<Arc<App>>, body: Bytes) -> Result<Re
     // An open snapshot would keep the tables from being emptied.
     app.snapshots.close_all();
     app.inventory.forget().await;
-    schema::reset(&app.store, &items).await?;
+    schema::reset(&app.store, &items, bugs::relaxed_guards(app.bug)).await?;
+    app.damaged.store(false, Ordering::Relaxed);
     // Requests of the run before may have been answered while the tables were emptied.
     app.inventory.forget().await;
     app.pages.clear();

@@ -1,6 +1,7 @@
 //! Ordering, paying, cancelling, and asking what became of an attempt.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -56,6 +57,9 @@ async fn reserve(app: &App, item: &str, headers: &HeaderMap, body: &Bytes) -> Re
     let key = key_of(headers)?;
     let item = parse_id(item)?;
     let quantity = quantity_of(parse_body::<NewOrder>(body)?.quantity, app.bug)?;
+    if app.damaged.load(Ordering::Relaxed) {
+        return Err(Problem::because(Kind::DatabaseUnavailable, "an earlier bug damaged the data: POST /reset first"));
+    }
     // Held until the attempt has truly ended, so that nobody takes a key under way for a free one.
     let _guard = enter(app, &user, &key)?;
     Ok(app.inventory.reserve(&Wanted { item, user, key, quantity, now }).await?)

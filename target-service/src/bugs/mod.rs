@@ -215,10 +215,10 @@ pub fn plant(bug: Bug, strategy: Strategy, store: Store) -> Arc<dyn Inventory> {
 }
 
 /// The constraints that would hide the bug.
-pub fn relaxed_guards(bug: Bug) -> &'static [Guard] {
+pub fn relaxed_guards(bug: Option<Bug>) -> &'static [Guard] {
     match bug {
-        Bug::CheckThenDeduct | Bug::NegativeStock => &[Guard::StockFloor],
-        Bug::KeyCheckedThenInserted | Bug::RetryWithoutRecheck => &[Guard::OrderKey],
+        Some(Bug::CheckThenDeduct | Bug::NegativeStock) => &[Guard::StockFloor],
+        Some(Bug::KeyCheckedThenInserted | Bug::RetryWithoutRecheck) => &[Guard::OrderKey],
         _ => &[],
     }
 }

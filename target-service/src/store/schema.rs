@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::time::Instant;
+use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::{DirectClient, Store, StoreError};
@@ -66,47 +67,51 @@ pub enum SetupError {
     /// A statement failed.
     #[error("preparing the schema failed: {0}")]
     Statement(#[from] StoreError),
-    /// The data contradicts a guard.
-    #[error("{guard} cannot be restored ({cause}): a seeded bug damaged this data; use an empty database")]
-    Damaged {
-        /// The guard's name.
-        guard: &'static str,
-        /// The database's complaint.
-        cause: StoreError,
-    },
+}
+
+/// Whether the data in the database can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Soundness {
+    /// Every guard is in place that should be.
+    Sound,
+    /// A seeded bug of an earlier process left data that a guard forbids. A reset puts things right.
+    Damaged,
 }
 
 /// Waits for the database, migrates it, and takes away the guards that a seeded bug needs gone.
-pub async fn prepare(store: &Store, patience: Duration, without: &[Guard]) -> Result<(), SetupError> {
+pub async fn prepare(store: &Store, patience: Duration, without: &[Guard]) -> Result<Soundness, SetupError> {
     let mut client = connect_patiently(store, patience).await?;
     // Processes that start together migrate one after another. The session ends with this function, and
     // the lock with it, whichever way it ends.
     run(&client, "SET statement_timeout = 0; SET lock_timeout = 0").await?;
     client.query_one("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await.map_err(StoreError::from)?;
     embedded::migrations::runner().run_async(&mut *client).await?;
+    match enforce(&client, without).await {
+        Ok(()) => Ok(Soundness::Sound),
+        Err(StoreError::Violation(guard)) => {
+            tracing::warn!(guard, "a seeded bug damaged this data: orders are refused until the sale is reset");
+            Ok(Soundness::Damaged)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Puts every guard in place, or takes it away.
+async fn enforce(client: &Client, without: &[Guard]) -> Result<(), StoreError> {
     for guard in Guard::ALL {
-        if without.contains(&guard) {
-            run(&client, &format!("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}", guard.table(), guard.name())).await?;
-        } else {
-            restore(&client, guard).await?;
+        let (table, name) = (guard.table(), guard.name());
+        let present = client.query_opt("SELECT FROM pg_constraint WHERE conname = $1", &[&name]).await?.is_some();
+        let wanted = !without.contains(&guard);
+        if present && !wanted {
+            run(client, &format!("ALTER TABLE {table} DROP CONSTRAINT {name}")).await?;
+        } else if wanted && !present {
+            run(client, &format!("ALTER TABLE {table} ADD CONSTRAINT {name} {}", guard.definition())).await?;
         }
     }
     Ok(())
 }
 
-async fn restore(client: &DirectClient, guard: Guard) -> Result<(), SetupError> {
-    let present = client
-        .query_opt("SELECT FROM pg_constraint WHERE conname = $1", &[&guard.name()])
-        .await
-        .map_err(StoreError::from)?;
-    if present.is_some() {
-        return Ok(());
-    }
-    let sql = format!("ALTER TABLE {} ADD CONSTRAINT {} {}", guard.table(), guard.name(), guard.definition());
-    run(client, &sql).await.map_err(|cause| SetupError::Damaged { guard: guard.name(), cause })
-}
-
-async fn run(client: &DirectClient, sql: &str) -> Result<(), StoreError> {
+async fn run(client: &Client, sql: &str) -> Result<(), StoreError> {
     client.batch_execute(sql).await.map_err(StoreError::from)
 }
 
@@ -148,14 +153,15 @@ pub struct NewItem {
     pub hold_ms: i64,
 }
 
-/// Empties every table and puts the items up for sale. Order numbers go on from where they were, so an
+/// Empties every table, puts the guards in place, and the items up for sale. Order numbers go on from where they were, so an
 /// order of an earlier run is never mistaken for one of this run.
-pub async fn reset(store: &Store, items: &[NewItem]) -> Result<(), StoreError> {
+pub async fn reset(store: &Store, items: &[NewItem], without: &[Guard]) -> Result<(), StoreError> {
     let mut client = store.connect().await?;
     let transaction = client.transaction().await?;
     // Requests of the run before may still hold locks: wait for them longer than a buyer would.
     transaction.batch_execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10s'").await?;
     transaction.batch_execute("TRUNCATE item, orders, order_event, purchase").await?;
+    enforce(transaction.client(), without).await?;
     let insert = transaction
         .prepare(
             "INSERT INTO item (id, title, price_cents, stock_initial, available, per_user_limit, \
