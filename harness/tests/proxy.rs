@@ -336,6 +336,7 @@ fn proxy_refuses_toxics_that_make_no_sense() {
     let kinds = [
         Toxic::new(ToxicKind::CutReply { after: CutPoint::Commit, pick: Pick::All }),
         Toxic::new(ToxicKind::Bandwidth { bytes_per_second: 0 }),
+        latency(u64::MAX, 0),
         latency(1, 0).fraction(1.5),
         latency(1, 0).fraction(f64::NAN),
     ];
