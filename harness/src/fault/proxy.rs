@@ -13,8 +13,8 @@
 
 pub(crate) mod chunk;
 pub mod endpoint;
-pub(crate) mod lane;
 mod http;
+pub(crate) mod lane;
 mod link;
 mod postgres;
 mod server;
@@ -222,8 +222,7 @@ impl Proxy {
 
     fn validate(&self, toxic: &Toxic) -> Result<(), ProxyError> {
         let armed = toxic.kind.arm(toxic.direction);
-        let refuse =
-            |reason: String| Err(ProxyError::Toxic { name: self.name.clone(), toxic: armed.name(), reason });
+        let refuse = |reason: String| Err(ProxyError::Toxic { name: self.name.clone(), toxic: armed.name(), reason });
         if !(0.0..=1.0).contains(&toxic.fraction) {
             return refuse(format!("`fraction` is {}; it must be from 0 to 1", toxic.fraction));
         }
@@ -287,11 +286,10 @@ fn prepare(
     config: &ProxyConfig,
     counters: Arc<Counters>,
 ) -> Result<(Arc<Shared>, TcpListener, SocketAddr), ProxyError> {
-    let cannot_listen =
-        |source| ProxyError::Listen { name: config.name.clone(), addr: config.listen, source };
+    let cannot_listen = |source| ProxyError::Listen { name: config.name.clone(), addr: config.listen, source };
     let listener = server::listen(config.listen).map_err(cannot_listen)?;
     let addr = listener.local_addr().map_err(cannot_listen)?;
-    let shared = Shared::new(config, counters)
-        .map_err(|source| ProxyError::Start { name: config.name.clone(), source })?;
+    let shared =
+        Shared::new(config, counters).map_err(|source| ProxyError::Start { name: config.name.clone(), source })?;
     Ok((Arc::new(shared), listener, addr))
 }

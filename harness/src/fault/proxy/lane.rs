@@ -90,12 +90,7 @@ impl Lane {
     }
 
     /// Writes what is due, and asks the timer for the rest.
-    pub(crate) fn flush<W: AsyncWrite + Unpin>(
-        &mut self,
-        dst: &mut W,
-        timer: &Timer,
-        cx: &mut Context<'_>,
-    ) -> Flushed {
+    pub(crate) fn flush<W: AsyncWrite + Unpin>(&mut self, dst: &mut W, timer: &Timer, cx: &mut Context<'_>) -> Flushed {
         if self.queue.is_empty() {
             return Flushed::Clear;
         }

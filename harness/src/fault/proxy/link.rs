@@ -236,9 +236,7 @@ impl Tract<'_> {
             self.chain.run(chunk, &mut outlet);
         }
         // What was just queued may be the first thing the timer has to wake this connection for.
-        if lane.flush(dst, &self.shared.timer, cx) == Flushed::Blocked {
-            return if reset { Fate::Reset } else { Fate::Live };
-        }
+        lane.flush(dst, &self.shared.timer, cx);
         if reset { Fate::Reset } else { Fate::Live }
     }
 

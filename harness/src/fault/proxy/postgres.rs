@@ -107,11 +107,9 @@ impl Postgres {
     fn front_message(&mut self, kind: u8, body: &[u8]) -> bool {
         match kind {
             b'P' => self.parse(body),
-            b'B' => {
-                if self.watch {
-                    let (_portal, rest) = c_string(body);
-                    self.bound = self.statements.get(c_string(rest).0).cloned();
-                }
+            b'B' if self.watch => {
+                let (_portal, rest) = c_string(body);
+                self.bound = self.statements.get(c_string(rest).0).cloned();
             }
             b'C' if body.first() == Some(&b'S') => {
                 self.statements.remove(c_string(&body[1..]).0);

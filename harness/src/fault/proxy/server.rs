@@ -204,7 +204,11 @@ pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener, mut orders: 
             },
             () = shared.timer.fire() => {}
             accepted = listener.accept() => match accepted {
-                Ok((client, _)) => admit(&shared, client),
+                Ok((client, _)) => {
+                    admit(&shared, client);
+                    // A storm of new connections must not make the delays of the others late.
+                    tokio::task::yield_now().await;
+                }
                 Err(error) => {
                     tracing::warn!(proxy = %shared.name, %error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

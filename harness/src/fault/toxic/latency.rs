@@ -8,6 +8,9 @@ use rand_chacha::ChaCha8Rng;
 use super::{ArmedToxic, Direction, LinkToxic, Next};
 use crate::fault::proxy::chunk::{Chunk, Side};
 
+/// Longer than any rehearsal, and short enough for every sum of times to exist.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Latency {
     pub(super) delay: Duration,
@@ -17,6 +20,13 @@ pub(super) struct Latency {
 impl ArmedToxic for Latency {
     fn name(&self) -> &'static str {
         "latency"
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        match self.delay.max(self.jitter) {
+            longest if longest > LONGEST => Err(format!("{longest:?} is too long; a day is the most")),
+            _ => Ok(()),
+        }
     }
 
     /// `delay` is what a round trip gets on top, so without a direction only the replies are delayed.
@@ -43,8 +53,7 @@ impl LinkToxic for LinkLatency {
         if jitter.is_zero() {
             return due + delay;
         }
-        let jitter_ns = u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
-        let drawn = Duration::from_nanos(self.rng.random_range(0..=2 * jitter_ns));
+        let drawn = self.rng.random_range(Duration::ZERO..=2 * jitter);
         due + (delay + drawn).saturating_sub(jitter)
     }
 

@@ -139,9 +139,7 @@ impl ToxicKind {
             Self::Reset => Box::new(reset::Reset),
             Self::Refuse => Box::new(refuse::Refuse),
             Self::Bandwidth { bytes_per_second } => Box::new(bandwidth::Bandwidth { bytes_per_second }),
-            Self::CutReply { after, pick } => {
-                Box::new(cut_reply::CutReply { after, picker: pick::Picker::new(pick) })
-            }
+            Self::CutReply { after, pick } => Box::new(cut_reply::CutReply { after, picker: pick::Picker::new(pick) }),
             Self::HttpCutReply { request, pick } => {
                 Box::new(http_cut_reply::HttpCutReply { request, picker: pick::Picker::new(pick) })
             }
