@@ -81,7 +81,7 @@ fn one_order_each(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
 
 /// An order takes its stock once; again only after it was released.
 fn reserved_once(books: &Books<'_>, tally: &mut Tally<'_>) {
-    for order in books.orders.iter().filter(|order| order.on_sale && order.reserve.is_some()) {
+    for order in books.orders.iter().filter(|order| order.on_sale && order.count(EntryKind::Reserve) > 1) {
         let mut out = 0i64;
         for row in books.rows_of(order) {
             match row.kind {
@@ -106,8 +106,8 @@ fn reserved_once(books: &Books<'_>, tally: &mut Tally<'_>) {
 /// service that retries within under a key of its own leaves such an order.
 fn by_buyer(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
     let mut stray: BTreeMap<u64, Vec<&DurableOrder<'_>>> = BTreeMap::new();
-    for (order, reserve) in books.durable().filter(|(order, _)| order.intent.is_none() && order.by != By::Key) {
-        if let Some(user) = numbered(&case.history.info.user_prefix, &reserve.user) {
+    for (order, _) in books.durable().filter(|(order, _)| order.intent.is_none() && order.by != By::Key) {
+        if let Some(user) = order.user {
             stray.entry(user).or_default().push(order);
         }
     }

@@ -32,12 +32,11 @@ impl Check for FalseSoldOut {
         if let Some(sold_out) = case.history.names.find("sold-out").filter(|_| case.index.whole()) {
             let flows = Flow::of_items(case);
             let mut hints = vec![(0, 0); flows.len()];
-            for (n, op) in case.history.ops.iter().enumerate() {
-                if op.reason == sold_out && op.outcome == Outcome::Fail && op.role == Role::Order {
+            for n in &case.index.scan.refusals {
+                let op = &case.history.ops[*n as usize];
+                if let Some(item) = case.index.item(op.item).filter(|_| op.reason == sold_out) {
                     refused += 1;
-                    if let Some(item) = case.index.item(op.item) {
-                        judge_refusal(case, &flows[item], &mut hints[item], item, n as u32, &mut tally);
-                    }
+                    judge_refusal(case, &flows[item], &mut hints[item], item, *n, &mut tally);
                 }
             }
         }
@@ -157,21 +156,11 @@ fn client_releases(case: &Case<'_>) -> Vec<Micros> {
 
 /// When the ledger's release of an order was certainly in effect.
 fn ledger_release(case: &Case<'_>, books: &Books<'_>, order: &super::index::DurableOrder<'_>) -> Micros {
-    let mut out = 0;
-    let mut released = Micros::MAX;
-    for row in books.rows_of(order) {
-        match row.kind {
-            EntryKind::Reserve => out += row.quantity,
-            EntryKind::Release => {
-                out -= row.quantity;
-                released = case.since_epoch(row.at_unix_us);
-            }
-            EntryKind::Pay | EntryKind::Refund => {}
-        }
-    }
-    if out != 0 || released == Micros::MAX || order.by == By::Nothing {
+    if order.out != 0 || order.count(EntryKind::Release) == 0 || order.by == By::Nothing {
         return Micros::MAX;
     }
+    let last = books.rows_of(order).filter(|row| row.kind == EntryKind::Release).last();
+    let Some(released) = last.map(|row| case.since_epoch(row.at_unix_us)) else { return Micros::MAX };
     in_effect(&case.index.faults, released.saturating_sub(case.rules.epsilon_us), released.saturating_add(case.rules.epsilon_us))
 }
 

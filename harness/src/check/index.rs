@@ -87,8 +87,152 @@ pub struct DurableOrder<'a> {
     pub by: By,
     /// Whether its item is one of those that the run sells; what is not is none of the run's business.
     pub on_sale: bool,
+    /// The buyer, if it is one of the run's.
+    pub user: Option<u64>,
+    /// Its state at the time of the audit: as it says, else as its rows add up.
+    pub state: OrderState,
+    /// Its rows by kind, as [`EntryKind`] orders them: reserve, pay, release, refund.
+    pub rows: [u32; 4],
+    /// Units reserved less units released.
+    pub out: i64,
+    /// Whether some row is of another item than the first.
+    pub mixed: bool,
     start: u32,
     len: u32,
+}
+
+impl<'a> DurableOrder<'a> {
+    fn new(row: &'a LedgerEntry, history: &History) -> DurableOrder<'a> {
+        DurableOrder {
+            id: row.order.as_str(),
+            named: history.names.find(&row.order).filter(|sym| *sym != Sym(0)),
+            reserve: None,
+            intent: None,
+            by: By::Nothing,
+            on_sale: false,
+            user: None,
+            state: OrderState::Unknown,
+            rows: [0; 4],
+            out: 0,
+            mixed: false,
+            start: 0,
+            len: 0,
+        }
+    }
+
+    fn add(&mut self, row: &'a LedgerEntry, on_sale: bool, info: &RunInfo) {
+        self.len += 1;
+        self.rows[row.kind as usize] += 1;
+        self.on_sale |= on_sale;
+        match row.kind {
+            EntryKind::Reserve => self.out += row.quantity,
+            EntryKind::Release => self.out -= row.quantity,
+            EntryKind::Pay | EntryKind::Refund => {}
+        }
+        if let Some(reserve) = self.reserve {
+            self.mixed |= reserve.item != row.item;
+        } else if row.kind == EntryKind::Reserve {
+            self.reserve = Some(row);
+            self.user = numbered(&info.user_prefix, &row.user);
+            self.state = row.state.unwrap_or_default();
+        }
+    }
+
+    /// How many rows of a kind it has.
+    pub fn count(&self, kind: EntryKind) -> u32 {
+        self.rows[kind as usize]
+    }
+}
+
+/// What most checks need of a ledger row, side by side in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Brief {
+    /// What happened.
+    pub kind: EntryKind,
+    /// The item's place in the rules; none if it is not on sale.
+    pub item: Option<u16>,
+    /// The index of its order.
+    pub order: u32,
+    /// Units.
+    pub quantity: i64,
+}
+
+/// What a single look at every op tells: reading a large history again for each check would take most of the time.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Orders refused as sold out, too early, or ended.
+    pub refusals: Vec<u32>,
+    /// Replies that state an amount.
+    pub amounts: Vec<u32>,
+    /// Orders acknowledged.
+    pub orders_ok: Vec<u32>,
+    /// Orders refused as sold out.
+    pub sold_out: usize,
+    /// Indeterminate ops.
+    pub indeterminate: usize,
+    /// Attempts after the first.
+    pub retried: usize,
+    /// Ops that end before they begin.
+    pub backwards: usize,
+    /// Replies that say that a hold expired.
+    pub told_expired: usize,
+    /// Whether anybody tried to pay anything.
+    pub tried_to_pay: bool,
+    /// 99th percentile of the send lag of first attempts, in microseconds; none if none was sent.
+    pub send_lag_us_p99: Option<u32>,
+    /// The highest symbol of an order.
+    top: u32,
+    wanted: Vec<(u64, u32)>,
+    actions: Vec<u32>,
+}
+
+impl Scan {
+    fn of(history: &History) -> Scan {
+        let reasons = ["sold-out", "too-early", "ended"].map(|name| history.names.find(name).filter(|sym| *sym != Sym(0)));
+        let mut scan = Scan { wanted: Vec::with_capacity(history.ops.len()), ..Scan::default() };
+        let mut lags: Vec<u32> = Vec::with_capacity(history.ops.len());
+        for (n, op) in history.ops.iter().enumerate() {
+            let n = n as u32;
+            scan.top = scan.top.max(op.order.0);
+            match op.role {
+                Role::Order | Role::Lookup => scan.wanted.push((op.intent, n)),
+                Role::Pay | Role::Cancel => {
+                    scan.actions.push(n);
+                    scan.tried_to_pay |= op.role == Role::Pay;
+                }
+                Role::Read => {}
+            }
+            if op.outcome == Outcome::Dropped {
+                continue;
+            }
+            scan.backwards += usize::from(op.completed_us < op.invoked_us);
+            scan.indeterminate += usize::from(op.outcome == Outcome::Info);
+            if op.attempt > 1 {
+                scan.retried += 1;
+            } else {
+                lags.push(u32::try_from(op.send_lag_us()).unwrap_or(u32::MAX));
+            }
+            if op.outcome == Outcome::Ok {
+                scan.ok(n, op);
+            } else if op.outcome == Outcome::Fail && op.role == Role::Order && reasons.contains(&Some(op.reason)) {
+                scan.refusals.push(n);
+                scan.sold_out += usize::from(reasons[0] == Some(op.reason));
+            }
+        }
+        let rank = (lags.len() * 99).div_ceil(100).max(1) - 1;
+        scan.send_lag_us_p99 = (!lags.is_empty()).then(|| *lags.select_nth_unstable(rank).1);
+        scan
+    }
+
+    fn ok(&mut self, n: u32, op: &Op) {
+        self.told_expired += usize::from(op.state == OrderState::Expired);
+        if op.role == Role::Order {
+            self.orders_ok.push(n);
+        }
+        if op.amount_cents >= 0 {
+            self.amounts.push(n);
+        }
+    }
 }
 
 /// The ledger of the audit, grouped by order.
@@ -98,8 +242,8 @@ pub struct Books<'a> {
     pub rows: Vec<&'a LedgerEntry>,
     /// The orders, in the order of their first rows.
     pub orders: Vec<DurableOrder<'a>>,
-    /// For each row, the index of its order.
-    pub order_of_row: Vec<u32>,
+    /// The same rows in brief.
+    pub brief: Vec<Brief>,
     /// Whether the ledger's keys can be held against the run's. If not, orders are matched by the replies that named
     /// them, and by buyer.
     pub keys_usable: bool,
@@ -136,6 +280,8 @@ pub struct Index<'a> {
     pub books: Option<Books<'a>>,
     /// The faults, in the order in which they are first mentioned.
     pub faults: Vec<FaultWindow<'a>>,
+    /// What a single look at every op tells.
+    pub scan: Scan,
     /// Why the history is not whole. Unless this is empty, that something is not in it proves nothing.
     pub holes: Vec<String>,
     /// Buyers who paid or cancelled something that cannot be told, with the earliest such moment.
@@ -150,13 +296,15 @@ impl<'a> Index<'a> {
     /// Groups the evidence.
     pub fn build(history: &'a History, audit: Option<&'a FinalState>, rules: &Rules) -> Index<'a> {
         let items = rules.items.iter().enumerate().map(|(n, item)| (item.item, n)).collect();
-        let by_intent = group_by_intent(&history.ops);
+        let mut scan = Scan::of(history);
+        let by_intent = group_by_intent(std::mem::take(&mut scan.wanted));
         let (by_intent, intents) = fold_intents(&history.ops, by_intent);
         let mut index = Index {
             intents,
             acks: Vec::new(),
             books: None,
             faults: fault_windows(&history.events),
+            scan,
             holes: holes(history),
             loose: HashMap::new(),
             items,
@@ -207,8 +355,7 @@ impl<'a> Index<'a> {
     }
 
     fn collect_acks(&mut self, history: &History) {
-        let top = history.ops.iter().map(|op| op.order.0).max().unwrap_or(0) as usize;
-        self.ack_of_sym = vec![NONE; top + 1];
+        self.ack_of_sym = vec![NONE; self.scan.top as usize + 1];
         for n in 0..self.intents.len() {
             let intent = self.intents[n];
             if intent.class != Class::Ok {
@@ -245,23 +392,19 @@ impl<'a> Index<'a> {
     }
 
     fn collect_actions(&mut self, history: &History) {
-        let mut named_by_intent: HashMap<u64, Sym> = HashMap::new();
-        let actions = || history.ops.iter().enumerate().filter(|(_, op)| matches!(op.role, Role::Pay | Role::Cancel));
-        for (_, op) in actions().filter(|(_, op)| op.order == Sym(0) && op.outcome != Outcome::Dropped) {
-            if let Some(intent) = self.intent_of(op.intent) {
-                let intent = &self.intents[intent as usize];
-                let order = self.ops_of(intent).iter().map(|n| history.ops[*n as usize]).find(|op| {
-                    acknowledges(op) && op.order != Sym(0)
-                });
-                if let Some(order) = order {
-                    named_by_intent.insert(op.intent, order.order);
-                }
+        for n in std::mem::take(&mut self.scan.actions) {
+            let op = &history.ops[n as usize];
+            if op.outcome == Outcome::Dropped {
+                continue;
             }
-        }
-        for (n, op) in actions().filter(|(_, op)| op.outcome != Outcome::Dropped) {
-            let order = if op.order == Sym(0) { named_by_intent.get(&op.intent).copied() } else { Some(op.order) };
-            match order {
-                Some(order) => self.actions.push((order, n as u32)),
+            // A payment without a clear answer names no order, and is then for the one that its purchase made.
+            let by_intent = || {
+                let intent = self.intent_of(op.intent)?;
+                let mut ops = self.ops_of(&self.intents[intent as usize]).iter().map(|n| &history.ops[*n as usize]);
+                ops.find(|op| acknowledges(op) && op.order != Sym(0)).map(|op| op.order)
+            };
+            match if op.order == Sym(0) { by_intent() } else { Some(op.order) } {
+                Some(order) => self.actions.push((order, n)),
                 None => {
                     let first = self.loose.entry(op.user).or_insert(op.invoked_us);
                     *first = op.invoked_us.min(*first);
@@ -291,35 +434,26 @@ pub fn acknowledges(op: &Op) -> bool {
 }
 
 /// Indices of the attempts and lookups, those of one intent side by side.
-fn group_by_intent(ops: &[Op]) -> Vec<u32> {
-    let wanted = || ops.iter().enumerate().filter(|(_, op)| matches!(op.role, Role::Order | Role::Lookup));
-    let (mut count, mut low, mut high) = (0usize, u64::MAX, 0u64);
-    for (_, op) in wanted() {
-        count += 1;
-        low = low.min(op.intent);
-        high = high.max(op.intent);
-    }
-    if count == 0 {
-        return Vec::new();
-    }
+fn group_by_intent(mut wanted: Vec<(u64, u32)>) -> Vec<u32> {
+    let low = wanted.iter().map(|(intent, _)| *intent).min().unwrap_or(0);
+    let high = wanted.iter().map(|(intent, _)| *intent).max().unwrap_or(0);
     // Numbers of intents are nearly dense, so counting them is linear; the sort is for histories in which they are not.
     let span = high - low;
-    if span > 4 * count as u64 + 1024 {
-        let mut grouped: Vec<u32> = wanted().map(|(n, _)| n as u32).collect();
-        grouped.sort_unstable_by_key(|n| (ops[*n as usize].intent, *n));
-        return grouped;
+    if span > 4 * wanted.len() as u64 + 1024 {
+        wanted.sort_unstable();
+        return wanted.into_iter().map(|(_, n)| n).collect();
     }
     let mut starts = vec![0u32; span as usize + 2];
-    for (_, op) in wanted() {
-        starts[(op.intent - low) as usize + 1] += 1;
+    for (intent, _) in &wanted {
+        starts[(intent - low) as usize + 1] += 1;
     }
     for n in 1..starts.len() {
         starts[n] += starts[n - 1];
     }
-    let mut grouped = vec![0u32; count];
-    for (n, op) in wanted() {
-        let slot = &mut starts[(op.intent - low) as usize];
-        grouped[*slot as usize] = n as u32;
+    let mut grouped = vec![0u32; wanted.len()];
+    for (intent, n) in wanted {
+        let slot = &mut starts[(intent - low) as usize];
+        grouped[*slot as usize] = n;
         *slot += 1;
     }
     grouped
@@ -393,39 +527,31 @@ impl<'a> Books<'a> {
         }
         let mut numbers: QuickMap<&str, u32> = QuickMap::with_capacity_and_hasher(rows.len() / 2, Default::default());
         let mut orders: Vec<DurableOrder<'a>> = Vec::new();
-        let mut order_of_row = Vec::with_capacity(rows.len());
+        let mut brief = Vec::with_capacity(rows.len());
         for row in &rows {
             let number = *numbers.entry(row.order.as_str()).or_insert_with(|| {
-                orders.push(DurableOrder {
-                    id: row.order.as_str(),
-                    named: history.names.find(&row.order).filter(|sym| *sym != Sym(0)),
-                    reserve: None,
-                    intent: None,
-                    by: By::Nothing,
-                    on_sale: false,
-                    start: 0,
-                    len: 0,
-                });
+                orders.push(DurableOrder::new(row, history));
                 orders.len() as u32 - 1
             });
-            let order = &mut orders[number as usize];
-            order.len += 1;
-            order.on_sale |= index.items.contains_key(&row.item);
-            if row.kind == EntryKind::Reserve && order.reserve.is_none() {
-                order.reserve = Some(row);
-            }
-            order_of_row.push(number);
+            let item = index.item(row.item).map(|item| item as u16);
+            brief.push(Brief { kind: row.kind, item, order: number, quantity: row.quantity });
+            orders[number as usize].add(row, item.is_some(), &history.info);
         }
-        let by_order = group_rows(&mut orders, &order_of_row);
+        let by_order = group_rows(&mut orders, &brief);
         let mut books = Books {
             rows,
             orders,
-            order_of_row,
+            brief,
             keys_usable: true,
             by_order,
             of_intent: vec![NONE; index.intents.len()],
             of_sym: vec![NONE; index.ack_of_sym.len()],
         };
+        for n in 0..books.orders.len() {
+            if books.orders[n].state == OrderState::Unknown {
+                books.orders[n].state = books.added_up(&books.orders[n]);
+            }
+        }
         books.attribute(history, index);
         books
     }
@@ -439,7 +565,7 @@ impl<'a> Books<'a> {
             let key = reserve.key.as_deref().unwrap_or("");
             if order.on_sale {
                 keyed |= !key.is_empty();
-                foreign_user |= numbered(&info.user_prefix, &reserve.user).is_none();
+                foreign_user |= order.user.is_none();
             }
             let ack = index.ack_of_order(order);
             if let Some(slot) = order.named.and_then(|sym| self.of_sym.get_mut(sym.0 as usize)) {
@@ -484,12 +610,8 @@ impl<'a> Books<'a> {
         self.orders.iter().filter(|order| order.on_sale).filter_map(|order| Some((order, order.reserve?)))
     }
 
-    /// The state of an order at the time of the audit: as it says, else as its rows add up.
-    pub fn state_of(&self, order: &DurableOrder<'_>) -> OrderState {
-        let said = order.reserve.and_then(|row| row.state).unwrap_or_default();
-        if said != OrderState::Unknown {
-            return said;
-        }
+    /// The state that the rows of an order add up to.
+    fn added_up(&self, order: &DurableOrder<'_>) -> OrderState {
         let mut state = OrderState::Unknown;
         for row in self.rows_of(order) {
             state = match row.kind {
@@ -538,7 +660,7 @@ pub fn says_expired(row: &LedgerEntry) -> bool {
 }
 
 /// Row numbers, those of one order side by side and by `seq`; sets where each order's begin.
-fn group_rows(orders: &mut [DurableOrder<'_>], order_of_row: &[u32]) -> Vec<u32> {
+fn group_rows(orders: &mut [DurableOrder<'_>], brief: &[Brief]) -> Vec<u32> {
     let mut next = Vec::with_capacity(orders.len());
     let mut start = 0;
     for order in orders.iter_mut() {
@@ -546,9 +668,9 @@ fn group_rows(orders: &mut [DurableOrder<'_>], order_of_row: &[u32]) -> Vec<u32>
         next.push(start);
         start += order.len;
     }
-    let mut grouped = vec![0; order_of_row.len()];
-    for (row, order) in order_of_row.iter().enumerate() {
-        let slot = &mut next[*order as usize];
+    let mut grouped = vec![0; brief.len()];
+    for (row, brief) in brief.iter().enumerate() {
+        let slot = &mut next[brief.order as usize];
         grouped[*slot as usize] = row as u32;
         *slot += 1;
     }

@@ -170,6 +170,13 @@ mod i01 {
     }
 
     #[test]
+    fn a_cancel_that_was_not_recorded_may_have_worked_too() {
+        let story = cut_short(oversold().without_audit());
+        unknown(&story, "I1", "what was in flight then is not recorded");
+        fails(&cut_short(oversold()), "I1", "at ledger row 5", &["row 5:"]);
+    }
+
+    #[test]
     fn a_cancel_that_was_sent_may_have_worked() {
         let story = Story::new(1)
             .op(order(1).at(100, 140).ok("o1", Held))
@@ -284,6 +291,16 @@ mod i02 {
     }
 
     #[test]
+    fn a_lookup_is_held_against_what_was_asked_for() {
+        let story = Story::new(5)
+            .op(order(1).units(2).lost())
+            .op(lookup(1).at(200, 210).ok("o1", Held))
+            .row(reserve("o1", 1, Held))
+            .settle();
+        fails(&story, "I2", "it is for 1 unit instead of 2", &["row 1:"]);
+    }
+
+    #[test]
     fn kept_of_another_item() {
         let story = Story::new(5).op(order(1).ok("o1", Held)).row(reserve("o1", 1, Held).item(2)).settle();
         fails(&story, "I2", "it is of item 2 instead of 1", &["row 1:"]);
@@ -395,6 +412,13 @@ mod i03 {
     fn a_missing_attempt_may_have_done_it() {
         let story = Story::new(5).op(order(2).attempt(2).refused("sold-out")).row(reserve("o2", 2, Held)).settle();
         passes(&story, "I3");
+    }
+
+    #[test]
+    fn an_order_is_not_made_before_it_is_asked_for() {
+        let story = |at| Story::new(5).op(order(1).at(100, 1_100).lost()).row(reserve("o1", 1, Held).at(at)).settle();
+        fails(&story(80), "I3", "order o1 was made at 0.080 s, and first asked for at 0.100 s", &["row 1:"]);
+        passes(&story(91), "I3");
     }
 
     #[test]
@@ -746,7 +770,7 @@ mod i07 {
     fn rows(state: OrderState, rows: &[RowSpec]) -> Story {
         let story = Story::new(5)
             .op(order(1).at(100, 140).ok("o1", Held))
-            .op(pay(1, "o1").at(200, 1200).lost())
+            .op(pay(1, "o1").at(110, 1110).lost())
             .row(reserve("o1", 1, state).cents(100).at(120));
         rows.iter().fold(story, |story, row| story.row(row.clone())).settle()
     }
@@ -756,8 +780,8 @@ mod i07 {
         insta::assert_snapshot!(told_of(&rows(Paid, &[release("o1", "expired").at(10_130), paid("o1").at(10_200)]), "I7"), @r#"
         fail: Order o1 was paid, its stock was given back, and the money was not.
          100 op u1 order ok: 201, order o1 held, 1 unit of item 1 (purchase 1)
+         110 op u1 pay indeterminate: timeout, order o1 (purchase 1)
          120 ledger u1 row 1: reserve, order o1, 1 unit of item 1, 100 cents, key k1, paid at the audit
-         200 op u1 pay indeterminate: timeout, order o1 (purchase 1)
          10130 ledger u1 row 2: release, order o1, 1 unit of item 1, expired
         > 10200 ledger u1 row 3: pay, order o1, 1 unit of item 1, 100 cents
         "#);
@@ -789,17 +813,18 @@ mod i07 {
         let unknown_order = Story::new(5).bought(1).row(paid("x")).settle();
         fails(&unknown_order, "I7", "which the ledger does not know", &["row 3:"]);
         let nobody = Story::new(5).bought(1).op(order(2).ok("o2", Held)).row(reserve("o2", 2, Paid)).row(paid("o2")).settle();
-        fails(&nobody, "I7", "u2 never tried to pay it", &["row 4:"]);
-        let refused = nobody.op(pay(2, "o2").at(300, 340).refused("declined"));
+        fails(&nobody, "I7", "u2 had not tried to pay it", &["row 4:"]);
+        fails(&nobody.clone().op(pay(2, "o2").at(300, 1300).lost()), "I7", "u2 had not tried to pay it", &["row 4:"]);
+        let refused = nobody.op(pay(2, "o2").at(90, 140).refused("declined"));
         fails(&refused, "I7", "told that the payment of order o2 failed", &["row 4:"]);
-        let maybe = refused.op(pay(2, "o2").attempt(2).at(400, 1400).lost());
+        let maybe = refused.op(pay(2, "o2").attempt(2).at(110, 1400).lost());
         passes(&maybe, "I7");
     }
 
     #[test]
     fn called_paid_without_a_payment() {
         let story = |with: bool| {
-            let story = Story::new(5).op(order(1).ok("o1", Held)).op(pay(1, "o1").at(200, 210).lost()).row(reserve("o1", 1, Paid));
+            let story = Story::new(5).op(order(1).ok("o1", Held)).op(pay(1, "o1").at(110, 210).lost()).row(reserve("o1", 1, Paid));
             if with { story.bought(2).settle() } else { story.settle() }
         };
         fails(&story(true), "I7", "order o1 is paid, and the ledger has no payment for it", &["row 1:"]);

@@ -154,6 +154,7 @@ impl Bug {
             Bug::SoldOutFlagNeverCleared | Bug::ShardRemainderStranded => {
                 run.audit.probes.iter().any(|probe| probe.sold < probe.available)
             }
+            Bug::ChargedToAnotherOrder => payment_undone(run) || charged_unasked(run),
             Bug::OrderNumberReused => reused_number_acknowledged(run),
             _ => run.shown,
         }
@@ -214,15 +215,25 @@ fn payment_undone(run: &Run) -> bool {
     })
 }
 
+/// A payment of an order whose buyer had not tried to pay by then. If the first that buyers hear of an order is that it
+/// is paid, it might have been paid for at once, as some shops do.
+fn charged_unasked(run: &Run) -> bool {
+    run.audit.ledger.iter().filter(|row| row.kind == EntryKind::Pay).any(|row| {
+        let intent = run.intent_of(&row.order);
+        let at = row.at_unix_us - super::EPOCH_UNIX_US + run.rules.epsilon_us;
+        let theirs = || run.history.ops.iter().filter(|op| Some(op.intent) == intent);
+        let told = theirs().filter(|op| op.outcome == Outcome::Ok && matches!(op.role, Role::Order | Role::Lookup));
+        let held = told.min_by_key(|op| op.invoked_us).is_some_and(|op| op.state == OrderState::Held);
+        held && !theirs().any(|op| op.role == Role::Pay && op.invoked_us <= at)
+    })
+}
+
 fn captured_secretly(run: &Run) -> bool {
     let paid = run.audit.ledger.iter().filter(|row| row.kind == EntryKind::Pay);
     paid.filter(|row| state(run, &row.order) == OrderState::Paid).any(|row| {
         let intent = run.intent_of(&row.order);
         let mut pays = run.history.ops.iter().filter(|op| op.role == Role::Pay && Some(op.intent) == intent).peekable();
-        // An order whose buyer learnt of it only by an unclear reply is one that might have been paid for at once.
-        let named = run.history.ops.iter().filter(|op| Some(op.intent) == intent && matches!(op.role, Role::Order | Role::Lookup));
-        let clear = named.clone().all(|op| op.outcome != Outcome::Info);
-        clear && pays.peek().is_some() && pays.all(|op| op.outcome == Outcome::Fail)
+        pays.peek().is_some() && pays.all(|op| op.outcome == Outcome::Fail)
     })
 }
 
