@@ -42,7 +42,9 @@ impl Check for Oversell {
         let peaks: Vec<String> = peaks
             .iter()
             .zip(&case.rules.items)
-            .map(|(peak, item)| format!("at most {peak} of the {} units of item {} were claimed at once", item.stock, item.item))
+            .map(|(peak, item)| {
+                format!("at most {peak} of the {} units of item {} were claimed at once", item.stock, item.item)
+            })
             .collect();
         tally.finish(self, format!("{}: {}", seen.join(" and "), peaks.join(", ")))
     }
@@ -75,7 +77,11 @@ fn by_ledger(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
                     tally.violation("reservations of no or negative quantity", |case, witness| {
                         let row = books.rows[n];
                         witness.bad_row(case, row);
-                        format!("order {} reserved {}, which adds to the stock instead of taking from it", row.order, count(row.quantity, "unit"))
+                        format!(
+                            "order {} reserved {}, which adds to the stock instead of taking from it",
+                            row.order,
+                            count(row.quantity, "unit")
+                        )
                     });
                 }
                 sum.raw += row.quantity;
@@ -103,7 +109,10 @@ fn by_ledger(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
             let row = books.rows[n];
             tally.violation("items of which more was given back than taken", |case, witness| {
                 witness.bad_row(case, row);
-                format!("more of item {} was given back than taken: at ledger row {} the sum is {below}", row.item, row.seq)
+                format!(
+                    "more of item {} was given back than taken: at ledger row {} the sum is {below}",
+                    row.item, row.seq
+                )
             });
         }
         if let Some(crossed) = sum.crossed {
@@ -145,7 +154,8 @@ fn crossing(
     if let Some(ack) = case.index.ack_of_order(order) {
         witness.op(case, ack.op);
     }
-    witness.note(format!("units of item {} out after ledger row {}: {reached}, of {}", rules.item, row.seq, rules.stock));
+    witness
+        .note(format!("units of item {} out after ledger row {}: {reached}, of {}", rules.item, row.seq, rules.stock));
     format!(
         "{} of item {} too many: there were {}, and at ledger row {} the reservations reached {reached}",
         count(peak - rules.stock, "unit"),
@@ -170,8 +180,16 @@ fn in_the_end(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
         if *alive > rules.stock {
             tally.violation("items with more live orders than stock", |case, witness| {
                 last.iter().for_each(|row| witness.bad_row(case, row));
-                witness.note(format!("units of item {} held or sold by orders at the audit: {alive}, of {}", rules.item, rules.stock));
-                format!("at the audit, orders hold or own {} of item {}, and there were {}", count(*alive, "unit"), rules.item, rules.stock)
+                witness.note(format!(
+                    "units of item {} held or sold by orders at the audit: {alive}, of {}",
+                    rules.item, rules.stock
+                ));
+                format!(
+                    "at the audit, orders hold or own {} of item {}, and there were {}",
+                    count(*alive, "unit"),
+                    rules.item,
+                    rules.stock
+                )
             });
         }
     }
@@ -239,7 +257,9 @@ fn too_many(case: &Case<'_>, claims: &[Claim], crossing: usize, peak: i64, witne
     let mut others: Vec<&Claim> = claims
         .iter()
         .enumerate()
-        .filter(|(n, claim)| *n != crossing && claim.item == last.item && claim.from <= last.from && claim.until > last.from)
+        .filter(|(n, claim)| {
+            *n != crossing && claim.item == last.item && claim.from <= last.from && claim.until > last.from
+        })
         .map(|(_, claim)| claim)
         .collect();
     others.sort_by_key(|claim| claim.from);

@@ -66,11 +66,21 @@ fn judge_replies(case: &Case<'_>, books: &Books<'_>, intent: u32, tally: &mut Ta
 fn lost_note(case: &Case<'_>, books: &Books<'_>, intent: u32, witness: &mut super::witness::Witness) {
     match books.order_of_intent(intent).and_then(|order| order.reserve) {
         Some(row) => witness.row(case, row),
-        None => witness.note(format!("the ledger has no row under the key of purchase {}", case.index.intents[intent as usize].id)),
+        None => witness.note(format!(
+            "the ledger has no row under the key of purchase {}",
+            case.index.intents[intent as usize].id
+        )),
     }
 }
 
-fn as_acknowledged(case: &Case<'_>, op: &Op, n: u32, order: &DurableOrder<'_>, reserve: &LedgerEntry, tally: &mut Tally<'_>) {
+fn as_acknowledged(
+    case: &Case<'_>,
+    op: &Op,
+    n: u32,
+    order: &DurableOrder<'_>,
+    reserve: &LedgerEntry,
+    tally: &mut Tally<'_>,
+) {
     // A look-up names no goods: what counts then is what its purchase asked for.
     let asked = order.intent.map(|intent| &case.index.intents[intent as usize]).filter(|intent| intent.id == op.intent);
     let item = if op.item == 0 { asked.map_or(0, |intent| intent.item) } else { op.item };
@@ -89,7 +99,12 @@ fn as_acknowledged(case: &Case<'_>, op: &Op, n: u32, order: &DurableOrder<'_>, r
         tally.violation("orders kept otherwise than acknowledged", |case, witness| {
             witness.op(case, n);
             witness.bad_row(case, reserve);
-            format!("{} is in the ledger otherwise than {} was told: {}", case.order(op.order), case.user(op.user), differs.join(", "))
+            format!(
+                "{} is in the ledger otherwise than {} was told: {}",
+                case.order(op.order),
+                case.user(op.user),
+                differs.join(", ")
+            )
         });
     }
 }

@@ -57,7 +57,8 @@ fn judge_item(case: &Case<'_>, rules: &ItemRules, row: &StockRow, tally: &mut Ta
     }
     let sum = row.available + row.held + row.sold;
     if sum != row.initial {
-        let (n, what) = if sum < row.initial { (row.initial - sum, "missing") } else { (sum - row.initial, "too many") };
+        let (n, what) =
+            if sum < row.initial { (row.initial - sum, "missing") } else { (sum - row.initial, "too many") };
         tally.violation("items whose counters do not add up", |case, witness| {
             witness.stock(case, row, true);
             let parts = format!("{} available + {} held + {} sold", row.available, row.held, row.sold);
@@ -80,13 +81,14 @@ fn judge_item(case: &Case<'_>, rules: &ItemRules, row: &StockRow, tally: &mut Ta
     for (cache, units) in row.caches.iter().filter(|(_, units)| *units != row.available) {
         tally.violation("caches that disagree at rest", |case, witness| {
             witness.stock(case, row, true);
-            format!("at rest, cache {cache} says that {units} of item {} are available, and {} are", row.item, row.available)
+            format!(
+                "at rest, cache {cache} says that {units} of item {} are available, and {} are",
+                row.item, row.available
+            )
         });
     }
-    if let Some(books) = &case.index.books {
-        if let Some(item) = case.index.item(row.item) {
-            against_ledger(books, row, item, tally);
-        }
+    if let (Some(books), Some(item)) = (&case.index.books, case.index.item(row.item)) {
+        against_ledger(books, row, item, tally);
     }
 }
 

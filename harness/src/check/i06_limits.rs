@@ -28,7 +28,10 @@ impl Check for Limits {
         most = most.max(by_replies(case, &mut tally));
         let limits: Vec<String> =
             case.rules.items.iter().map(|item| format!("{} of item {}", item.per_user_limit, item.item)).collect();
-        tally.finish(self, format!("no user had more than {} at once; allowed are {}", count(most, "unit"), limits.join(", ")))
+        tally.finish(
+            self,
+            format!("no user had more than {} at once; allowed are {}", count(most, "unit"), limits.join(", ")),
+        )
     }
 }
 

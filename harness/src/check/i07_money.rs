@@ -61,7 +61,9 @@ fn judge_rows(books: &Books<'_>, order: &DurableOrder<'_>, tally: &mut Tally<'_>
                 captured = Some(row);
                 paid_cents = row.amount_cents.unwrap_or(0);
                 if captures - refunds > 1 {
-                    show(books, order, row, "orders paid twice", tally, || format!("order {} was paid twice", order.id));
+                    show(books, order, row, "orders paid twice", tally, || {
+                        format!("order {} was paid twice", order.id)
+                    });
                 }
             }
             EntryKind::Refund => {
@@ -97,7 +99,10 @@ fn refund(order: &DurableOrder<'_>, row: &LedgerEntry, paid_cents: i64, books: &
             format!("order {} was paid with {paid_cents} cents and refunded with {back}", order.id)
         });
     } else if back < paid_cents {
-        tally.gap(format!("order {} was paid with {paid_cents} cents and refunded with {back}: see whether that is meant", order.id));
+        tally.gap(format!(
+            "order {} was paid with {paid_cents} cents and refunded with {back}: see whether that is meant",
+            order.id
+        ));
     }
 }
 
@@ -113,14 +118,25 @@ fn prices(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
         let due = case.rules.items[usize::from(item)].price_cents.saturating_mul(quantity);
         if amount != due || amount < 0 {
             show(books, order, row, "amounts that are not the price", tally, || {
-                format!("order {} is for {} at {due} cents, and ledger row {} says {amount}", order.id, count(quantity, "unit"), row.seq)
+                format!(
+                    "order {} is for {} at {due} cents, and ledger row {} says {amount}",
+                    order.id,
+                    count(quantity, "unit"),
+                    row.seq
+                )
             });
         }
     }
 }
 
 /// Whether the state of an order says the same as its rows; false where the ledger has no payments to hold it against.
-fn state_agrees(books: &Books<'_>, order: &DurableOrder<'_>, captured: bool, has_pays: bool, tally: &mut Tally<'_>) -> bool {
+fn state_agrees(
+    books: &Books<'_>,
+    order: &DurableOrder<'_>,
+    captured: bool,
+    has_pays: bool,
+    tally: &mut Tally<'_>,
+) -> bool {
     let Some(reserve) = order.reserve else { return true };
     let refunded = || order.count(EntryKind::Refund) > 0;
     match order.state {
@@ -149,7 +165,8 @@ fn asked_to_pay(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, ta
     if !case.index.whole() || case.index.loose.contains_key(&buyer) {
         return;
     }
-    let mut replies = case.index.ops_of(&case.index.intents[ack.intent as usize]).iter().map(|n| &case.history.ops[*n as usize]);
+    let mut replies =
+        case.index.ops_of(&case.index.intents[ack.intent as usize]).iter().map(|n| &case.history.ops[*n as usize]);
     // An order that a service takes the money for at once, or of which it does not say, is paid without being asked.
     if !replies.find(|op| acknowledges(op)).is_some_and(|op| op.state == OrderState::Held) {
         return;
@@ -164,7 +181,11 @@ fn asked_to_pay(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, ta
     }
     if tried && order.count(EntryKind::Refund) == 0 {
         show(books, order, row, "payments taken that were told to have failed", tally, || {
-            format!("{} was told that the payment of order {} failed, and the money was taken", case.user(buyer), order.id)
+            format!(
+                "{} was told that the payment of order {} failed, and the money was taken",
+                case.user(buyer),
+                order.id
+            )
         });
     } else if !tried && case.index.scan.tried_to_pay {
         show(books, order, row, "payments that nobody made", tally, || {
@@ -210,7 +231,9 @@ fn goods(case: &Case<'_>, op: &Op) -> Option<(usize, i64)> {
 /// A payment that was acknowledged leaves the order paid, or refunded; one after an acknowledged cancel leaves it refunded.
 fn judge_replies(case: &Case<'_>, ack: &Ack, tally: &mut Tally<'_>) {
     let ops = || case.index.actions_of(ack).map(|n| (n, &case.history.ops[n as usize]));
-    let cancelled = ops().filter(|(_, op)| op.role == Role::Cancel && op.outcome == Outcome::Ok).min_by_key(|(_, op)| op.completed_us);
+    let cancelled = ops()
+        .filter(|(_, op)| op.role == Role::Cancel && op.outcome == Outcome::Ok)
+        .min_by_key(|(_, op)| op.completed_us);
     let durable = case.index.books.as_ref().and_then(|books| Some((books, books.order_named(ack.order)?)));
     for (n, op) in ops().filter(|(_, op)| says_paid(op)) {
         let now = durable.map(|(_, order)| order.state).unwrap_or_default();
@@ -225,12 +248,17 @@ fn judge_replies(case: &Case<'_>, ack: &Ack, tally: &mut Tally<'_>) {
             });
         }
         let after_cancel = cancelled.filter(|(_, cancel)| cancel.completed_us < op.invoked_us);
-        if let Some((cancel, _)) = after_cancel.filter(|_| op.state == OrderState::Paid && now != OrderState::Refunded) {
+        if let Some((cancel, _)) = after_cancel.filter(|_| op.state == OrderState::Paid && now != OrderState::Refunded)
+        {
             tally.violation("payments taken after an acknowledged cancel", |case, witness| {
                 show_all(case, ack, witness);
                 witness.op(case, cancel);
                 witness.bad_op(case, n);
-                format!("{} cancelled {}, and later a payment of it was taken", case.user(op.user), case.order(ack.order))
+                format!(
+                    "{} cancelled {}, and later a payment of it was taken",
+                    case.user(op.user),
+                    case.order(ack.order)
+                )
             });
         }
     }

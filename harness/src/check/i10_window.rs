@@ -44,7 +44,10 @@ impl Check for Window {
         for intent in &case.index.intents {
             after_the_end(case, intent, &mut tally);
         }
-        tally.finish(self, format!("{early} refused before the opening and {late} after the end; every order lies between"))
+        tally.finish(
+            self,
+            format!("{early} refused before the opening and {late} after the end; every order lies between"),
+        )
     }
 }
 
@@ -62,7 +65,13 @@ fn stamped(case: &Case<'_>, tally: &mut Tally<'_>) {
             order.intent.into_iter().for_each(|intent| witness.intent(case, intent));
             witness.bad_row(case, row);
             let (edge, when) = if before { (rules.opens_us, "opened") } else { (rules.closes_us, "closed") };
-            format!("order {} took its stock at {}, and the sale of item {} {when} at {}", order.id, seconds(at), row.item, seconds(edge))
+            format!(
+                "order {} took its stock at {}, and the sale of item {} {when} at {}",
+                order.id,
+                seconds(at),
+                row.item,
+                seconds(edge)
+            )
         });
     }
 }
@@ -117,7 +126,9 @@ fn sent_home(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<'_
 
 /// A purchase that was first tried after the end cannot have been made in time.
 fn after_the_end(case: &Case<'_>, intent: &Intent, tally: &mut Tally<'_>) {
-    let Some(item) = case.index.item(intent.item).filter(|_| intent.class == Class::Ok && intent.attempts > 0) else { return };
+    let Some(item) = case.index.item(intent.item).filter(|_| intent.class == Class::Ok && intent.attempts > 0) else {
+        return;
+    };
     let rules = &case.rules.items[item];
     // An earlier attempt may be missing from a history that is not whole.
     if case.index.whole() && intent.first_invoked > rules.closes_us.saturating_add(case.rules.epsilon_us) {

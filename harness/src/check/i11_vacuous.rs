@@ -47,7 +47,10 @@ fn trust(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
     }
     let scan = &case.index.scan;
     if scan.backwards > 0 {
-        tally.gap(format!("{} end before they begin: the history's clock is broken", count(scan.backwards as i64, "op")));
+        tally.gap(format!(
+            "{} end before they begin: the history's clock is broken",
+            count(scan.backwards as i64, "op")
+        ));
     }
     // Retries are due when they are sent; the first attempts are what the schedule planned.
     let Some(p99) = scan.send_lag_us_p99 else { return };
@@ -107,7 +110,12 @@ fn expected(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
         }
     };
     want(expect.sell_out, scan.sold_out, "\"sold out\" replies", "raise the demand or lower the stock");
-    want(expect.indeterminate, scan.indeterminate, "indeterminate ops", "let a fault cut or delay replies during the load");
+    want(
+        expect.indeterminate,
+        scan.indeterminate,
+        "indeterminate ops",
+        "let a fault cut or delay replies during the load",
+    );
     want(expect.expiry, expiries(case), "expired holds", "shorten the hold, let some buyers not pay, or wait longer");
     want(expect.retries, scan.retried, "retries", "let the journey retry, and a fault give it a reason to");
 }
@@ -134,17 +142,19 @@ fn missed(case: &Case<'_>, fault: &FaultWindow<'_>) -> Option<String> {
     let Some(healed) = fault.healed else {
         return Some("was never healed, so what was audited is not the healed state".to_owned());
     };
-    if let Some(plan) = fault.plan {
-        if let Some(why) = off_phase(plan, injected, healed) {
-            return Some(why);
-        }
+    if let Some(why) = fault.plan.and_then(|plan| off_phase(plan, injected, healed)) {
+        return Some(why);
     }
     if hit_nothing(fault.hit) {
         return Some(format!("hit nothing ({}): aim it at a link or role that carries the load", fault.hit));
     }
     let mut sent = case.history.ops.iter().filter(|op| op.outcome != Outcome::Dropped);
     if !sent.any(|op| op.invoked_us <= healed && op.completed_us >= injected) {
-        return Some(format!("missed the load: nothing was in flight from {} to {}", seconds(injected), seconds(healed)));
+        return Some(format!(
+            "missed the load: nothing was in flight from {} to {}",
+            seconds(injected),
+            seconds(healed)
+        ));
     }
     None
 }

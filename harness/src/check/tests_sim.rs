@@ -38,7 +38,13 @@ fn show(run: &Run, findings: &[Finding]) -> String {
     }
     text.push_str("--- ops\n");
     for op in &run.history.ops {
-        text.push_str(&format!("  {}..{} u{} {}\n", op.invoked_us, op.completed_us, op.user, witness::op_text(&case, op)));
+        text.push_str(&format!(
+            "  {}..{} u{} {}\n",
+            op.invoked_us,
+            op.completed_us,
+            op.user,
+            witness::op_text(&case, op)
+        ));
     }
     text.push_str("--- ledger\n");
     for row in &run.audit.ledger {
@@ -84,7 +90,7 @@ fn damage(run: &mut Run, seed: u64) {
     let mut n = seed;
     run.history.ops.retain(|_| {
         n = n.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (n >> 33) % 5 != 0
+        !(n >> 33).is_multiple_of(5)
     });
     run.history.damage.push("some parts are missing".to_owned());
 }
@@ -95,7 +101,9 @@ fn a_correct_shop_never_fails_however_it_is_seen() {
     let ways: [(&str, Blind); 4] = [
         ("parts of the history are missing", damage),
         ("the ledger keeps no keys", |run, _| run.audit.ledger.iter_mut().for_each(|row| row.key = None)),
-        ("replies name no orders", |run, _| run.history.ops.iter_mut().for_each(|op| op.order = crate::history::Sym(0))),
+        ("replies name no orders", |run, _| {
+            run.history.ops.iter_mut().for_each(|op| op.order = crate::history::Sym(0))
+        }),
         ("the ledger says no states", |run, _| run.audit.ledger.iter_mut().for_each(|row| row.state = None)),
     ];
     for (way, blind) in ways {

@@ -178,14 +178,18 @@ fn acknowledged_and_gone(run: &Run) -> bool {
 fn told_failed(run: &Run) -> bool {
     let made = run.audit.ledger.iter().filter(|row| row.kind == EntryKind::Reserve);
     made.filter_map(|row| row.key.as_deref()?.strip_prefix('k')?.parse::<u64>().ok()).any(|intent| {
-        let mut ops = run.history.ops.iter().filter(|op| op.intent == intent && matches!(op.role, Role::Order | Role::Lookup));
+        let mut ops =
+            run.history.ops.iter().filter(|op| op.intent == intent && matches!(op.role, Role::Order | Role::Lookup));
         ops.all(|op| op.outcome == Outcome::Fail)
     })
 }
 
 fn refused<'a>(run: &'a Run, reason: &str) -> impl Iterator<Item = &'a crate::history::Op> {
     let reason = run.history.names.find(reason);
-    run.history.ops.iter().filter(move |op| op.role == Role::Order && op.outcome == Outcome::Fail && Some(op.reason) == reason)
+    run.history
+        .ops
+        .iter()
+        .filter(move |op| op.role == Role::Order && op.outcome == Outcome::Fail && Some(op.reason) == reason)
 }
 
 fn window_broken(run: &Run) -> bool {
@@ -202,7 +206,8 @@ fn cancel_undone(run: &Run) -> bool {
     let (rules, epsilon) = (&run.rules.items[0], run.rules.epsilon_us);
     let acknowledged = run.history.ops.iter().filter(|op| op.role == Role::Cancel && op.outcome == Outcome::Ok);
     acknowledged.filter(|op| op.state == OrderState::Cancelled).any(|op| {
-        let first = run.history.ops.iter().filter(|o| o.intent == op.intent).map(|o| o.invoked_us).min().unwrap_or(Micros::MAX);
+        let first =
+            run.history.ops.iter().filter(|o| o.intent == op.intent).map(|o| o.invoked_us).min().unwrap_or(Micros::MAX);
         let in_time = op.completed_us < first.saturating_add(rules.hold_us) - 3 * epsilon;
         in_time && state(run, run.history.names.get(op.order)) == OrderState::Expired
     })
@@ -210,9 +215,9 @@ fn cancel_undone(run: &Run) -> bool {
 
 fn payment_undone(run: &Run) -> bool {
     let acknowledged = run.history.ops.iter().filter(|op| op.role == Role::Pay && op.outcome == Outcome::Ok);
-    acknowledged.filter(|op| op.state == OrderState::Paid).any(|op| {
-        !matches!(state(run, run.history.names.get(op.order)), OrderState::Paid | OrderState::Refunded)
-    })
+    acknowledged
+        .filter(|op| op.state == OrderState::Paid)
+        .any(|op| !matches!(state(run, run.history.names.get(op.order)), OrderState::Paid | OrderState::Refunded))
 }
 
 /// A payment of an order whose buyer had not tried to pay by then. If the first that buyers hear of an order is that it
