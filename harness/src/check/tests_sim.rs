@@ -133,7 +133,7 @@ fn every_anomaly_is_found_whenever_it_took_effect() {
             assert!(long.is_none(), "{long:?}");
         });
         let effects = effects.into_inner();
-        println!("{bug:?}: took effect in {effects} of 1000 schedules, found in all of them");
+        println!("{bug:?}: took effect in {effects} schedules, found in all of them");
         assert!(effects >= 20, "{bug:?} took effect in {effects} schedules only");
     }
 }
