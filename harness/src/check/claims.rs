@@ -102,11 +102,8 @@ pub fn says_paid(op: &Op) -> bool {
 fn refunds(case: &Case<'_>) -> QuickMap<u32, Micros> {
     let mut refunds = QuickMap::default();
     let Some(books) = &case.index.books else { return refunds };
-    for (row, order) in books.rows.iter().zip(&books.order_of_row) {
-        if row.kind != EntryKind::Refund {
-            continue;
-        }
-        let order = &books.orders[*order as usize];
+    for (row, brief) in books.rows.iter().zip(&books.brief).filter(|(_, brief)| brief.kind == EntryKind::Refund) {
+        let order = &books.orders[brief.order as usize];
         let named = case.index.ack_of_order(order);
         let ack = match (named, order.by) {
             (Some(ack), _) => Some(ack.op),

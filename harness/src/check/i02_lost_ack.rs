@@ -1,7 +1,7 @@
 //! I2: what a buyer was told is kept. Every acknowledged order is in the ledger exactly once, as it was acknowledged.
 
 use super::claims::says_paid;
-use super::index::{Ack, Books, DurableOrder, acknowledges, numbered};
+use super::index::{Ack, Books, DurableOrder, acknowledges};
 use super::tally::{Tally, count};
 use super::{Case, Check, Finding};
 use crate::history::{EntryKind, LedgerEntry, Micros, Op, OrderState, Outcome, Role, Sym};
@@ -55,8 +55,8 @@ fn judge_replies(case: &Case<'_>, books: &Books<'_>, intent: u32, tally: &mut Ta
                 format!("{order} was acknowledged to {}, and the ledger has no such order", case.user(op.user))
             }),
             Some((order, reserve)) => {
-                as_acknowledged(case, op, *n, reserve, tally);
-                judge_state(case, books, order, reserve, *n, tally);
+                as_acknowledged(case, op, *n, order, reserve, tally);
+                judge_state(case, order, reserve, *n, tally);
             }
         }
     }
@@ -66,34 +66,53 @@ fn judge_replies(case: &Case<'_>, books: &Books<'_>, intent: u32, tally: &mut Ta
 fn lost_note(case: &Case<'_>, books: &Books<'_>, intent: u32, witness: &mut super::witness::Witness) {
     match books.order_of_intent(intent).and_then(|order| order.reserve) {
         Some(row) => witness.row(case, row),
-        None => witness.note(format!("the ledger has no row under the key of purchase {}", case.index.intents[intent as usize].id)),
+        None => witness.note(format!(
+            "the ledger has no row under the key of purchase {}",
+            case.index.intents[intent as usize].id
+        )),
     }
 }
 
-fn as_acknowledged(case: &Case<'_>, op: &Op, n: u32, reserve: &LedgerEntry, tally: &mut Tally<'_>) {
+fn as_acknowledged(
+    case: &Case<'_>,
+    op: &Op,
+    n: u32,
+    order: &DurableOrder<'_>,
+    reserve: &LedgerEntry,
+    tally: &mut Tally<'_>,
+) {
+    // A look-up names no goods: what counts then is what its purchase asked for.
+    let asked = order.intent.map(|intent| &case.index.intents[intent as usize]).filter(|intent| intent.id == op.intent);
+    let item = if op.item == 0 { asked.map_or(0, |intent| intent.item) } else { op.item };
+    let quantity = if op.quantity == 0 { asked.map_or(0, |intent| intent.quantity) } else { op.quantity };
     let mut differs = Vec::new();
-    if numbered(&case.history.info.user_prefix, &reserve.user) != Some(op.user) {
+    if order.user != Some(op.user) {
         differs.push(format!("it belongs to {} instead of {}", reserve.user, case.user(op.user)));
     }
-    if op.item != 0 && op.item != reserve.item {
-        differs.push(format!("it is of item {} instead of {}", reserve.item, op.item));
+    if item != 0 && item != reserve.item {
+        differs.push(format!("it is of item {} instead of {item}", reserve.item));
     }
-    if op.quantity != 0 && i64::from(op.quantity) != reserve.quantity {
-        differs.push(format!("it is for {} instead of {}", count(reserve.quantity, "unit"), op.quantity));
+    if quantity != 0 && i64::from(quantity) != reserve.quantity {
+        differs.push(format!("it is for {} instead of {quantity}", count(reserve.quantity, "unit")));
     }
     if !differs.is_empty() {
         tally.violation("orders kept otherwise than acknowledged", |case, witness| {
             witness.op(case, n);
             witness.bad_row(case, reserve);
-            format!("{} is in the ledger otherwise than {} was told: {}", case.order(op.order), case.user(op.user), differs.join(", "))
+            format!(
+                "{} is in the ledger otherwise than {} was told: {}",
+                case.order(op.order),
+                case.user(op.user),
+                differs.join(", ")
+            )
         });
     }
 }
 
 /// The states that an order may be in at the audit after a reply that named its state.
-fn judge_state(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, n: u32, tally: &mut Tally<'_>) {
+fn judge_state(case: &Case<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, n: u32, tally: &mut Tally<'_>) {
     use OrderState::{Cancelled, Expired, Paid, Refunded};
-    let now = books.state_of(order);
+    let now = order.state;
     let said = case.history.ops[n as usize].state;
     let reachable = match said {
         OrderState::Unknown | OrderState::Held => true,
@@ -104,7 +123,7 @@ fn judge_state(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, res
         Refunded => now == Refunded,
     };
     // A released order that was reserved anew may have become anything.
-    let reserved_again = || books.rows_of(order).filter(|row| row.kind == EntryKind::Reserve).count() > 1;
+    let reserved_again = || order.count(EntryKind::Reserve) > 1;
     if !reachable && now != OrderState::Unknown && !(matches!(said, Cancelled | Expired) && reserved_again()) {
         wrong_state(order, reserve, n, said.name(), now, tally);
     }
@@ -115,7 +134,7 @@ fn judge_life(case: &Case<'_>, books: &Books<'_>, ack: &Ack, tally: &mut Tally<'
     use OrderState::{Cancelled, Expired, Paid, Refunded};
     let Some(order) = books.order_named(ack.order).filter(|_| ack.order != Sym(0)) else { return };
     let Some(reserve) = order.reserve else { return };
-    let now = books.state_of(order);
+    let now = order.state;
     for n in case.index.actions_of(ack) {
         let op = &case.history.ops[n as usize];
         if now == OrderState::Unknown || op.outcome != Outcome::Ok {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::index::{Books, By, Class, DurableOrder, numbered};
-use super::tally::{Tally, count};
+use super::index::{Books, By, Class, DurableOrder};
+use super::tally::{Tally, count, seconds};
 use super::{Case, Check, Finding};
 use crate::history::LedgerEntry;
 
@@ -27,6 +27,7 @@ impl Check for Phantom {
             let mut open = OpenIntents::new(case, books);
             for (order, reserve) in books.durable() {
                 orders += 1;
+                too_soon(case, order, reserve, &mut tally);
                 let class = order.intent.map(|intent| case.index.intents[intent as usize].class);
                 let phantom = match class {
                     Some(Class::Ok) => false,
@@ -36,14 +37,14 @@ impl Check for Phantom {
                         false
                     }
                     Some(Class::Fail) => true,
-                    None if open.takes(case, reserve) => {
+                    None if open.takes(order, reserve) => {
                         recovered += 1;
                         false
                     }
                     None => true,
                 };
                 if phantom && case.index.whole() {
-                    accuse(case, order, reserve, class, &mut tally);
+                    accuse(order, reserve, class, &mut tally);
                 } else if phantom {
                     suspects += 1;
                 }
@@ -92,9 +93,8 @@ impl OpenIntents {
         OpenIntents { left, used: 0 }
     }
 
-    fn takes(&mut self, case: &Case<'_>, reserve: &LedgerEntry) -> bool {
-        let Some(left) = &mut self.left else { return false };
-        let Some(user) = numbered(&case.history.info.user_prefix, &reserve.user) else { return false };
+    fn takes(&mut self, order: &DurableOrder<'_>, reserve: &LedgerEntry) -> bool {
+        let (Some(left), Some(user)) = (&mut self.left, order.user) else { return false };
         match left.get_mut(&(user, reserve.item)) {
             Some(open) if *open > 0 => {
                 *open -= 1;
@@ -106,14 +106,27 @@ impl OpenIntents {
     }
 }
 
+/// An order cannot be made before it is asked for; a service that mixes up its requests does it.
+fn too_soon(case: &Case<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, tally: &mut Tally<'_>) {
+    let Some(n) = order.intent.filter(|_| case.index.whole()) else { return };
+    let asked = case.index.intents[n as usize].first_invoked;
+    let made = case.since_epoch(reserve.at_unix_us);
+    if made < asked.saturating_sub(case.rules.epsilon_us) {
+        tally.violation("orders made before they were asked for", |case, witness| {
+            witness.intent(case, n);
+            witness.bad_row(case, reserve);
+            format!("order {} was made at {}, and first asked for at {}", order.id, seconds(made), seconds(asked))
+        });
+    }
+}
+
 /// A recovered order must be what was asked for; acknowledged ones are held against their replies by I2.
 fn as_asked(case: &Case<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, tally: &mut Tally<'_>) {
     let Some(n) = order.intent else { return };
     let intent = &case.index.intents[n as usize];
     let same_item = intent.item == 0 || intent.item == reserve.item;
     let same_quantity = intent.quantity == 0 || i64::from(intent.quantity) == reserve.quantity;
-    let same_user = numbered(&case.history.info.user_prefix, &reserve.user) == Some(intent.user);
-    if !same_user || !same_item || !same_quantity {
+    if order.user != Some(intent.user) || !same_item || !same_quantity {
         tally.violation("orders that are not what was asked for", |case, witness| {
             witness.intent(case, n);
             witness.bad_row(case, reserve);
@@ -127,7 +140,7 @@ fn as_asked(case: &Case<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, ta
     }
 }
 
-fn accuse(case: &Case<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, class: Option<Class>, tally: &mut Tally<'_>) {
+fn accuse(order: &DurableOrder<'_>, reserve: &LedgerEntry, class: Option<Class>, tally: &mut Tally<'_>) {
     if let (Some(Class::Fail), Some(n)) = (class, order.intent) {
         tally.violation("orders whose buyer was told that they failed", |case, witness| {
             witness.intent(case, n);
@@ -138,7 +151,7 @@ fn accuse(case: &Case<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, clas
         return;
     }
     let key = reserve.key.as_deref().unwrap_or("none");
-    let ours = numbered(&case.history.info.user_prefix, &reserve.user);
+    let ours = order.user;
     tally.violation("orders that nobody asked for", |case, witness| {
         if let Some(user) = ours {
             let theirs = |n: &u32| case.index.intents[*n as usize].user == user;

@@ -81,14 +81,17 @@ fn one_order_each(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
 
 /// An order takes its stock once; again only after it was released.
 fn reserved_once(books: &Books<'_>, tally: &mut Tally<'_>) {
-    for order in books.orders.iter().filter(|order| order.on_sale && order.reserve.is_some()) {
+    for order in books.orders.iter().filter(|order| order.on_sale && order.count(EntryKind::Reserve) > 1) {
         let mut out = 0i64;
         for row in books.rows_of(order) {
             match row.kind {
                 EntryKind::Reserve if out > 0 => {
                     tally.violation("orders that took their stock twice", |case, witness| {
                         order.intent.into_iter().for_each(|intent| witness.intent(case, intent));
-                        books.rows_of(order).take_while(|before| before.seq < row.seq).for_each(|before| witness.row(case, before));
+                        books
+                            .rows_of(order)
+                            .take_while(|before| before.seq < row.seq)
+                            .for_each(|before| witness.row(case, before));
                         witness.bad_row(case, row);
                         format!("order {} took its stock twice: ledger row {} reserves it again", order.id, row.seq)
                     });
@@ -106,8 +109,8 @@ fn reserved_once(books: &Books<'_>, tally: &mut Tally<'_>) {
 /// service that retries within under a key of its own leaves such an order.
 fn by_buyer(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
     let mut stray: BTreeMap<u64, Vec<&DurableOrder<'_>>> = BTreeMap::new();
-    for (order, reserve) in books.durable().filter(|(order, _)| order.intent.is_none() && order.by != By::Key) {
-        if let Some(user) = numbered(&case.history.info.user_prefix, &reserve.user) {
+    for (order, _) in books.durable().filter(|(order, _)| order.intent.is_none() && order.by != By::Key) {
+        if let Some(user) = order.user {
             stray.entry(user).or_default().push(order);
         }
     }
@@ -139,7 +142,12 @@ fn by_buyer(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
             own.into_iter().for_each(|row| witness.row(case, row));
             orders.iter().filter_map(|order| order.reserve).for_each(|row| witness.bad_row(case, row));
             let all = orders.len() as i64 + matched;
-            format!("{} has {} out of {} that may have made one", case.user(*user), count(all, "order"), count(*live, "purchase"))
+            format!(
+                "{} has {} out of {} that may have made one",
+                case.user(*user),
+                count(all, "order"),
+                count(*live, "purchase")
+            )
         });
     }
 }
@@ -164,7 +172,10 @@ fn replies_agree(case: &Case<'_>, n: u32, intent: &Intent, tally: &mut Tally<'_>
                 witness.intent(case, n);
                 witness.bad_op(case, *op_index);
                 let user = case.user(intent.user);
-                format!("replies to purchase {} of {user} contradict each other: not the same order, goods or amount", intent.id)
+                format!(
+                    "replies to purchase {} of {user} contradict each other: not the same order, goods or amount",
+                    intent.id
+                )
             });
         }
         if order == Sym(0) {

@@ -57,7 +57,8 @@ fn judge_item(case: &Case<'_>, rules: &ItemRules, row: &StockRow, tally: &mut Ta
     }
     let sum = row.available + row.held + row.sold;
     if sum != row.initial {
-        let (n, what) = if sum < row.initial { (row.initial - sum, "missing") } else { (sum - row.initial, "too many") };
+        let (n, what) =
+            if sum < row.initial { (row.initial - sum, "missing") } else { (sum - row.initial, "too many") };
         tally.violation("items whose counters do not add up", |case, witness| {
             witness.stock(case, row, true);
             let parts = format!("{} available + {} held + {} sold", row.available, row.held, row.sold);
@@ -80,24 +81,27 @@ fn judge_item(case: &Case<'_>, rules: &ItemRules, row: &StockRow, tally: &mut Ta
     for (cache, units) in row.caches.iter().filter(|(_, units)| *units != row.available) {
         tally.violation("caches that disagree at rest", |case, witness| {
             witness.stock(case, row, true);
-            format!("at rest, cache {cache} says that {units} of item {} are available, and {} are", row.item, row.available)
+            format!(
+                "at rest, cache {cache} says that {units} of item {} are available, and {} are",
+                row.item, row.available
+            )
         });
     }
-    if let Some(books) = &case.index.books {
-        against_ledger(books, row, tally);
+    if let (Some(books), Some(item)) = (&case.index.books, case.index.item(row.item)) {
+        against_ledger(books, row, item, tally);
     }
 }
 
-fn against_ledger(books: &Books<'_>, row: &StockRow, tally: &mut Tally<'_>) {
+fn against_ledger(books: &Books<'_>, row: &StockRow, item: usize, tally: &mut Tally<'_>) {
     let (mut held, mut sold, mut out) = (0, 0, 0);
     for (order, reserve) in books.durable().filter(|(_, reserve)| reserve.item == row.item) {
-        match books.state_of(order) {
+        match order.state {
             OrderState::Held => held += reserve.quantity,
             OrderState::Paid => sold += reserve.quantity,
             _ => {}
         }
     }
-    for entry in books.rows.iter().filter(|entry| entry.item == row.item) {
+    for entry in books.brief.iter().filter(|entry| entry.item.map(usize::from) == Some(item)) {
         match entry.kind {
             EntryKind::Reserve => out += entry.quantity,
             EntryKind::Release => out -= entry.quantity,
@@ -127,11 +131,8 @@ fn against_ledger(books: &Books<'_>, row: &StockRow, tally: &mut Tally<'_>) {
 /// Holds that should have been released long before the audit: their units are sold to nobody.
 fn forgotten_holds(case: &Case<'_>, audit: &FinalState, books: &Books<'_>, tally: &mut Tally<'_>) {
     let (mut recent, taken) = (0, case.since_epoch(audit.taken_unix_us));
-    for (order, reserve) in books.durable() {
+    for (order, reserve) in books.durable().filter(|(order, _)| order.state == OrderState::Held) {
         let Some(item) = case.index.item(reserve.item) else { continue };
-        if books.state_of(order) != OrderState::Held {
-            continue;
-        }
         let hold = case.rules.items[item].hold_us;
         let last = books.rows_of(order).filter(|row| row.kind == EntryKind::Reserve).last().unwrap_or(reserve);
         let ends = case.since_epoch(last.expires_at_unix_us.unwrap_or(last.at_unix_us.saturating_add(hold)));

@@ -73,7 +73,10 @@ fn judge_probe(probe: &DrainProbe, held: i64, tally: &mut Tally<'_>) {
             "{other} of {buyers} fresh buyers of item {item} got no clear answer, which may explain why {sold} of {available} were sold"
         ));
     } else if sold < available {
-        tally.gap(format!("only {buyers} fresh buyers came for the last {available} of item {item}: {} are needed", available + 1));
+        tally.gap(format!(
+            "only {buyers} fresh buyers came for the last {available} of item {item}: {} are needed",
+            available + 1
+        ));
     } else if *sold_out < 1 {
         tally.gap(format!("nobody was told that item {item} is sold out after the last {available} were sold"));
     }

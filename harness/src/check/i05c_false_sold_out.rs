@@ -32,16 +32,18 @@ impl Check for FalseSoldOut {
         if let Some(sold_out) = case.history.names.find("sold-out").filter(|_| case.index.whole()) {
             let flows = Flow::of_items(case);
             let mut hints = vec![(0, 0); flows.len()];
-            for (n, op) in case.history.ops.iter().enumerate() {
-                if op.reason == sold_out && op.outcome == Outcome::Fail && op.role == Role::Order {
+            for n in &case.index.scan.refusals {
+                let op = &case.history.ops[*n as usize];
+                if let Some(item) = case.index.item(op.item).filter(|_| op.reason == sold_out) {
                     refused += 1;
-                    if let Some(item) = case.index.item(op.item) {
-                        judge_refusal(case, &flows[item], &mut hints[item], item, n as u32, &mut tally);
-                    }
+                    judge_refusal(case, &flows[item], &mut hints[item], item, *n, &mut tally);
                 }
             }
         }
-        tally.finish(self, format!("{}, each held against what can have been out", count(refused, "\"sold out\" refusal")))
+        tally.finish(
+            self,
+            format!("{}, each held against what can have been out", count(refused, "\"sold out\" refusal")),
+        )
     }
 }
 
@@ -115,7 +117,8 @@ impl Flow {
         }
         if let Some(books) = &case.index.books {
             for (order, reserve) in books.durable() {
-                let accounted = order.intent.and_then(|intent| books.order_of_intent(intent)).is_some_and(|own| own.id == order.id);
+                let accounted =
+                    order.intent.and_then(|intent| books.order_of_intent(intent)).is_some_and(|own| own.id == order.id);
                 if let (false, Some(item)) = (accounted, case.index.item(reserve.item)) {
                     flows[item].always += reserve.quantity.max(0);
                 }
@@ -146,7 +149,8 @@ fn client_releases(case: &Case<'_>) -> Vec<Micros> {
     }
     // An intent whose replies named several orders has more out than one release gives back.
     for intent in back.iter_mut().zip(&case.index.intents).filter(|(_, intent)| intent.attempts > 1) {
-        let mut orders = case.index.ops_of(intent.1).iter().map(|n| case.history.ops[*n as usize].order).filter(|o| *o != Sym(0));
+        let mut orders =
+            case.index.ops_of(intent.1).iter().map(|n| case.history.ops[*n as usize].order).filter(|o| *o != Sym(0));
         let first = orders.next();
         if orders.any(|order| Some(order) != first) {
             *intent.0 = Micros::MAX;
@@ -157,22 +161,16 @@ fn client_releases(case: &Case<'_>) -> Vec<Micros> {
 
 /// When the ledger's release of an order was certainly in effect.
 fn ledger_release(case: &Case<'_>, books: &Books<'_>, order: &super::index::DurableOrder<'_>) -> Micros {
-    let mut out = 0;
-    let mut released = Micros::MAX;
-    for row in books.rows_of(order) {
-        match row.kind {
-            EntryKind::Reserve => out += row.quantity,
-            EntryKind::Release => {
-                out -= row.quantity;
-                released = case.since_epoch(row.at_unix_us);
-            }
-            EntryKind::Pay | EntryKind::Refund => {}
-        }
-    }
-    if out != 0 || released == Micros::MAX || order.by == By::Nothing {
+    if order.out != 0 || order.count(EntryKind::Release) == 0 || order.by == By::Nothing {
         return Micros::MAX;
     }
-    in_effect(&case.index.faults, released.saturating_sub(case.rules.epsilon_us), released.saturating_add(case.rules.epsilon_us))
+    let last = books.rows_of(order).filter(|row| row.kind == EntryKind::Release).last();
+    let Some(released) = last.map(|row| case.since_epoch(row.at_unix_us)) else { return Micros::MAX };
+    in_effect(
+        &case.index.faults,
+        released.saturating_sub(case.rules.epsilon_us),
+        released.saturating_add(case.rules.epsilon_us),
+    )
 }
 
 /// A commit may hang for as long as a fault lasts, so its time counts from after the faults.
@@ -221,16 +219,21 @@ fn judge_refusal(case: &Case<'_>, flow: &Flow, hints: &mut (usize, usize), item:
 
 /// The last releases before a refusal: they are what should have been on sale.
 fn show_releases(case: &Case<'_>, item: usize, before: Micros, witness: &mut super::witness::Witness) {
-    let cancels = case.history.ops.iter().enumerate().filter(|(_, op)| {
-        op.role == Role::Cancel && op.outcome == Outcome::Ok && op.completed_us < before
-    });
+    let cancels = case
+        .history
+        .ops
+        .iter()
+        .enumerate()
+        .filter(|(_, op)| op.role == Role::Cancel && op.outcome == Outcome::Ok && op.completed_us < before);
     let mut cancels: Vec<(Micros, u32)> = cancels.map(|(n, op)| (op.completed_us, n as u32)).collect();
     cancels.sort_unstable();
     cancels.iter().rev().take(SHOWN).rev().for_each(|(_, n)| witness.op(case, *n));
     let rules = &case.rules.items[item];
     let rows = case.index.books.iter().flat_map(|books| &books.rows);
     let released: Vec<_> = rows
-        .filter(|row| row.kind == EntryKind::Release && row.item == rules.item && case.since_epoch(row.at_unix_us) < before)
+        .filter(|row| {
+            row.kind == EntryKind::Release && row.item == rules.item && case.since_epoch(row.at_unix_us) < before
+        })
         .collect();
     released.iter().rev().take(SHOWN).rev().for_each(|row| witness.row(case, row));
 }

@@ -28,35 +28,45 @@ impl Check for Limits {
         most = most.max(by_replies(case, &mut tally));
         let limits: Vec<String> =
             case.rules.items.iter().map(|item| format!("{} of item {}", item.per_user_limit, item.item)).collect();
-        tally.finish(self, format!("no user had more than {} at once; allowed are {}", count(most, "unit"), limits.join(", ")))
+        tally.finish(
+            self,
+            format!("no user had more than {} at once; allowed are {}", count(most, "unit"), limits.join(", ")),
+        )
     }
 }
 
 fn by_ledger(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) -> i64 {
-    let mut held: QuickMap<(&str, i64), i64> = QuickMap::default();
+    // Buyers of the run go by number; whoever else is in the ledger goes by name.
+    let mut held: QuickMap<(u64, u16), i64> = QuickMap::default();
+    let mut strangers: QuickMap<(&str, u16), i64> = QuickMap::default();
     let mut out_of_order = vec![0i64; books.orders.len()];
     let mut most = 0;
-    for (n, row) in books.rows.iter().enumerate() {
-        let Some(item) = case.index.item(row.item) else { continue };
-        let order = books.order_of_row[n] as usize;
-        // A release counts for whoever reserved, whatever name stands in its row.
-        let owner = books.orders[order].reserve.map_or(row.user.as_str(), |reserve| reserve.user.as_str());
-        let change = match row.kind {
-            EntryKind::Reserve => row.quantity,
-            EntryKind::Release => -row.quantity.min(out_of_order[order]).max(0),
+    for (n, brief) in books.brief.iter().enumerate() {
+        let Some(item) = brief.item else { continue };
+        let order = &books.orders[brief.order as usize];
+        let out = &mut out_of_order[brief.order as usize];
+        let change = match brief.kind {
+            EntryKind::Reserve => brief.quantity,
+            EntryKind::Release => -brief.quantity.min(*out).max(0),
             EntryKind::Pay | EntryKind::Refund => continue,
         };
-        out_of_order[order] += change;
-        let has = held.entry((owner, row.item)).or_default();
+        *out += change;
+        // A release counts for whoever reserved, whatever name stands in its row.
+        let row = books.rows[n];
+        let owner = || order.reserve.map_or(row.user.as_str(), |reserve| reserve.user.as_str());
+        let has = match order.user {
+            Some(user) => held.entry((user, item)).or_default(),
+            None => strangers.entry((owner(), item)).or_default(),
+        };
         *has += change;
         most = most.max(*has);
-        let limit = case.rules.items[item].per_user_limit;
+        let limit = case.rules.items[usize::from(item)].per_user_limit;
         if change > 0 && *has > limit {
             tally.violation("reservations beyond a user's limit", |case, witness| {
+                let owner = owner();
                 theirs(books, owner, row).iter().for_each(|before| witness.row(case, before));
                 witness.bad_row(case, row);
-                let reply = case.history.names.find(&row.order).and_then(|sym| case.index.ack_of(sym));
-                reply.into_iter().for_each(|ack| witness.op(case, ack.op));
+                case.index.ack_of_order(order).into_iter().for_each(|ack| witness.op(case, ack.op));
                 let has = count(*has, "unit");
                 format!("{owner} had {has} of item {} at ledger row {}, and {limit} are allowed", row.item, row.seq)
             });
@@ -100,7 +110,8 @@ fn by_replies(case: &Case<'_>, tally: &mut Tally<'_>) -> i64 {
         for (at, change, n) in steps {
             has += change;
             most = most.max(has);
-            if change > 0 && has > limit {
+            // As for I1: a cancel that was not recorded would end a claim.
+            if change > 0 && has > limit && case.index.whole() {
                 tally.violation("users beyond their limit by their own replies", |case, witness| {
                     let live = group.iter().filter(|claim| claim.from <= at && claim.until > at);
                     live.for_each(|claim| witness.op(case, claim.op));

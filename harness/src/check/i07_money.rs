@@ -1,7 +1,7 @@
 //! I7: money. Nobody pays for what was given back, nobody pays twice or the wrong price, and whoever was told "paid" is.
 
 use super::claims::says_paid;
-use super::index::{Ack, Books, DurableOrder};
+use super::index::{Ack, Books, DurableOrder, acknowledges};
 use super::tally::{Tally, count};
 use super::witness::Witness;
 use super::{Case, Check, Finding};
@@ -24,10 +24,14 @@ impl Check for Money {
         tally.needs_whole_history();
         let mut pays = 0;
         if let Some(books) = &case.index.books {
-            pays = books.rows.iter().filter(|row| row.kind == EntryKind::Pay).count() as i64;
+            pays = books.brief.iter().filter(|row| row.kind == EntryKind::Pay && row.item.is_some()).count() as i64;
+            prices(case, books, &mut tally);
             let mut unpaid = 0;
             for order in books.orders.iter().filter(|order| order.on_sale) {
-                let captured = judge_rows(case, books, order, &mut tally);
+                let captured = order.count(EntryKind::Pay) > 0;
+                if captured || order.count(EntryKind::Refund) > 0 {
+                    judge_rows(books, order, &mut tally);
+                }
                 unpaid += i64::from(!state_agrees(books, order, captured, pays > 0, &mut tally));
                 if captured {
                     asked_to_pay(case, books, order, &mut tally);
@@ -46,25 +50,21 @@ impl Check for Money {
     }
 }
 
-/// Follows the money of one order through its rows; whether some of it was ever taken.
-fn judge_rows(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, tally: &mut Tally<'_>) -> bool {
-    let (mut captures, mut refunds, mut out, mut paid_cents) = (0, 0, 0i64, 0i64);
+/// Follows the money of one order through its rows.
+fn judge_rows(books: &Books<'_>, order: &DurableOrder<'_>, tally: &mut Tally<'_>) {
+    let (mut captures, mut refunds, mut paid_cents) = (0, 0, 0i64);
     let mut captured = None;
     for row in books.rows_of(order) {
         match row.kind {
-            EntryKind::Reserve => {
-                out += row.quantity;
-                price(case, books, order, row, tally);
-            }
-            EntryKind::Release => out -= row.quantity,
             EntryKind::Pay => {
                 captures += 1;
                 captured = Some(row);
                 paid_cents = row.amount_cents.unwrap_or(0);
                 if captures - refunds > 1 {
-                    show(books, order, row, "orders paid twice", tally, || format!("order {} was paid twice", order.id));
+                    show(books, order, row, "orders paid twice", tally, || {
+                        format!("order {} was paid twice", order.id)
+                    });
                 }
-                price(case, books, order, row, tally);
             }
             EntryKind::Refund => {
                 refunds += 1;
@@ -75,6 +75,7 @@ fn judge_rows(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, tall
                 }
                 refund(order, row, paid_cents, books, tally);
             }
+            EntryKind::Reserve | EntryKind::Release => {}
         }
     }
     if let Some(row) = captured {
@@ -82,13 +83,12 @@ fn judge_rows(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, tall
             show(books, order, row, "payments for orders that are not in the ledger", tally, || {
                 format!("a payment was taken for order {}, which the ledger does not know", order.id)
             });
-        } else if captures > refunds && out <= 0 {
+        } else if captures > refunds && order.out <= 0 {
             show(books, order, row, "orders paid and given back without a refund", tally, || {
                 format!("order {} was paid, its stock was given back, and the money was not", order.id)
             });
         }
     }
-    captures > 0
 }
 
 /// A refund of more than was paid is wrong; whether less is right is the seller's policy, which nobody stated.
@@ -99,28 +99,47 @@ fn refund(order: &DurableOrder<'_>, row: &LedgerEntry, paid_cents: i64, books: &
             format!("order {} was paid with {paid_cents} cents and refunded with {back}", order.id)
         });
     } else if back < paid_cents {
-        tally.gap(format!("order {} was paid with {paid_cents} cents and refunded with {back}: see whether that is meant", order.id));
+        tally.gap(format!(
+            "order {} was paid with {paid_cents} cents and refunded with {back}: see whether that is meant",
+            order.id
+        ));
     }
 }
 
-/// Holds the amount of a row against the price.
-fn price(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, row: &LedgerEntry, tally: &mut Tally<'_>) {
-    let Some(amount) = row.amount_cents else { return };
-    let Some(item) = case.index.item(row.item) else { return };
-    let quantity = order.reserve.map_or(row.quantity, |reserve| reserve.quantity);
-    let due = case.rules.items[item].price_cents.saturating_mul(quantity);
-    if amount != due || amount < 0 {
-        show(books, order, row, "amounts that are not the price", tally, || {
-            format!("order {} is for {} at {due} cents, and ledger row {} says {amount}", order.id, count(quantity, "unit"), row.seq)
-        });
+/// Holds the amounts of reservations and payments against the price.
+fn prices(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
+    for (brief, row) in books.brief.iter().zip(&books.rows) {
+        let (Some(item), Some(amount)) = (brief.item, row.amount_cents) else { continue };
+        if !matches!(brief.kind, EntryKind::Reserve | EntryKind::Pay) {
+            continue;
+        }
+        let order = &books.orders[brief.order as usize];
+        let quantity = order.reserve.map_or(row.quantity, |reserve| reserve.quantity);
+        let due = case.rules.items[usize::from(item)].price_cents.saturating_mul(quantity);
+        if amount != due || amount < 0 {
+            show(books, order, row, "amounts that are not the price", tally, || {
+                format!(
+                    "order {} is for {} at {due} cents, and ledger row {} says {amount}",
+                    order.id,
+                    count(quantity, "unit"),
+                    row.seq
+                )
+            });
+        }
     }
 }
 
 /// Whether the state of an order says the same as its rows; false where the ledger has no payments to hold it against.
-fn state_agrees(books: &Books<'_>, order: &DurableOrder<'_>, captured: bool, has_pays: bool, tally: &mut Tally<'_>) -> bool {
+fn state_agrees(
+    books: &Books<'_>,
+    order: &DurableOrder<'_>,
+    captured: bool,
+    has_pays: bool,
+    tally: &mut Tally<'_>,
+) -> bool {
     let Some(reserve) = order.reserve else { return true };
-    let refunded = || books.rows_of(order).any(|row| row.kind == EntryKind::Refund);
-    match books.state_of(order) {
+    let refunded = || order.count(EntryKind::Refund) > 0;
+    match order.state {
         state @ (OrderState::Paid | OrderState::Refunded) if !captured => {
             if !has_pays {
                 return false;
@@ -139,47 +158,54 @@ fn state_agrees(books: &Books<'_>, order: &DurableOrder<'_>, captured: bool, has
     true
 }
 
-/// Money may only be taken from a buyer who tried to pay and was not definitely refused.
+/// Money may only be taken from a buyer who had tried to pay by then and was not definitely refused.
 fn asked_to_pay(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, tally: &mut Tally<'_>) {
     let Some(ack) = case.index.ack_of_order(order) else { return };
     let buyer = case.history.ops[ack.op as usize].user;
     if !case.index.whole() || case.index.loose.contains_key(&buyer) {
         return;
     }
-    let pays = || case.index.actions_of(ack).map(|n| &case.history.ops[n as usize]).filter(|op| op.role == Role::Pay);
-    let replies = || case.index.ops_of(&case.index.intents[ack.intent as usize]).iter().map(|n| &case.history.ops[*n as usize]);
+    let mut replies =
+        case.index.ops_of(&case.index.intents[ack.intent as usize]).iter().map(|n| &case.history.ops[*n as usize]);
     // An order that a service takes the money for at once, or of which it does not say, is paid without being asked.
-    if !replies().all(|op| op.state == OrderState::Held || op.outcome == Outcome::Fail) {
+    if !replies.find(|op| acknowledges(op)).is_some_and(|op| op.state == OrderState::Held) {
         return;
     }
-    let row = books.rows_of(order).find(|row| row.kind == EntryKind::Pay);
-    let (Some(row), true) = (row, pays().all(|op| op.outcome == Outcome::Fail)) else { return };
-    let refunded = books.rows_of(order).any(|row| row.kind == EntryKind::Refund);
-    if refunded {
+    let Some(row) = books.rows_of(order).find(|row| row.kind == EntryKind::Pay) else { return };
+    let latest = case.since_epoch(row.at_unix_us).saturating_add(case.rules.epsilon_us);
+    let pays = || case.index.actions_of(ack).map(|n| &case.history.ops[n as usize]).filter(|op| op.role == Role::Pay);
+    let mut in_time = pays().filter(|op| op.invoked_us <= latest).peekable();
+    let tried = in_time.peek().is_some();
+    if !in_time.all(|op| op.outcome == Outcome::Fail) {
         return;
     }
-    if pays().next().is_some() {
+    if tried && order.count(EntryKind::Refund) == 0 {
         show(books, order, row, "payments taken that were told to have failed", tally, || {
-            format!("{} was told that the payment of order {} failed, and the money was taken", case.user(buyer), order.id)
+            format!(
+                "{} was told that the payment of order {} failed, and the money was taken",
+                case.user(buyer),
+                order.id
+            )
         });
-    } else if case.history.ops.iter().any(says_paid) {
+    } else if !tried && case.index.scan.tried_to_pay {
         show(books, order, row, "payments that nobody made", tally, || {
-            format!("order {} was paid, and {} never tried to pay it", order.id, case.user(buyer))
+            format!("order {} was paid, and {} had not tried to pay it", order.id, case.user(buyer))
         });
     }
 }
 
 /// Amounts that replies state.
 fn stated_amounts(case: &Case<'_>, tally: &mut Tally<'_>) {
-    for (n, op) in case.history.ops.iter().enumerate() {
-        if op.amount_cents < 0 || op.outcome != Outcome::Ok || !matches!(op.role, Role::Order | Role::Pay | Role::Lookup) {
+    for n in &case.index.scan.amounts {
+        let op = &case.history.ops[*n as usize];
+        if !matches!(op.role, Role::Order | Role::Pay | Role::Lookup) {
             continue;
         }
         let Some((item, quantity)) = goods(case, op) else { continue };
         let due = case.rules.items[item].price_cents.saturating_mul(quantity);
         if quantity > 0 && op.amount_cents != due {
             tally.violation("replies with an amount that is not the price", |case, witness| {
-                witness.bad_op(case, n as u32);
+                witness.bad_op(case, *n);
                 format!(
                     "{} was told that {} of item {} cost {} cents, and the price is {due}",
                     case.user(op.user),
@@ -205,10 +231,12 @@ fn goods(case: &Case<'_>, op: &Op) -> Option<(usize, i64)> {
 /// A payment that was acknowledged leaves the order paid, or refunded; one after an acknowledged cancel leaves it refunded.
 fn judge_replies(case: &Case<'_>, ack: &Ack, tally: &mut Tally<'_>) {
     let ops = || case.index.actions_of(ack).map(|n| (n, &case.history.ops[n as usize]));
-    let cancelled = ops().filter(|(_, op)| op.role == Role::Cancel && op.outcome == Outcome::Ok).min_by_key(|(_, op)| op.completed_us);
+    let cancelled = ops()
+        .filter(|(_, op)| op.role == Role::Cancel && op.outcome == Outcome::Ok)
+        .min_by_key(|(_, op)| op.completed_us);
     let durable = case.index.books.as_ref().and_then(|books| Some((books, books.order_named(ack.order)?)));
     for (n, op) in ops().filter(|(_, op)| says_paid(op)) {
-        let now = durable.map(|(books, order)| books.state_of(order)).unwrap_or_default();
+        let now = durable.map(|(_, order)| order.state).unwrap_or_default();
         if !matches!(now, OrderState::Paid | OrderState::Refunded | OrderState::Unknown) {
             tally.violation("acknowledged payments of orders that are not paid", |case, witness| {
                 show_all(case, ack, witness);
@@ -220,12 +248,17 @@ fn judge_replies(case: &Case<'_>, ack: &Ack, tally: &mut Tally<'_>) {
             });
         }
         let after_cancel = cancelled.filter(|(_, cancel)| cancel.completed_us < op.invoked_us);
-        if let Some((cancel, _)) = after_cancel.filter(|_| op.state == OrderState::Paid && now != OrderState::Refunded) {
+        if let Some((cancel, _)) = after_cancel.filter(|_| op.state == OrderState::Paid && now != OrderState::Refunded)
+        {
             tally.violation("payments taken after an acknowledged cancel", |case, witness| {
                 show_all(case, ack, witness);
                 witness.op(case, cancel);
                 witness.bad_op(case, n);
-                format!("{} cancelled {}, and later a payment of it was taken", case.user(op.user), case.order(ack.order))
+                format!(
+                    "{} cancelled {}, and later a payment of it was taken",
+                    case.user(op.user),
+                    case.order(ack.order)
+                )
             });
         }
     }
@@ -249,8 +282,9 @@ fn show(
         if let Some(ack) = case.index.ack_of_order(order) {
             show_all(case, ack, witness);
         }
-        books.rows_of(order).filter(|row| row.seq != bad.seq).for_each(|row| witness.row(case, row));
-        witness.bad_row(case, bad);
+        for row in books.rows_of(order) {
+            if row.seq == bad.seq { witness.bad_row(case, row) } else { witness.row(case, row) }
+        }
         detail()
     });
 }

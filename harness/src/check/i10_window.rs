@@ -3,7 +3,7 @@
 use super::index::{Class, Intent};
 use super::tally::{Tally, count, seconds};
 use super::{Case, Check, Finding};
-use crate::history::{Op, Outcome, Role};
+use crate::history::Op;
 
 pub(super) struct Window;
 
@@ -24,28 +24,30 @@ impl Check for Window {
         let (mut early, mut late) = (0, 0);
         let too_early = case.history.names.find("too-early");
         let ended = case.history.names.find("ended");
-        for (n, op) in case.history.ops.iter().enumerate() {
-            if op.role != Role::Order {
-                continue;
+        for n in &case.index.scan.orders_ok {
+            let op = &case.history.ops[*n as usize];
+            if let Some(item) = case.index.item(op.item) {
+                bought(case, item, *n, op, &mut tally);
             }
+        }
+        for n in &case.index.scan.refusals {
+            let op = &case.history.ops[*n as usize];
             let Some(item) = case.index.item(op.item) else { continue };
-            match op.outcome {
-                Outcome::Ok => bought(case, item, n as u32, op, &mut tally),
-                Outcome::Fail if Some(op.reason) == too_early => {
-                    early += 1;
-                    turned_away(case, item, n as u32, op, &mut tally);
-                }
-                Outcome::Fail if Some(op.reason) == ended => {
-                    late += 1;
-                    sent_home(case, item, n as u32, op, &mut tally);
-                }
-                _ => {}
+            if Some(op.reason) == too_early {
+                early += 1;
+                turned_away(case, item, *n, op, &mut tally);
+            } else if Some(op.reason) == ended {
+                late += 1;
+                sent_home(case, item, *n, op, &mut tally);
             }
         }
         for intent in &case.index.intents {
             after_the_end(case, intent, &mut tally);
         }
-        tally.finish(self, format!("{early} refused before the opening and {late} after the end; every order lies between"))
+        tally.finish(
+            self,
+            format!("{early} refused before the opening and {late} after the end; every order lies between"),
+        )
     }
 }
 
@@ -63,7 +65,13 @@ fn stamped(case: &Case<'_>, tally: &mut Tally<'_>) {
             order.intent.into_iter().for_each(|intent| witness.intent(case, intent));
             witness.bad_row(case, row);
             let (edge, when) = if before { (rules.opens_us, "opened") } else { (rules.closes_us, "closed") };
-            format!("order {} took its stock at {}, and the sale of item {} {when} at {}", order.id, seconds(at), row.item, seconds(edge))
+            format!(
+                "order {} took its stock at {}, and the sale of item {} {when} at {}",
+                order.id,
+                seconds(at),
+                row.item,
+                seconds(edge)
+            )
         });
     }
 }
@@ -118,9 +126,12 @@ fn sent_home(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<'_
 
 /// A purchase that was first tried after the end cannot have been made in time.
 fn after_the_end(case: &Case<'_>, intent: &Intent, tally: &mut Tally<'_>) {
-    let Some(item) = case.index.item(intent.item).filter(|_| intent.class == Class::Ok && intent.attempts > 0) else { return };
+    let Some(item) = case.index.item(intent.item).filter(|_| intent.class == Class::Ok && intent.attempts > 0) else {
+        return;
+    };
     let rules = &case.rules.items[item];
-    if intent.first_invoked > rules.closes_us.saturating_add(case.rules.epsilon_us) {
+    // An earlier attempt may be missing from a history that is not whole.
+    if case.index.whole() && intent.first_invoked > rules.closes_us.saturating_add(case.rules.epsilon_us) {
         tally.violation("orders acknowledged that were asked for after the end", |case, witness| {
             case.index.ops_of(intent).iter().for_each(|n| witness.bad_op(case, *n));
             format!(

@@ -5,7 +5,7 @@
 use super::index::{Class, FaultWindow, says_expired};
 use super::tally::{Tally, count, seconds};
 use super::{Case, Check, Finding};
-use crate::history::{Event, FaultPlan, Micros, Op, OrderState, Outcome, Role};
+use crate::history::{EntryKind, Event, FaultPlan, Micros, OrderState, Outcome};
 
 /// A fault that takes effect later than this after its time has missed its phase.
 const LATE_US: Micros = 1_000_000;
@@ -45,21 +45,17 @@ fn trust(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
             tally.gap(format!("the harness distrusts its own measurement: {why}"));
         }
     }
-    let ops = &case.history.ops;
-    let backwards = ops.iter().filter(|op| op.outcome != Outcome::Dropped && op.completed_us < op.invoked_us).count();
-    if backwards > 0 {
-        tally.gap(format!("{} end before they begin: the history's clock is broken", count(backwards as i64, "op")));
+    let scan = &case.index.scan;
+    if scan.backwards > 0 {
+        tally.gap(format!(
+            "{} end before they begin: the history's clock is broken",
+            count(scan.backwards as i64, "op")
+        ));
     }
     // Retries are due when they are sent; the first attempts are what the schedule planned.
-    let mut lags: Vec<u64> =
-        ops.iter().filter(|op| op.outcome != Outcome::Dropped && op.attempt <= 1).map(Op::send_lag_us).collect();
-    if lags.is_empty() {
-        return;
-    }
-    let rank = (lags.len() * 99).div_ceil(100).clamp(1, lags.len()) - 1;
-    let (_, p99, _) = lags.select_nth_unstable(rank);
+    let Some(p99) = scan.send_lag_us_p99 else { return };
     let limit = case.rules.send_lag_limit_us;
-    if *p99 > limit {
+    if u64::from(p99) > limit {
         tally.gap(format!(
             "1% of the requests were sent more than {p99} us late, and {limit} us are allowed: \
              lower the rate or give the generator more processor"
@@ -105,14 +101,7 @@ fn demand(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
 /// What the scenario says must have happened.
 fn expected(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
     let expect = &case.rules.expect;
-    let sold_out = case.history.names.find("sold-out");
-    let (mut refused, mut indeterminate, mut retried) = (0, 0, 0);
-    for op in &case.history.ops {
-        let sold_out = op.outcome == Outcome::Fail && op.role == Role::Order && Some(op.reason) == sold_out;
-        refused += usize::from(sold_out);
-        indeterminate += usize::from(op.outcome == Outcome::Info);
-        retried += usize::from(op.attempt > 1 && op.outcome != Outcome::Dropped);
-    }
+    let scan = &case.index.scan;
     let mut want = |wanted: bool, n: usize, what: &str, remedy: &str| {
         if n > 0 {
             seen.push(format!("{what}: {n}"));
@@ -120,20 +109,26 @@ fn expected(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
             tally.gap(format!("no {what}, though the scenario expects some: {remedy}"));
         }
     };
-    want(expect.sell_out, refused, "\"sold out\" replies", "raise the demand or lower the stock");
-    want(expect.indeterminate, indeterminate, "indeterminate ops", "let a fault cut or delay replies during the load");
+    want(expect.sell_out, scan.sold_out, "\"sold out\" replies", "raise the demand or lower the stock");
+    want(
+        expect.indeterminate,
+        scan.indeterminate,
+        "indeterminate ops",
+        "let a fault cut or delay replies during the load",
+    );
     want(expect.expiry, expiries(case), "expired holds", "shorten the hold, let some buyers not pay, or wait longer");
-    want(expect.retries, retried, "retries", "let the journey retry, and a fault give it a reason to");
+    want(expect.retries, scan.retried, "retries", "let the journey retry, and a fault give it a reason to");
 }
 
 fn expiries(case: &Case<'_>) -> usize {
     if let Some(books) = &case.index.books {
         let expired = |order: &super::index::DurableOrder<'_>| {
-            books.state_of(order) == OrderState::Expired || books.rows_of(order).any(says_expired)
+            let released = order.count(EntryKind::Release) > 0;
+            order.state == OrderState::Expired || released && books.rows_of(order).any(says_expired)
         };
         return books.durable().filter(|(order, _)| expired(order)).count();
     }
-    case.history.ops.iter().filter(|op| op.outcome == Outcome::Ok && op.state == OrderState::Expired).count()
+    case.index.scan.told_expired
 }
 
 /// Why a fault proves nothing; none if it did what it was planned for.
@@ -147,17 +142,19 @@ fn missed(case: &Case<'_>, fault: &FaultWindow<'_>) -> Option<String> {
     let Some(healed) = fault.healed else {
         return Some("was never healed, so what was audited is not the healed state".to_owned());
     };
-    if let Some(plan) = fault.plan {
-        if let Some(why) = off_phase(plan, injected, healed) {
-            return Some(why);
-        }
+    if let Some(why) = fault.plan.and_then(|plan| off_phase(plan, injected, healed)) {
+        return Some(why);
     }
     if hit_nothing(fault.hit) {
         return Some(format!("hit nothing ({}): aim it at a link or role that carries the load", fault.hit));
     }
     let mut sent = case.history.ops.iter().filter(|op| op.outcome != Outcome::Dropped);
     if !sent.any(|op| op.invoked_us <= healed && op.completed_us >= injected) {
-        return Some(format!("missed the load: nothing was in flight from {} to {}", seconds(injected), seconds(healed)));
+        return Some(format!(
+            "missed the load: nothing was in flight from {} to {}",
+            seconds(injected),
+            seconds(healed)
+        ));
     }
     None
 }

@@ -5,15 +5,14 @@
 //! what is small: the ops of one intent, the payments and cancellations.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use super::Rules;
-use crate::history::{
-    EntryKind, Event, FaultPlan, FinalState, History, LedgerEntry, Micros, Op, OrderState, Outcome, Role, RunInfo, Sym,
-};
+use super::books::has_ledger;
+pub use super::books::{Books, Brief, By, DurableOrder, Quick, QuickMap, numbered, says_expired};
+use crate::history::{Event, FaultPlan, FinalState, History, Micros, Op, OrderState, Outcome, Role, RunInfo, Sym};
 
 /// No index; the tables below are dense, and this is cheaper than an option in them.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 /// How an intent to order ended, over all its attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,51 +60,83 @@ pub struct Ack {
     actions: (u32, u32),
 }
 
-/// How a durable order was matched to an intent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
-    /// By the idempotency key in the ledger.
-    Key,
-    /// By a reply that named the order.
-    Reply,
-    /// Not at all.
-    Nothing,
+/// What a single look at every op tells: reading a large history again for each check would take most of the time.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Orders refused as sold out, too early, or ended.
+    pub refusals: Vec<u32>,
+    /// Replies that state an amount.
+    pub amounts: Vec<u32>,
+    /// Orders acknowledged.
+    pub orders_ok: Vec<u32>,
+    /// Orders refused as sold out.
+    pub sold_out: usize,
+    /// Indeterminate ops.
+    pub indeterminate: usize,
+    /// Attempts after the first.
+    pub retried: usize,
+    /// Ops that end before they begin.
+    pub backwards: usize,
+    /// Replies that say that a hold expired.
+    pub told_expired: usize,
+    /// Whether anybody tried to pay anything.
+    pub tried_to_pay: bool,
+    /// 99th percentile of the send lag of first attempts, in microseconds; none if none was sent.
+    pub send_lag_us_p99: Option<u32>,
+    /// The highest symbol of an order.
+    top: u32,
+    wanted: Vec<(u64, u32)>,
+    actions: Vec<u32>,
 }
 
-/// An order in the ledger.
-#[derive(Debug, Clone, Copy)]
-pub struct DurableOrder<'a> {
-    /// Its id.
-    pub id: &'a str,
-    /// Its id as the history names it, if any reply ever did.
-    pub named: Option<Sym>,
-    /// Its first reserve row, if it has one.
-    pub reserve: Option<&'a LedgerEntry>,
-    /// The index of the intent that it belongs to.
-    pub intent: Option<u32>,
-    /// How that was found out.
-    pub by: By,
-    /// Whether its item is one of those that the run sells; what is not is none of the run's business.
-    pub on_sale: bool,
-    start: u32,
-    len: u32,
-}
+impl Scan {
+    fn of(history: &History) -> Scan {
+        let reasons =
+            ["sold-out", "too-early", "ended"].map(|name| history.names.find(name).filter(|sym| *sym != Sym(0)));
+        let mut scan = Scan { wanted: Vec::with_capacity(history.ops.len()), ..Scan::default() };
+        let mut lags: Vec<u32> = Vec::with_capacity(history.ops.len());
+        for (n, op) in history.ops.iter().enumerate() {
+            let n = n as u32;
+            scan.top = scan.top.max(op.order.0);
+            match op.role {
+                Role::Order | Role::Lookup => scan.wanted.push((op.intent, n)),
+                Role::Pay | Role::Cancel => {
+                    scan.actions.push(n);
+                    scan.tried_to_pay |= op.role == Role::Pay;
+                }
+                Role::Read => {}
+            }
+            if op.outcome == Outcome::Dropped {
+                continue;
+            }
+            scan.backwards += usize::from(op.completed_us < op.invoked_us);
+            scan.indeterminate += usize::from(op.outcome == Outcome::Info);
+            if op.attempt > 1 {
+                scan.retried += 1;
+            } else {
+                lags.push(u32::try_from(op.send_lag_us()).unwrap_or(u32::MAX));
+            }
+            if op.outcome == Outcome::Ok {
+                scan.ok(n, op);
+            } else if op.outcome == Outcome::Fail && op.role == Role::Order && reasons.contains(&Some(op.reason)) {
+                scan.refusals.push(n);
+                scan.sold_out += usize::from(reasons[0] == Some(op.reason));
+            }
+        }
+        let rank = (lags.len() * 99).div_ceil(100).max(1) - 1;
+        scan.send_lag_us_p99 = (!lags.is_empty()).then(|| *lags.select_nth_unstable(rank).1);
+        scan
+    }
 
-/// The ledger of the audit, grouped by order.
-#[derive(Debug)]
-pub struct Books<'a> {
-    /// All rows by `seq`.
-    pub rows: Vec<&'a LedgerEntry>,
-    /// The orders, in the order of their first rows.
-    pub orders: Vec<DurableOrder<'a>>,
-    /// For each row, the index of its order.
-    pub order_of_row: Vec<u32>,
-    /// Whether the ledger's keys can be held against the run's. If not, orders are matched by the replies that named
-    /// them, and by buyer.
-    pub keys_usable: bool,
-    by_order: Vec<u32>,
-    of_intent: Vec<u32>,
-    of_sym: Vec<u32>,
+    fn ok(&mut self, n: u32, op: &Op) {
+        self.told_expired += usize::from(op.state == OrderState::Expired);
+        if op.role == Role::Order {
+            self.orders_ok.push(n);
+        }
+        if op.amount_cents >= 0 {
+            self.amounts.push(n);
+        }
+    }
 }
 
 /// A fault, as planned and as it happened.
@@ -136,6 +167,8 @@ pub struct Index<'a> {
     pub books: Option<Books<'a>>,
     /// The faults, in the order in which they are first mentioned.
     pub faults: Vec<FaultWindow<'a>>,
+    /// What a single look at every op tells.
+    pub scan: Scan,
     /// Why the history is not whole. Unless this is empty, that something is not in it proves nothing.
     pub holes: Vec<String>,
     /// Buyers who paid or cancelled something that cannot be told, with the earliest such moment.
@@ -143,20 +176,22 @@ pub struct Index<'a> {
     items: HashMap<i64, usize>,
     by_intent: Vec<u32>,
     actions: Vec<(Sym, u32)>,
-    ack_of_sym: Vec<u32>,
+    pub(super) ack_of_sym: Vec<u32>,
 }
 
 impl<'a> Index<'a> {
     /// Groups the evidence.
     pub fn build(history: &'a History, audit: Option<&'a FinalState>, rules: &Rules) -> Index<'a> {
         let items = rules.items.iter().enumerate().map(|(n, item)| (item.item, n)).collect();
-        let by_intent = group_by_intent(&history.ops);
+        let mut scan = Scan::of(history);
+        let by_intent = group_by_intent(std::mem::take(&mut scan.wanted));
         let (by_intent, intents) = fold_intents(&history.ops, by_intent);
         let mut index = Index {
             intents,
             acks: Vec::new(),
             books: None,
             faults: fault_windows(&history.events),
+            scan,
             holes: holes(history),
             loose: HashMap::new(),
             items,
@@ -207,8 +242,7 @@ impl<'a> Index<'a> {
     }
 
     fn collect_acks(&mut self, history: &History) {
-        let top = history.ops.iter().map(|op| op.order.0).max().unwrap_or(0) as usize;
-        self.ack_of_sym = vec![NONE; top + 1];
+        self.ack_of_sym = vec![NONE; self.scan.top as usize + 1];
         for n in 0..self.intents.len() {
             let intent = self.intents[n];
             if intent.class != Class::Ok {
@@ -245,23 +279,19 @@ impl<'a> Index<'a> {
     }
 
     fn collect_actions(&mut self, history: &History) {
-        let mut named_by_intent: HashMap<u64, Sym> = HashMap::new();
-        let actions = || history.ops.iter().enumerate().filter(|(_, op)| matches!(op.role, Role::Pay | Role::Cancel));
-        for (_, op) in actions().filter(|(_, op)| op.order == Sym(0) && op.outcome != Outcome::Dropped) {
-            if let Some(intent) = self.intent_of(op.intent) {
-                let intent = &self.intents[intent as usize];
-                let order = self.ops_of(intent).iter().map(|n| history.ops[*n as usize]).find(|op| {
-                    acknowledges(op) && op.order != Sym(0)
-                });
-                if let Some(order) = order {
-                    named_by_intent.insert(op.intent, order.order);
-                }
+        for n in std::mem::take(&mut self.scan.actions) {
+            let op = &history.ops[n as usize];
+            if op.outcome == Outcome::Dropped {
+                continue;
             }
-        }
-        for (n, op) in actions().filter(|(_, op)| op.outcome != Outcome::Dropped) {
-            let order = if op.order == Sym(0) { named_by_intent.get(&op.intent).copied() } else { Some(op.order) };
-            match order {
-                Some(order) => self.actions.push((order, n as u32)),
+            // A payment without a clear answer names no order, and is then for the one that its purchase made.
+            let by_intent = || {
+                let intent = self.intent_of(op.intent)?;
+                let mut ops = self.ops_of(&self.intents[intent as usize]).iter().map(|n| &history.ops[*n as usize]);
+                ops.find(|op| acknowledges(op) && op.order != Sym(0)).map(|op| op.order)
+            };
+            match if op.order == Sym(0) { by_intent() } else { Some(op.order) } {
+                Some(order) => self.actions.push((order, n)),
                 None => {
                     let first = self.loose.entry(op.user).or_insert(op.invoked_us);
                     *first = op.invoked_us.min(*first);
@@ -291,35 +321,26 @@ pub fn acknowledges(op: &Op) -> bool {
 }
 
 /// Indices of the attempts and lookups, those of one intent side by side.
-fn group_by_intent(ops: &[Op]) -> Vec<u32> {
-    let wanted = || ops.iter().enumerate().filter(|(_, op)| matches!(op.role, Role::Order | Role::Lookup));
-    let (mut count, mut low, mut high) = (0usize, u64::MAX, 0u64);
-    for (_, op) in wanted() {
-        count += 1;
-        low = low.min(op.intent);
-        high = high.max(op.intent);
-    }
-    if count == 0 {
-        return Vec::new();
-    }
+fn group_by_intent(mut wanted: Vec<(u64, u32)>) -> Vec<u32> {
+    let low = wanted.iter().map(|(intent, _)| *intent).min().unwrap_or(0);
+    let high = wanted.iter().map(|(intent, _)| *intent).max().unwrap_or(0);
     // Numbers of intents are nearly dense, so counting them is linear; the sort is for histories in which they are not.
     let span = high - low;
-    if span > 4 * count as u64 + 1024 {
-        let mut grouped: Vec<u32> = wanted().map(|(n, _)| n as u32).collect();
-        grouped.sort_unstable_by_key(|n| (ops[*n as usize].intent, *n));
-        return grouped;
+    if span > 4 * wanted.len() as u64 + 1024 {
+        wanted.sort_unstable();
+        return wanted.into_iter().map(|(_, n)| n).collect();
     }
     let mut starts = vec![0u32; span as usize + 2];
-    for (_, op) in wanted() {
-        starts[(op.intent - low) as usize + 1] += 1;
+    for (intent, _) in &wanted {
+        starts[(intent - low) as usize + 1] += 1;
     }
     for n in 1..starts.len() {
         starts[n] += starts[n - 1];
     }
-    let mut grouped = vec![0u32; count];
-    for (n, op) in wanted() {
-        let slot = &mut starts[(op.intent - low) as usize];
-        grouped[*slot as usize] = n as u32;
+    let mut grouped = vec![0u32; wanted.len()];
+    for (intent, n) in wanted {
+        let slot = &mut starts[(intent - low) as usize];
+        grouped[*slot as usize] = n;
         *slot += 1;
     }
     grouped
@@ -373,188 +394,6 @@ fn fold_intent(ops: &[Op], group: &[u32], start: u32) -> Intent {
     }
 }
 
-/// An audit whose counters moved while its ledger has not a single row was made without access to the ledger.
-fn has_ledger(audit: &FinalState) -> bool {
-    !audit.ledger.is_empty() || audit.stock.iter().all(|row| row.available == row.initial && row.held == 0 && row.sold == 0)
-}
-
-/// The number in a name that consists of a prefix and a number, as the harness makes them.
-pub fn numbered(prefix: &str, text: &str) -> Option<u64> {
-    let digits = text.trim_matches('"').strip_prefix(prefix)?;
-    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
-    plain.then(|| digits.parse().ok()).flatten()
-}
-
-impl<'a> Books<'a> {
-    fn build(audit: &'a FinalState, history: &'a History, index: &Index<'_>) -> Books<'a> {
-        let mut rows: Vec<&LedgerEntry> = audit.ledger.iter().collect();
-        if !rows.is_sorted_by_key(|row| row.seq) {
-            rows.sort_by_key(|row| row.seq);
-        }
-        let mut numbers: QuickMap<&str, u32> = QuickMap::with_capacity_and_hasher(rows.len() / 2, Default::default());
-        let mut orders: Vec<DurableOrder<'a>> = Vec::new();
-        let mut order_of_row = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let number = *numbers.entry(row.order.as_str()).or_insert_with(|| {
-                orders.push(DurableOrder {
-                    id: row.order.as_str(),
-                    named: history.names.find(&row.order).filter(|sym| *sym != Sym(0)),
-                    reserve: None,
-                    intent: None,
-                    by: By::Nothing,
-                    on_sale: false,
-                    start: 0,
-                    len: 0,
-                });
-                orders.len() as u32 - 1
-            });
-            let order = &mut orders[number as usize];
-            order.len += 1;
-            order.on_sale |= index.items.contains_key(&row.item);
-            if row.kind == EntryKind::Reserve && order.reserve.is_none() {
-                order.reserve = Some(row);
-            }
-            order_of_row.push(number);
-        }
-        let by_order = group_rows(&mut orders, &order_of_row);
-        let mut books = Books {
-            rows,
-            orders,
-            order_of_row,
-            keys_usable: true,
-            by_order,
-            of_intent: vec![NONE; index.intents.len()],
-            of_sym: vec![NONE; index.ack_of_sym.len()],
-        };
-        books.attribute(history, index);
-        books
-    }
-
-    /// Finds the intent of every order: by its key, else by the reply that named it.
-    fn attribute(&mut self, history: &History, index: &Index<'_>) {
-        let info = &history.info;
-        let (mut ours, mut by_reply, mut foreign_user, mut keyed) = (false, false, false, false);
-        for (n, order) in self.orders.iter_mut().enumerate() {
-            let Some(reserve) = order.reserve else { continue };
-            let key = reserve.key.as_deref().unwrap_or("");
-            if order.on_sale {
-                keyed |= !key.is_empty();
-                foreign_user |= numbered(&info.user_prefix, &reserve.user).is_none();
-            }
-            let ack = index.ack_of_order(order);
-            if let Some(slot) = order.named.and_then(|sym| self.of_sym.get_mut(sym.0 as usize)) {
-                *slot = n as u32;
-            }
-            if let Some(id) = numbered(&info.key_prefix, key) {
-                ours = true;
-                order.intent = index.intent_of(id);
-                order.by = By::Key;
-            } else if let Some(ack) = ack {
-                by_reply = true;
-                order.intent = Some(ack.intent);
-                order.by = By::Reply;
-            }
-            if let Some(slot) = order.intent.and_then(|intent| self.of_intent.get_mut(intent as usize)) {
-                if *slot == NONE {
-                    *slot = n as u32;
-                }
-            }
-        }
-        // A service that stores no keys, or stores them in a form of its own, is judged without them.
-        self.keys_usable = ours || keyed && !by_reply && foreign_user;
-    }
-
-    /// The rows of an order, by `seq`.
-    pub fn rows_of(&self, order: &DurableOrder<'_>) -> impl Iterator<Item = &'a LedgerEntry> + '_ {
-        self.by_order[order.start as usize..(order.start + order.len) as usize].iter().map(|row| self.rows[*row as usize])
-    }
-
-    /// The order that a reply named.
-    pub fn order_named(&self, order: Sym) -> Option<&DurableOrder<'a>> {
-        self.orders.get(*self.of_sym.get(order.0 as usize)? as usize)
-    }
-
-    /// The first order that belongs to an intent.
-    pub fn order_of_intent(&self, intent: u32) -> Option<&DurableOrder<'a>> {
-        self.orders.get(*self.of_intent.get(intent as usize)? as usize)
-    }
-
-    /// Orders of the items on sale that have a reserve row: what invariants.md calls D.
-    pub fn durable(&self) -> impl Iterator<Item = (&DurableOrder<'a>, &'a LedgerEntry)> + '_ {
-        self.orders.iter().filter(|order| order.on_sale).filter_map(|order| Some((order, order.reserve?)))
-    }
-
-    /// The state of an order at the time of the audit: as it says, else as its rows add up.
-    pub fn state_of(&self, order: &DurableOrder<'_>) -> OrderState {
-        let said = order.reserve.and_then(|row| row.state).unwrap_or_default();
-        if said != OrderState::Unknown {
-            return said;
-        }
-        let mut state = OrderState::Unknown;
-        for row in self.rows_of(order) {
-            state = match row.kind {
-                EntryKind::Reserve => OrderState::Held,
-                EntryKind::Pay => OrderState::Paid,
-                EntryKind::Refund => OrderState::Refunded,
-                EntryKind::Release if state == OrderState::Refunded => OrderState::Refunded,
-                EntryKind::Release if says_expired(row) => OrderState::Expired,
-                EntryKind::Release => OrderState::Cancelled,
-            };
-        }
-        state
-    }
-}
-
-/// A map for keys that nobody chose with malice: half the time of judging a large ledger would go into safer hashing.
-pub type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
-
-/// The hasher of [`QuickMap`]: multiply and rotate, mixed once more at the end.
-#[derive(Debug, Default)]
-pub struct Quick(u64);
-
-impl Hasher for Quick {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-
-    fn finish(&self) -> u64 {
-        let mixed = (self.0 ^ (self.0 >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        mixed ^ (mixed >> 33)
-    }
-}
-
-/// Whether a release row says that the hold's time was up.
-pub fn says_expired(row: &LedgerEntry) -> bool {
-    let reason = row.reason.as_deref().unwrap_or("").to_ascii_lowercase();
-    row.kind == EntryKind::Release && (reason.starts_with("expir") || reason == "ttl" || reason == "timeout")
-}
-
-/// Row numbers, those of one order side by side and by `seq`; sets where each order's begin.
-fn group_rows(orders: &mut [DurableOrder<'_>], order_of_row: &[u32]) -> Vec<u32> {
-    let mut next = Vec::with_capacity(orders.len());
-    let mut start = 0;
-    for order in orders.iter_mut() {
-        order.start = start;
-        next.push(start);
-        start += order.len;
-    }
-    let mut grouped = vec![0; order_of_row.len()];
-    for (row, order) in order_of_row.iter().enumerate() {
-        let slot = &mut next[*order as usize];
-        grouped[*slot as usize] = row as u32;
-        *slot += 1;
-    }
-    grouped
-}
-
 fn fault_windows(events: &[Event]) -> Vec<FaultWindow<'_>> {
     fn window<'w, 'a>(windows: &'w mut Vec<FaultWindow<'a>>, id: &'a str) -> &'w mut FaultWindow<'a> {
         let at = windows.iter().position(|w| w.id == id).unwrap_or_else(|| {
@@ -591,7 +430,10 @@ fn holes(history: &History) -> Vec<String> {
         None => holes.push("the history was never closed: the harness died or is still running".to_owned()),
         Some(closed) => {
             if closed.how != "completed" {
-                holes.push(format!("the run did not complete ({}), and what was in flight then is not recorded", closed.how));
+                holes.push(format!(
+                    "the run did not complete ({}), and what was in flight then is not recorded",
+                    closed.how
+                ));
             }
             if closed.ops_lost > 0 {
                 holes.push(format!("{} ops were lost while recording", closed.ops_lost));

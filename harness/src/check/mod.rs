@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::{FinalState, History, Micros};
 
+mod books;
 mod claims;
 mod i01_oversell;
 mod i02_lost_ack;

@@ -6,8 +6,8 @@
 
 use super::{CHECKS, Case, Evidence, Expectations, Finding, ItemRules, Rules, judge_one};
 use crate::history::{
-    Closed, DrainProbe, EntryKind, Event, FaultPlan, FinalState, History, LedgerEntry, Machine, Micros, Names, Op, OrderState,
-    Outcome, Role, RunInfo, StockRow,
+    Closed, DrainProbe, EntryKind, Event, FaultPlan, FinalState, History, LedgerEntry, Machine, Micros, Names, Op,
+    OrderState, Outcome, Role, RunInfo, StockRow,
 };
 
 /// Wall-clock time of the epoch of every story.
@@ -263,8 +263,13 @@ pub fn rules(stock: i64) -> Rules {
 impl Story {
     /// A sale of this many units in which nothing happened yet.
     pub fn new(stock: i64) -> Story {
-        let history =
-            History { info: run_info(), ops: Vec::new(), events: Vec::new(), names: Names::default(), damage: Vec::new() };
+        let history = History {
+            info: run_info(),
+            ops: Vec::new(),
+            events: Vec::new(),
+            names: Names::default(),
+            damage: Vec::new(),
+        };
         let audit = FinalState {
             taken_unix_us: EPOCH_UNIX_US + AUDIT_MS * 1000,
             source: "http".to_owned(),

@@ -133,7 +133,11 @@ impl Case<'_> {
 
     /// An order's id, or words for one that was not named.
     pub fn order(&self, order: Sym) -> String {
-        if order == Sym(0) { "an order without an id".to_owned() } else { format!("order {}", self.history.names.get(order)) }
+        if order == Sym(0) {
+            "an order without an id".to_owned()
+        } else {
+            format!("order {}", self.history.names.get(order))
+        }
     }
 }
 
@@ -214,7 +218,8 @@ fn overlaps(fault: &FaultWindow<'_>, from: Micros, until: Micros) -> bool {
 fn fault_line(fault: &FaultWindow<'_>) -> WitnessLine {
     let what = match fault.plan {
         Some(plan) => {
-            let place = plan.link.as_deref().or(plan.role.as_deref()).map(|place| format!(" on {place}")).unwrap_or_default();
+            let place =
+                plan.link.as_deref().or(plan.role.as_deref()).map(|place| format!(" on {place}")).unwrap_or_default();
             format!("{}: {}{place} {}", fault.id, plan.kind, plan.detail)
         }
         None => fault.id.to_owned(),

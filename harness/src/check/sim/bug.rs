@@ -133,7 +133,9 @@ impl Bug {
             Bug::RetryUnderNewKey => &["I4", "I3"],
             Bug::RedeliveredMessage => &["I4"],
             Bug::ReleasedTwice | Bug::ExpiredEarly => &["I8"],
-            Bug::PaidAfterRelease | Bug::WrongAmount | Bug::CapturedTwice | Bug::CapturedButToldFailed => &["I7"],
+            // Cancelled and refunded in time, such an order shows by the stock that it gave back twice.
+            Bug::PaidAfterRelease => &["I7", "I8"],
+            Bug::WrongAmount | Bug::CapturedTwice | Bug::CapturedButToldFailed => &["I7"],
             Bug::LimitRaced => &["I6"],
             Bug::TakenBeforeStart | Bug::ClientClock => &["I10"],
             Bug::AlwaysSoldOut => &["I5c"],
@@ -154,6 +156,7 @@ impl Bug {
             Bug::SoldOutFlagNeverCleared | Bug::ShardRemainderStranded => {
                 run.audit.probes.iter().any(|probe| probe.sold < probe.available)
             }
+            Bug::ChargedToAnotherOrder => payment_undone(run) || charged_unasked(run),
             Bug::OrderNumberReused => reused_number_acknowledged(run),
             _ => run.shown,
         }
@@ -177,14 +180,18 @@ fn acknowledged_and_gone(run: &Run) -> bool {
 fn told_failed(run: &Run) -> bool {
     let made = run.audit.ledger.iter().filter(|row| row.kind == EntryKind::Reserve);
     made.filter_map(|row| row.key.as_deref()?.strip_prefix('k')?.parse::<u64>().ok()).any(|intent| {
-        let mut ops = run.history.ops.iter().filter(|op| op.intent == intent && matches!(op.role, Role::Order | Role::Lookup));
+        let mut ops =
+            run.history.ops.iter().filter(|op| op.intent == intent && matches!(op.role, Role::Order | Role::Lookup));
         ops.all(|op| op.outcome == Outcome::Fail)
     })
 }
 
 fn refused<'a>(run: &'a Run, reason: &str) -> impl Iterator<Item = &'a crate::history::Op> {
     let reason = run.history.names.find(reason);
-    run.history.ops.iter().filter(move |op| op.role == Role::Order && op.outcome == Outcome::Fail && Some(op.reason) == reason)
+    run.history
+        .ops
+        .iter()
+        .filter(move |op| op.role == Role::Order && op.outcome == Outcome::Fail && Some(op.reason) == reason)
 }
 
 fn window_broken(run: &Run) -> bool {
@@ -201,7 +208,8 @@ fn cancel_undone(run: &Run) -> bool {
     let (rules, epsilon) = (&run.rules.items[0], run.rules.epsilon_us);
     let acknowledged = run.history.ops.iter().filter(|op| op.role == Role::Cancel && op.outcome == Outcome::Ok);
     acknowledged.filter(|op| op.state == OrderState::Cancelled).any(|op| {
-        let first = run.history.ops.iter().filter(|o| o.intent == op.intent).map(|o| o.invoked_us).min().unwrap_or(Micros::MAX);
+        let first =
+            run.history.ops.iter().filter(|o| o.intent == op.intent).map(|o| o.invoked_us).min().unwrap_or(Micros::MAX);
         let in_time = op.completed_us < first.saturating_add(rules.hold_us) - 3 * epsilon;
         in_time && state(run, run.history.names.get(op.order)) == OrderState::Expired
     })
@@ -209,8 +217,21 @@ fn cancel_undone(run: &Run) -> bool {
 
 fn payment_undone(run: &Run) -> bool {
     let acknowledged = run.history.ops.iter().filter(|op| op.role == Role::Pay && op.outcome == Outcome::Ok);
-    acknowledged.filter(|op| op.state == OrderState::Paid).any(|op| {
-        !matches!(state(run, run.history.names.get(op.order)), OrderState::Paid | OrderState::Refunded)
+    acknowledged
+        .filter(|op| op.state == OrderState::Paid)
+        .any(|op| !matches!(state(run, run.history.names.get(op.order)), OrderState::Paid | OrderState::Refunded))
+}
+
+/// A payment of an order whose buyer had not tried to pay by then. If the first that buyers hear of an order is that it
+/// is paid, it might have been paid for at once, as some shops do.
+fn charged_unasked(run: &Run) -> bool {
+    run.audit.ledger.iter().filter(|row| row.kind == EntryKind::Pay).any(|row| {
+        let intent = run.intent_of(&row.order);
+        let at = row.at_unix_us - super::EPOCH_UNIX_US + run.rules.epsilon_us;
+        let theirs = || run.history.ops.iter().filter(|op| Some(op.intent) == intent);
+        let told = theirs().filter(|op| op.outcome == Outcome::Ok && matches!(op.role, Role::Order | Role::Lookup));
+        let held = told.min_by_key(|op| op.invoked_us).is_some_and(|op| op.state == OrderState::Held);
+        held && !theirs().any(|op| op.role == Role::Pay && op.invoked_us <= at)
     })
 }
 
@@ -219,10 +240,7 @@ fn captured_secretly(run: &Run) -> bool {
     paid.filter(|row| state(run, &row.order) == OrderState::Paid).any(|row| {
         let intent = run.intent_of(&row.order);
         let mut pays = run.history.ops.iter().filter(|op| op.role == Role::Pay && Some(op.intent) == intent).peekable();
-        // An order whose buyer learnt of it only by an unclear reply is one that might have been paid for at once.
-        let named = run.history.ops.iter().filter(|op| Some(op.intent) == intent && matches!(op.role, Role::Order | Role::Lookup));
-        let clear = named.clone().all(|op| op.outcome != Outcome::Info);
-        clear && pays.peek().is_some() && pays.all(|op| op.outcome == Outcome::Fail)
+        pays.peek().is_some() && pays.all(|op| op.outcome == Outcome::Fail)
     })
 }
 

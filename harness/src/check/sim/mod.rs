@@ -15,7 +15,8 @@ use shop::{Answer, Ask, Seen, Shop};
 use super::testing::{EPOCH_UNIX_US, run_info};
 use super::{Evidence, Expectations, ItemRules, Rules};
 use crate::history::{
-    Closed, DrainProbe, EntryKind, Event, FaultPlan, FinalState, History, Micros, Names, Op, OrderState, Outcome, Role, Sym,
+    Closed, DrainProbe, EntryKind, Event, FaultPlan, FinalState, History, Micros, Names, Op, OrderState, Outcome, Role,
+    Sym,
 };
 
 const MS: Micros = 1_000;
@@ -67,9 +68,9 @@ impl Size {
         Size { purchases, buyers, stock: dice.between(2, 9), spread_us: dice.between(300, 6_000) * MS }
     }
 
-    /// A sale of so many purchases, most of them refused.
+    /// A sale of so many purchases, nearly all of them refused, as in a flash sale.
     pub fn large(purchases: u64) -> Size {
-        Size { purchases, buyers: purchases, stock: purchases as i64 / 8, spread_us: 30_000 * MS }
+        Size { purchases, buyers: purchases, stock: purchases as i64 / 50, spread_us: 30_000 * MS }
     }
 }
 
@@ -184,10 +185,16 @@ impl Sim {
             item.stock = size.purchases as i64 * 2 + 3;
         }
         let epsilon_us = 20 * MS;
-        let rules = Rules { items: vec![item.clone()], epsilon_us, expect: Expectations::default(), send_lag_limit_us: 5_000 };
+        let rules =
+            Rules { items: vec![item.clone()], epsilon_us, expect: Expectations::default(), send_lag_limit_us: 5_000 };
         let shop = Shop::new(bug, Dice(dice.roll()), item, epsilon_us);
-        let history =
-            History { info: run_info(), ops: Vec::new(), events: Vec::new(), names: Names::default(), damage: Vec::new() };
+        let history = History {
+            info: run_info(),
+            ops: Vec::new(),
+            events: Vec::new(),
+            names: Names::default(),
+            damage: Vec::new(),
+        };
         let names_orders = dice.chance(50);
         let mut sim = Sim {
             now: 0,
@@ -212,12 +219,19 @@ impl Sim {
     fn plan(&mut self, bug: Option<Bug>, size: &Size) {
         // A few come early; the rest as the sale goes on. Purchases are numbered as they come.
         let mut times: Vec<Micros> = (0..size.purchases)
-            .map(|_| if self.dice.chance(10) { self.dice.between(600 * MS, 1_000 * MS) } else { 1_000 * MS + self.dice.between(0, size.spread_us) })
+            .map(|_| {
+                if self.dice.chance(10) {
+                    self.dice.between(600 * MS, 1_000 * MS)
+                } else {
+                    1_000 * MS + self.dice.between(0, size.spread_us)
+                }
+            })
             .collect();
         times.sort_unstable();
         for (n, at) in times.into_iter().enumerate() {
+            let buyers = if bug == Some(Bug::LimitRaced) { 3 } else { size.buyers as i64 };
             let alone = size.buyers >= size.purchases;
-            let user = if alone { n as u64 + 1 } else { self.dice.between(1, size.buyers as i64) as u64 };
+            let user = if alone { n as u64 + 1 } else { self.dice.between(1, buyers) as u64 };
             let plan = match self.dice.between(0, 99) {
                 0..=49 => Plan::Pay,
                 50..=59 => Plan::PayLate,
@@ -291,7 +305,8 @@ impl Sim {
             return;
         }
         // Some requests are lost, some are so slow that their buyer has given up before they arrive.
-        let network = if self.dice.chance(6) { self.dice.between(0, 2 * TIMEOUT) } else { self.dice.between(200, 20 * MS) };
+        let network =
+            if self.dice.chance(6) { self.dice.between(0, 2 * TIMEOUT) } else { self.dice.between(200, 20 * MS) };
         if !self.dice.chance(3) {
             self.push(now + network, What::Arrive(n));
         }
@@ -317,10 +332,12 @@ impl Sim {
         let seen = self.shop.look(&ask);
         let request = &mut self.requests[n as usize];
         (request.seen, request.life) = (seen, life);
-        let slow = self.shop.bug == Some(Bug::KeyCheckedThenInserted) && self.dice.chance(30);
+        // Two bugs are races that are rare unless the shop is slow between its look and its deed.
+        let raced = matches!(self.shop.bug, Some(Bug::KeyCheckedThenInserted | Bug::LimitRaced));
+        let slow = raced && self.dice.chance(30);
         let work = if slow {
             self.dice.between(TIMEOUT, 2 * TIMEOUT)
-        } else if self.dice.chance(20) { 
+        } else if self.dice.chance(20) {
             self.dice.between(5 * MS, 80 * MS)
         } else {
             self.dice.between(100, 5 * MS)
@@ -439,7 +456,9 @@ impl Sim {
             (Role::Order | Role::Lookup, _) if state != OrderState::Held => None,
             (Role::Order | Role::Lookup, Plan::Pay | Plan::PayThenCancel) => Some((soon, Role::Pay)),
             (Role::Order | Role::Lookup, Plan::PayLate) => Some((late, Role::Pay)),
-            (Role::Order | Role::Lookup, Plan::Cancel) => Some((if self.dice.chance(30) { late } else { soon }, Role::Cancel)),
+            (Role::Order | Role::Lookup, Plan::Cancel) => {
+                Some((if self.dice.chance(30) { late } else { soon }, Role::Cancel))
+            }
             (Role::Pay, Plan::PayThenCancel) => Some((soon, Role::Cancel)),
             _ => None,
         };
@@ -517,7 +536,15 @@ impl Sim {
         history.info.closed = Some(Closed { how: "completed".to_owned(), ops: history.ops.len() as u64, ops_lost: 0 });
         let (available, left) = (self.shop.stock.available, self.shop.left());
         let buyers = available.max(0) + 1;
-        let probe = DrainProbe { item: 1, available, buyers, sold: left, sold_out: buyers - left, other: 0, detail: String::new() };
+        let probe = DrainProbe {
+            item: 1,
+            available,
+            buyers,
+            sold: left,
+            sold_out: buyers - left,
+            other: 0,
+            detail: String::new(),
+        };
         let audit = FinalState {
             taken_unix_us: EPOCH_UNIX_US + taken,
             source: "sim".to_owned(),

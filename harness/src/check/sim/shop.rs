@@ -31,7 +31,11 @@ pub(super) struct Seen {
 /// What the shop answers.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Answer {
-    Order { id: String, state: OrderState, cents: i64 },
+    Order {
+        id: String,
+        state: OrderState,
+        cents: i64,
+    },
     Refused(&'static str),
     /// A 5xx: it may or may not have worked.
     Broken,
@@ -73,7 +77,8 @@ pub(super) struct Shop {
 impl Shop {
     pub fn new(bug: Option<Bug>, dice: Dice, rules: ItemRules, epsilon: Micros) -> Shop {
         let mut dice = dice;
-        let mut stock = StockRow { item: rules.item, initial: rules.stock, available: rules.stock, ..StockRow::default() };
+        let mut stock =
+            StockRow { item: rules.item, initial: rules.stock, available: rules.stock, ..StockRow::default() };
         if bug == Some(Bug::ShardRemainderStranded) {
             stock.shards = vec![rules.stock - rules.stock / 2, rules.stock / 2];
         }
@@ -261,7 +266,9 @@ impl Shop {
         let odd = self.dice.chance(15);
         match self.bug {
             Some(Bug::CommittedButToldFailed) if odd => return Answer::Refused("conflict"),
-            Some(Bug::RetryUnderNewKey | Bug::InnerRetryWithoutRecheck) if odd && self.stock.available >= ask.quantity => {
+            Some(Bug::RetryUnderNewKey | Bug::InnerRetryWithoutRecheck)
+                if odd && self.stock.available >= ask.quantity =>
+            {
                 let id = self.new_id();
                 let second = self.take(ask, seen, &id, now);
                 if self.has(Bug::RetryUnderNewKey) {
@@ -396,7 +403,8 @@ impl Shop {
 
     fn wrong_order(&mut self, order: usize) -> usize {
         let others = (0..self.orders.len()).filter(|n| self.orders[*n].state == OrderState::Held);
-        others.filter(|n| *n != order && self.orders[*n].quantity == self.orders[order].quantity).last().unwrap_or(order)
+        let mut alike = others.filter(|n| *n != order && self.orders[*n].quantity == self.orders[order].quantity);
+        alike.next_back().unwrap_or(order)
     }
 
     pub fn cancel(&mut self, order: usize, now: Micros) -> Answer {
