@@ -1,6 +1,6 @@
 //! Faults of processes: killed and started again, or stopped in their tracks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
@@ -37,9 +37,18 @@ impl ActiveFault for Killed {
     fn heal<'a>(self: Box<Self>, stack: &'a Stack) -> BoxFuture<'a, Result<String, StackError>> {
         Box::pin(async move {
             let component = stack.component(&self.role)?;
-            component.start()?;
-            component.ready(PATIENCE).await?;
-            Ok(format!("{} processes killed", self.hit))
+            let end = Instant::now() + PATIENCE;
+            // What a supervisor does: started again until it stays up, within bounds.
+            loop {
+                component.start()?;
+                match component.ready(PATIENCE).await {
+                    Ok(()) => return Ok(format!("{} processes killed", self.hit)),
+                    Err(_) if component.ended().is_some() && Instant::now() < end => {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         })
     }
 }

@@ -120,8 +120,9 @@ impl Process {
         loop {
             let count = self.signal_all(Signal::SIGKILL);
             hit = hit.max(count);
-            self.reap();
-            if count == 0 {
+            // A process on its way out loses its folder before it is gone; a database that is started again in between
+            // finds its predecessor alive, and refuses. Only a child that was waited for is gone.
+            if self.reap() && count == 0 {
                 return Ok(hit);
             }
             if Instant::now() > end {
@@ -139,8 +140,7 @@ impl Process {
         }
         let end = Instant::now() + limit;
         while Instant::now() < end {
-            self.reap();
-            if self.pids().is_empty() {
+            if self.reap() && self.pids().is_empty() {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -148,10 +148,10 @@ impl Process {
         false
     }
 
-    fn reap(&self) {
-        if let Some(child) = self.child.lock().unwrap_or_else(|e| e.into_inner()).as_mut() {
-            let _ = child.try_wait();
-        }
+    /// Whether the process that was started last is gone, and nothing of it is left in the kernel's table.
+    fn reap(&self) -> bool {
+        let mut child = self.child.lock().unwrap_or_else(|e| e.into_inner());
+        child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
     /// The end of its log, for an error message.
