@@ -187,18 +187,20 @@ fn run_scenario(loaded: &Loaded, out: Option<PathBuf>, output: Output, quiet: bo
     let folder = out.clone().unwrap_or_else(|| default_folder(&loaded.scenario.name));
     let Some(runtime) = runtime() else { return exit::INTERNAL };
     let cancel = on_interrupt();
+    let mut results = keep_stdout_for_results();
     let result = runtime.block_on(run::run(loaded, &folder, &Progress::new(quiet), &cancel));
     match result {
         Ok(finished) => {
             if out.is_none() {
                 point_latest_at(&finished.folder);
             }
-            print_summary(&finished.summary, &finished.folder, output);
+            print_summary(&finished.summary, &finished.folder, output, &mut results);
             finished.summary.exit_code
         }
         Err(error) => {
             let code = match &error {
                 RunError::Stack(_) => exit::NO_STACK,
+                RunError::Taken { .. } => exit::USAGE,
                 RunError::Interrupted => exit::UNKNOWN,
                 _ => exit::INTERNAL,
             };
@@ -256,15 +258,27 @@ fn on_interrupt() -> CancellationToken {
 fn finish(result: Result<Summary, judge::JudgeError>, folder: &Path, output: Output) -> i32 {
     match result {
         Ok(summary) => {
-            print_summary(&summary, folder, output);
+            print_summary(&summary, folder, output, &mut std::io::stdout().lock());
             summary.exit_code
         }
         Err(error) => complain(&error.to_string(), exit::USAGE),
     }
 }
 
-fn print_summary(summary: &Summary, folder: &Path, output: Output) {
-    let mut stdout = std::io::stdout().lock();
+/// Goose prints to stdout whatever it is told, so it gets another one: ours is for results.
+fn keep_stdout_for_results() -> std::fs::File {
+    use std::os::fd::FromRawFd;
+    // SAFETY: dup makes a descriptor that nobody else owns; dup2 replaces an open one by another open one.
+    unsafe {
+        let kept = libc::dup(libc::STDOUT_FILENO);
+        if let Ok(nowhere) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+            libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&nowhere), libc::STDOUT_FILENO);
+        }
+        std::fs::File::from_raw_fd(kept)
+    }
+}
+
+fn print_summary<W: Write + IsTerminal>(summary: &Summary, folder: &Path, output: Output, stdout: &mut W) {
     let printed = match output {
         Output::Json => serde_json::to_vec_pretty(summary).map_err(|e| e.to_string()),
         Output::Text => {
@@ -295,7 +309,8 @@ fn print_schema(of: SchemaOf) -> i32 {
             "ledger.jsonl": schemars::schema_for!(crate::history::LedgerEntry).to_value(),
         }),
     };
-    println!("{schema:#}");
+    // Whoever reads only the beginning closes the pipe early, which is no failure.
+    let _ = writeln!(std::io::stdout(), "{schema:#}");
     exit::PASS
 }
 

@@ -122,7 +122,8 @@ async fn buy(journey: &Journey, connection: &mut Connection, user: &str, key: &s
             }
         }
         match step.role {
-            // Sold is sold, whether or not the payment went well: that is for other checks to judge.
+            // A hold whose payment did not go through may expire, and be sold to another buyer of the probe.
+            Role::Pay if ordered && !last.is_empty() => return Bought::Other(format!("ordered, but {last}")),
             Role::Pay if ordered => return Bought::Sold,
             Role::Order if last.is_empty() => ordered = true,
             _ if !last.is_empty() => return Bought::Other(last),

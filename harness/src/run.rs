@@ -32,6 +32,12 @@ pub enum RunError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The run folder holds a run already.
+    #[error("{} holds a run already, and evidence is never written over\nhelp: name another folder with --out, or remove this one", path.display())]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The stack could not be provisioned, or is not well before the load begins.
     #[error("the stack could not be provisioned: {0}")]
     Stack(#[from] StackError),
@@ -94,8 +100,7 @@ fn prepare_folder(loaded: &Loaded, folder: &Path) -> Result<PathBuf, RunError> {
         move |source| RunError::Folder { path, source }
     };
     if folder.join("run.json").exists() {
-        let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
-        return Err(RunError::Folder { path: folder.join("run.json"), source });
+        return Err(RunError::Taken { path: folder.to_owned() });
     }
     std::fs::create_dir_all(&logs).map_err(fail(&logs))?;
     let scenario = folder.join("scenario.toml");

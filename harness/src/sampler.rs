@@ -294,6 +294,7 @@ async fn keep_watching(
     stop: CancellationToken,
 ) {
     let mut wall_offset = crate::load::clock::unix_us() - clock.now_us();
+    let before = Processors::now();
     loop {
         usage.lock().unwrap_or_else(PoisonError::into_inner).look(&stack);
         let offset = crate::load::clock::unix_us() - clock.now_us();
@@ -309,4 +310,35 @@ async fn keep_watching(
         }
     }
     usage.lock().unwrap_or_else(PoisonError::into_inner).look(&stack);
+    let stolen = Processors::now().stolen_since(&before);
+    if stolen > 0.02 {
+        let text = format!(
+            "the host took {:.0}% of this machine's processor time for others (steal): latencies and send lag include that",
+            stolen * 100.0
+        );
+        events.event(&Event::Note { at_us: clock.now_us(), text });
+    }
+}
+
+/// Processor time of the whole machine, in ticks.
+struct Processors {
+    all: u64,
+    stolen: u64,
+}
+
+impl Processors {
+    fn now() -> Processors {
+        use procfs::CurrentSI;
+        let Ok(stat) = procfs::KernelStats::current() else { return Processors { all: 0, stolen: 0 } };
+        let t = stat.total;
+        let stolen = t.steal.unwrap_or(0);
+        let waiting = t.iowait.unwrap_or(0) + t.irq.unwrap_or(0) + t.softirq.unwrap_or(0);
+        Processors { all: t.user + t.nice + t.system + t.idle + waiting + stolen, stolen }
+    }
+
+    /// The share of all processor time that the host gave to others.
+    fn stolen_since(&self, before: &Processors) -> f64 {
+        let all = self.all.saturating_sub(before.all).max(1);
+        self.stolen.saturating_sub(before.stolen) as f64 / all as f64
+    }
 }

@@ -103,7 +103,11 @@ fn sentence(text: &str) -> String {
 
 /// A number with its noun: `1 unit`, `3 units`.
 pub fn count(n: i64, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+    match (n, noun.strip_suffix("reply")) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{n} {stem}replies"),
+        (_, None) => format!("{n} {noun}s"),
+    }
 }
 
 /// A moment of the run, as people read it: `12.345 s`.

@@ -84,8 +84,11 @@ pub fn cost(history: &History, committed_orders: u64) -> Cost {
     });
     for role in roles.flatten() {
         *cost.cpu_s.entry(role.role.clone()).or_default() += role.cpu_s;
-        let peak = cost.rss_peak_bytes.entry(role.role.clone()).or_default();
-        *peak = (*peak).max(role.rss_peak_bytes);
+        // Threads of the harness have no memory of their own; it is counted for the harness as a whole.
+        if role.rss_peak_bytes > 0 {
+            let peak = cost.rss_peak_bytes.entry(role.role.clone()).or_default();
+            *peak = (*peak).max(role.rss_peak_bytes);
+        }
         if let Some(bytes) = role.wal_bytes {
             *wal_bytes.get_or_insert(0) += bytes;
         }
