@@ -2,6 +2,8 @@
 //! way in which one can end before its time.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -313,4 +315,28 @@ fn a_killed_harness_leaves_nothing_behind_but_a_readable_history() {
     assert_eq!(summary["partial"], true);
     assert_eq!(verdict_of(&summary, "I1"), "unknown");
     assert!(at(&summary, "load.requests").as_u64().unwrap() > 0, "what was written before the kill is read");
+}
+
+#[test]
+fn a_stack_alone_comes_up_prints_its_addresses_and_goes_down_when_asked() {
+    let room = Room::for_rehearsals(1);
+    let sandbox = Sandbox::new();
+    sandbox.write("short.toml", SHORT);
+    let started = sandbox.start(&["stack", "up", "short.toml"]);
+    let printed = || fs::read_to_string(sandbox.path("stdout")).unwrap();
+    wait_for("the addresses", Duration::from_secs(120), || printed().contains("postgres, directly"));
+    let text = printed();
+    let line = text.lines().find(|line| line.contains("http://")).expect("an address for buyers");
+    let address = line.rsplit("http://").next().unwrap().trim();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /time HTTP/1.1\r\nhost: target\r\nconnection: close\r\n\r\n").unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    kill(Pid::from_raw(started.id()), Signal::SIGINT).unwrap();
+    assert_eq!(started.code(), Some(0));
+    drop(room);
+    // The logs stay behind in TMPDIR for whoever wants to read them; the stack does not.
+    let left: Vec<String> = sandbox.left_behind().into_iter().filter(|left| !left.ends_with(".log")).collect();
+    assert!(left.is_empty(), "left behind: {left:#?}");
 }

@@ -54,16 +54,10 @@ impl Sandbox {
         Ended::of(arguments, &assert_cmd::Command::from_std(self.command(arguments)).output().unwrap())
     }
 
-    /// Starts `seckill`, with its output in files: what outlives it can then never keep a pipe open.
+    /// Starts `seckill`, with its output in the files `stdout` and `stderr`: what outlives it can then never keep a pipe open.
     pub fn start(&self, arguments: &[&str]) -> Started {
         let file = |name: &str| fs::File::create(self.path(name)).unwrap();
-        let name = format!("out-{}", arguments.len());
-        let child = self
-            .command(arguments)
-            .stdout(file(&format!("{name}.stdout")))
-            .stderr(file(&format!("{name}.stderr")))
-            .spawn()
-            .unwrap();
+        let child = self.command(arguments).stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
         Started { child: Some(child) }
     }
 
