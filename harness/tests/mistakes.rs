@@ -1,0 +1,292 @@
+//! Mistakes in what people give to `seckill`, through the real binary: each must end with the documented exit code and a
+//! message that names the place, the key, what is accepted and a remedy; and none may leave anything running.
+
+use std::fs;
+
+mod support;
+
+use support::Sandbox;
+
+const SPIKE: &str = include_str!("../../scenarios/spike.toml");
+
+/// A mutated copy of the main scenario.
+struct Mistake {
+    /// For the failure's message.
+    name: &'static str,
+    /// What is replaced, once, and by what.
+    replace: (&'static str, &'static str),
+    /// Part of the line at which the message must point: its number is looked up in the mutated file.
+    line: &'static str,
+    /// What the message must say: the key or name, what is accepted, the remedy.
+    says: &'static [&'static str],
+}
+
+const MISTAKES: &[Mistake] = &[
+    Mistake {
+        name: "unknown key",
+        replace: ("virtual_buyers = 2000", "virtual_byers = 2000"),
+        line: "virtual_byers",
+        says: &["unknown field `virtual_byers`", "`virtual_buyers`", "correct the key or remove it"],
+    },
+    Mistake {
+        name: "a unit that does not exist",
+        replace: ("delay = \"8ms\"", "delay = \"8 bananas\""),
+        line: "8 bananas",
+        says: &["`8 bananas` is not a duration", "`250ms`", "help:"],
+    },
+    Mistake {
+        name: "a duration without its unit",
+        replace: ("at = \"8s\"", "at = 5"),
+        line: "at = 5",
+        says: &["integer `5`", "a duration with its unit", "\"250ms\"", "help:"],
+    },
+    Mistake {
+        name: "a link that does not exist",
+        replace: ("link = \"service→postgres\"", "link = \"service→redis\""),
+        line: "service→redis",
+        says: &["there is no link \"service→redis\"", "client→service, service→postgres"],
+    },
+    Mistake {
+        name: "a process that does not exist",
+        replace: ("role = \"postgres\"", "role = \"redis\""),
+        line: "role = \"redis\"",
+        says: &["there is no process \"redis\"", "service, postgres"],
+    },
+    Mistake {
+        name: "a step without a path",
+        replace: ("[step.time]\npath = \"/time\"", "[step.time]"),
+        line: "[step.time]",
+        says: &["missing field `path`", "add the key here"],
+    },
+    Mistake {
+        name: "a path without its slash",
+        replace: ("path = \"/time\"", "path = \"time\""),
+        line: "path = \"time\"",
+        says: &["step \"time\"", "the path `time`", "a path starts with `/`"],
+    },
+    Mistake {
+        name: "an unknown step in a journey",
+        replace: ("\"time\", \"state\", \"order\"", "\"time\", \"stat\", \"order\""),
+        line: "journey =",
+        says: &["there is no step \"stat\"", "login, lookup, order, page, pay, state, time", "[step.stat]"],
+    },
+    Mistake {
+        name: "an unknown template variable",
+        replace: ("Bearer ${token}\", idempotency-key", "Bearer ${tokn}\", idempotency-key"),
+        line: "${tokn}",
+        says: &["`${tokn}` is no variable", "${user}, ${key}, ${item}, ${quantity}", "capture = { tokn ="],
+    },
+    Mistake {
+        name: "a body that is no JSON",
+        replace: ("'{\"quantity\":${quantity}}'", "'{quantity:${quantity}}'"),
+        line: "'{quantity:${quantity}}'",
+        says: &["the body is not JSON", "key must be a string", "correct the template"],
+    },
+    Mistake {
+        name: "an order without its key",
+        replace: (", idempotency-key = '\"${key}\"' }", " }"),
+        line: "[step.order]",
+        says: &["step \"order\"", "sends no ${key}", "idempotency-key"],
+    },
+    Mistake {
+        name: "a negative rate",
+        replace: ("rate = 300", "rate = -300"),
+        line: "[[cohort.buyers.arrivals]]",
+        says: &["cohort \"buyers\"", "`rate` is -300", "from 0 to 10000000"],
+    },
+    Mistake {
+        name: "arrivals longer than the load",
+        replace: ("lasts = \"13s\"", "lasts = \"43s\""),
+        line: "[[cohort.buyers.arrivals]]",
+        says: &["load.duration (30s)", "shorten `lasts`, or lengthen load.duration"],
+    },
+    Mistake {
+        name: "a fault longer than the load",
+        replace: ("lasts = \"2500ms\"", "lasts = \"60s\""),
+        line: "[[fault]]",
+        says: &["fault \"slow-database\" lasts from 8s for 60s", "load.duration (30s)"],
+    },
+    Mistake {
+        name: "an unknown kind of arrivals",
+        replace: ("poisson = {", "gaussian = {"),
+        line: "gaussian = {",
+        says: &["unknown variant `gaussian`", "`constant`, `poisson`, `ramp`, `spike-decay`", "use one of the names"],
+    },
+    Mistake {
+        name: "a text without its end",
+        replace: ("name = \"spike\"", "name = \"spike"),
+        line: "name = \"spike",
+        says: &["this is not TOML", "text values stand in quotes"],
+    },
+];
+
+#[test]
+fn each_mistake_in_a_scenario_is_explained_where_it_is() {
+    let sandbox = Sandbox::new();
+    for mistake in MISTAKES {
+        let (from, to) = mistake.replace;
+        let text = SPIKE.replacen(from, to, 1);
+        assert_ne!(text, SPIKE, "{}: the scenario no longer has {from}", mistake.name);
+        sandbox.write("wrong.toml", &text);
+        let ended = sandbox.seckill(&["run", "wrong.toml", "--out", "run"]);
+        ended.assert_code(2).assert_says(mistake.says);
+        // `line` may stand more than once, for a section: then one of its places must be meant.
+        let numbers = (1..).zip(text.lines()).filter(|(_, line)| line.contains(mistake.line));
+        let places: Vec<String> = numbers.map(|(number, _)| format!("wrong.toml:{number}:")).collect();
+        let at_one = places.iter().any(|place| ended.stderr.contains(place));
+        assert!(at_one, "{}: none of {places:?} in\n{}", mistake.name, ended.stderr);
+        assert!(ended.stdout.is_empty(), "{}: results are for stdout, complaints are not", mistake.name);
+        assert!(!sandbox.path("run").exists(), "{}: a run folder was made for nothing", mistake.name);
+    }
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn several_mistakes_are_told_at_once() {
+    let sandbox = Sandbox::new();
+    let text = SPIKE.replacen("\"time\", \"state\"", "\"time\", \"stat\"", 1).replacen(
+        "role = \"postgres\"",
+        "role = \"redis\"",
+        1,
+    );
+    sandbox.write("wrong.toml", &text);
+    let ended = sandbox.seckill(&["run", "wrong.toml"]);
+    ended.assert_code(2).assert_says(&["no step \"stat\"", "no process \"redis\""]);
+}
+
+#[test]
+fn a_scenario_that_is_not_there_is_named_with_a_remedy() {
+    let sandbox = Sandbox::new();
+    let ended = sandbox.seckill(&["run", "nope.toml"]);
+    ended.assert_code(2).assert_says(&["cannot read the scenario nope.toml", "help: `ls scenarios/`"]);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn an_override_says_how_it_is_written_and_where_it_went() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spike.toml", SPIKE);
+    let ended = sandbox.seckill(&["run", "spike.toml", "--set", "target.bug"]);
+    ended.assert_code(2).assert_says(&["--set target.bug", "PATH=VALUE", "--set target.reference.pool=16"]);
+    let ended = sandbox.seckill(&["run", "spike.toml", "--set", "load.virtual_byers=5"]);
+    ended.assert_code(2).assert_says(&["unknown field `virtual_byers`", "after --set load.virtual_byers=5"]);
+    let ended = sandbox.seckill(&["run", "spike.toml", "--set", "fault.9.at=1s"]);
+    ended.assert_code(2).assert_says(&["--set fault.9.at=1s", "there is no element 9"]);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn what_only_the_target_can_refuse_ends_with_its_own_list_of_what_it_accepts() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spike.toml", SPIKE);
+    for (set, accepted) in [
+        ("target.bug=999", ["999", "4=case-when"]),
+        ("target.strategy=magic", ["magic", "conditional-update"]),
+        ("target.switches.M999=off", ["M999", "known switches: "]),
+    ] {
+        // The target is asked only after Postgres is up, so that what it must leave behind is the most there is.
+        let out = format!("run-{set}");
+        let ended = sandbox.seckill(&["run", "spike.toml", "--set", set, "--out", &out]);
+        ended.assert_code(20).assert_says(&accepted);
+        sandbox.assert_nothing_left();
+    }
+}
+
+/// The main scenario against a service that is already running, without faults on processes that are not ours.
+fn external(address: &str) -> String {
+    let mut text = String::new();
+    let mut keep = true;
+    for line in SPIKE.lines() {
+        match line {
+            "[target.reference]" => {
+                text.push_str(&format!("[target.external]\naddress = \"{address}\"\n"));
+                keep = false;
+            }
+            "[[fault]]" => keep = false,
+            "[[item]]" | "[steady_state]" => keep = true,
+            _ => {}
+        }
+        if keep {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[test]
+fn an_external_target_that_nobody_answers_for_is_named_with_its_key() {
+    let sandbox = Sandbox::new();
+    // A port for the system's own services, and one that none of them has used for decades.
+    let address = "127.0.0.1:1";
+    sandbox.write("external.toml", &external(address));
+    let ended = sandbox.seckill(&["run", "external.toml", "--out", "run"]);
+    ended.assert_code(20).assert_says(&["target.external.address", address, "start the service first"]);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn an_external_target_that_is_not_this_machine_is_refused() {
+    let sandbox = Sandbox::new();
+    // An address that is set aside for documentation: nobody is asked even if the refusal should be broken.
+    sandbox.write("external.toml", &external("192.0.2.1:80"));
+    let ended = sandbox.seckill(&["run", "external.toml", "--out", "run"]);
+    ended.assert_code(20).assert_says(&["target.external.address = \"192.0.2.1:80\"", "not this machine", "loopback"]);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn a_stack_that_does_not_fit_the_target_is_a_mistake_of_usage() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spike.toml", SPIKE);
+    let ended = sandbox.seckill(&["run", "spike.toml", "--stack", "external"]);
+    ended.assert_code(2).assert_says(&["--stack external does not fit spike.toml", "[target.reference]", "help:"]);
+}
+
+#[test]
+fn a_run_folder_that_cannot_be_made_is_named_with_a_remedy() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spike.toml", SPIKE);
+    // A folder below a file cannot be made by anybody, root included.
+    sandbox.write("file", "");
+    let ended = sandbox.seckill(&["run", "spike.toml", "--out", "file/run"]);
+    ended.assert_says(&["cannot write the run folder file/run", "help:", "--out"]);
+    // Whether that is the user's mistake or the system's is open; that it is neither a verdict nor a success is not.
+    assert!(matches!(ended.code, Some(1 | 2)), "{:?}", ended.code);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn a_full_disk_is_named_with_the_file_and_a_remedy() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spike.toml", SPIKE);
+    fs::create_dir(sandbox.path("run")).unwrap();
+    // Every write to this device ends as one to a full disk does.
+    std::os::unix::fs::symlink("/dev/full", sandbox.path("run/scenario.toml")).unwrap();
+    let ended = sandbox.seckill(&["run", "spike.toml", "--out", "run"]);
+    ended.assert_code(1).assert_says(&["run/scenario.toml", "No space left on device", "free some space", "--out"]);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn a_folder_that_holds_a_run_is_not_written_over() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spike.toml", SPIKE);
+    fs::create_dir(sandbox.path("run")).unwrap();
+    sandbox.write("run/run.json", "{}");
+    let ended = sandbox.seckill(&["run", "spike.toml", "--out", "run"]);
+    ended.assert_code(2).assert_says(&["run", "another", "--out", "remove this one"]);
+    assert_eq!(support::files(&sandbox.path("run")), ["run.json"], "nothing was written beside it");
+    assert_eq!(fs::read(sandbox.path("run/run.json")).unwrap(), b"{}");
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn a_folder_that_is_no_run_is_said_to_be_none() {
+    let sandbox = Sandbox::new();
+    for verb in ["check", "report"] {
+        let ended = sandbox.seckill(&[verb, "nowhere"]);
+        ended.assert_code(2).assert_says(&["nowhere/", "run"]);
+        assert!(ended.stdout.is_empty());
+    }
+}
