@@ -46,7 +46,13 @@ pub fn plan(scenario: &Scenario) -> Vec<FaultPlan> {
 
 impl Nemesis {
     /// Starts the timeline; each fault runs by itself, so that they may overlap.
-    pub fn start(scenario: &Scenario, stack: &Arc<Stack>, clock: Clock, events: &EventSink, steady: &Steady) -> Nemesis {
+    pub fn start(
+        scenario: &Scenario,
+        stack: &Arc<Stack>,
+        clock: Clock,
+        events: &EventSink,
+        steady: &Steady,
+    ) -> Nemesis {
         let mut tasks = JoinSet::new();
         let heal_now = CancellationToken::new();
         for planned in plan(scenario) {

@@ -132,7 +132,8 @@ impl View {
 
     async fn on_terminal(mut self, stop: CancellationToken) {
         let bar = ProgressBar::with_draw_target(Some(self.duration_us.max(1) as u64), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{bar:24.cyan/dim} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template("{bar:24.cyan/dim} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style.progress_chars("━╸─"));
         while !stop.is_cancelled() {
             bar.set_position(self.clock.now_us().clamp(0, self.duration_us) as u64);

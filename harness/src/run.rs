@@ -295,10 +295,8 @@ fn run_info(scenario: &Scenario, run_id: &str, clock: Clock) -> RunInfo {
 /// The machine's fingerprint.
 pub fn machine() -> Machine {
     use procfs::Current;
-    let cpu_model = procfs::CpuInfo::current()
-        .ok()
-        .and_then(|info| info.model_name(0).map(str::to_owned))
-        .unwrap_or_default();
+    let cpu_model =
+        procfs::CpuInfo::current().ok().and_then(|info| info.model_name(0).map(str::to_owned)).unwrap_or_default();
     let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let pretty = os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("").trim_matches('"');
     Machine {

@@ -220,7 +220,8 @@ fn a_killed_harness_leaves_a_readable_history() {
     sink.flush();
     wait_for(|| recorder.health().ops_written() == 100);
     fs::write(dir.path().join("history/ops-00002.parquet.partial"), b"PAR1 begun").unwrap();
-    fs::write(dir.path().join("events.jsonl"), "{\"event\":\"note\",\"at_us\":1,\"text\":\"a\"}\n{\"event\":\"no").unwrap();
+    fs::write(dir.path().join("events.jsonl"), "{\"event\":\"note\",\"at_us\":1,\"text\":\"a\"}\n{\"event\":\"no")
+        .unwrap();
     let history = read(dir.path()).unwrap();
     assert_eq!((history.ops.len(), history.events.len()), (100, 1));
     let damage = history.damage.join("\n");
@@ -460,7 +461,8 @@ fn speed_of_recording_and_reading() {
             let noise = (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as i64;
             let completed = n as i64 * 20 + 70_000;
             let intended = completed - 300 - noise;
-            let mut op = RawOp { intent: n, user: n / 2 * 7, completed_us: completed, intended_us: intended, ..template };
+            let mut op =
+                RawOp { intent: n, user: n / 2 * 7, completed_us: completed, intended_us: intended, ..template };
             op.invoked_us = intended + noise / 1000;
             if n % 10 == 0 {
                 id.clear();

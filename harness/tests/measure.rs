@@ -159,7 +159,12 @@ fn golden_events() -> Vec<Event> {
             RoleCost { role: "service".into(), cpu_s: 3.0, rss_peak_bytes: 1_000, wal_bytes: None },
             RoleCost { role: "postgres".into(), cpu_s: 1.5, rss_peak_bytes: 2_000, wal_bytes: Some(900) },
         ]),
-        Event::Links(vec![LinkCalls { from: "service".into(), to: "postgres".into(), calls: 12, ..LinkCalls::default() }]),
+        Event::Links(vec![LinkCalls {
+            from: "service".into(),
+            to: "postgres".into(),
+            calls: 12,
+            ..LinkCalls::default()
+        }]),
         Event::Note { at_us: 0, text: "a note".into() },
     ]
 }
@@ -264,7 +269,10 @@ fn faults_phases_and_series_by_hand() {
     let summary = summary(&golden());
     let fault = &summary.faults[0];
     assert_eq!((fault.planned_at_ms, fault.injected_at_ms, fault.healed_at_ms), (600.0, Some(601.0), Some(900.0)));
-    assert_eq!((fault.recovered_at_ms, fault.recovery_ms, fault.hit.as_str()), (Some(1_100.0), Some(200.0), "3 connections"));
+    assert_eq!(
+        (fault.recovered_at_ms, fault.recovery_ms, fault.hit.as_str()),
+        (Some(1_100.0), Some(200.0), "3 connections")
+    );
     assert_eq!(summary.phases.len(), 2);
     let series = &summary.series;
     assert_eq!((series.planned.len(), series.sent.len(), series.dropped.len()), (20, 20, 20));
@@ -454,7 +462,15 @@ fn overlapping_phases_each_have_their_ops() {
 
 fn any_op() -> impl Strategy<Value = (u64, u64, u16, usize, usize, [u32; 3], [i64; 3])> {
     let time = prop_oneof![any::<i64>(), -5_000_000_i64..5_000_000, Just(i64::MAX), Just(i64::MIN)];
-    (0..9_u64, 0..9_u64, any::<u16>(), 0..5_usize, 0..4_usize, [0..4_u32, 0..4, 0..4], [time.clone(), time.clone(), time])
+    (
+        0..9_u64,
+        0..9_u64,
+        any::<u16>(),
+        0..5_usize,
+        0..4_usize,
+        [0..4_u32, 0..4, 0..4],
+        [time.clone(), time.clone(), time],
+    )
 }
 
 proptest! {
@@ -565,7 +581,8 @@ fn speed_of_summarizing() {
         let noise = ((n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 50) as i64;
         (b.cohort, b.user, b.intent, b.attempt) = (fans, n as u64 / 2, n as u64 / 2, 1);
         (b.step, b.role) = if n % 2 == 0 { (page, Role::Read) } else { (order, Role::Order) };
-        (b.outcome, b.reason) = if n % 2 == 1 && n % 5 != 0 { (Outcome::Fail, sold_out) } else { (Outcome::Ok, Sym(0)) };
+        (b.outcome, b.reason) =
+            if n % 2 == 1 && n % 5 != 0 { (Outcome::Fail, sold_out) } else { (Outcome::Ok, Sym(0)) };
         (b.intended_us, b.invoked_us, b.completed_us) = (n * 10, n * 10 + 30, n * 10 + 400 + noise);
         history.ops.push(b);
     }

@@ -10,7 +10,9 @@ const MAX_KEY_BYTES: usize = 200;
 
 /// Why a key is not accepted.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("an idempotency key is 1 to {MAX_KEY_BYTES} visible ASCII characters, bare or as a quoted structured-field string")]
+#[error(
+    "an idempotency key is 1 to {MAX_KEY_BYTES} visible ASCII characters, bare or as a quoted structured-field string"
+)]
 pub struct BadKey;
 
 /// Reads a key: a quoted structured-field string (RFC 9651), or the bare characters.

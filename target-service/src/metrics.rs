@@ -93,7 +93,11 @@ impl Metrics {
         );
         registry.register("http_server_active_requests", "Requests being worked on", self.active.clone());
         registry.register("db_client_connection_count", "Pooled connections by state", self.connections.clone());
-        registry.register("db_client_connection_max", "Most connections the pool may open", self.connections_max.clone());
+        registry.register(
+            "db_client_connection_max",
+            "Most connections the pool may open",
+            self.connections_max.clone(),
+        );
         registry.register(
             "db_client_connection_pending_requests",
             "Requests waiting for a connection",
@@ -113,11 +117,8 @@ impl Metrics {
 
     /// Counts an answered request.
     pub fn request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
-        let route = Route {
-            http_request_method: method,
-            http_route: route.to_owned(),
-            http_response_status_code: status,
-        };
+        let route =
+            Route { http_request_method: method, http_route: route.to_owned(), http_response_status_code: status };
         self.durations.get_or_create(&route).observe(took.as_secs_f64());
     }
 

@@ -42,13 +42,19 @@ impl Kind {
         use StatusCode as S;
         match self {
             Self::BadRequest => (S::BAD_REQUEST, "bad-request", "The request cannot be understood", None),
-            Self::KeyMissing => (S::BAD_REQUEST, "idempotency-key-missing", "An Idempotency-Key header is required", None),
+            Self::KeyMissing => {
+                (S::BAD_REQUEST, "idempotency-key-missing", "An Idempotency-Key header is required", None)
+            }
             Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "A valid session token is required", None),
             Self::Forbidden => (S::FORBIDDEN, "forbidden", "The order belongs to somebody else", None),
             Self::NotFound => (S::NOT_FOUND, "not-found", "There is no such thing", None),
-            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not supported here", None),
+            Self::MethodNotAllowed => {
+                (S::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not supported here", None)
+            }
             Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", None),
-            Self::KeyReused => (S::UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The key belongs to another purchase", None),
+            Self::KeyReused => {
+                (S::UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The key belongs to another purchase", None)
+            }
             Self::InFlight => (S::CONFLICT, "in-flight", "A request with this key is being worked on", Some("1")),
             Self::TooEarly => (S::TOO_EARLY, "too-early", "The sale has not started", None),
             Self::Ended => (S::GONE, "ended", "The sale is over", None),
@@ -59,8 +65,15 @@ impl Kind {
             Self::AlreadyPaid => (S::CONFLICT, "already-paid", "The order is paid", None),
             Self::SnapshotGone => (S::NOT_FOUND, "snapshot-gone", "The audit snapshot is closed", None),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Too many requests at once", Some("1")),
-            Self::Timeout => (S::SERVICE_UNAVAILABLE, "timeout", "The request took too long; its outcome is unknown", Some("1")),
-            Self::DatabaseUnavailable => (S::SERVICE_UNAVAILABLE, "database-unavailable", "The database cannot be used; the outcome may be unknown", Some("1")),
+            Self::Timeout => {
+                (S::SERVICE_UNAVAILABLE, "timeout", "The request took too long; its outcome is unknown", Some("1"))
+            }
+            Self::DatabaseUnavailable => (
+                S::SERVICE_UNAVAILABLE,
+                "database-unavailable",
+                "The database cannot be used; the outcome may be unknown",
+                Some("1"),
+            ),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Something unexpected went wrong", None),
         }
     }

@@ -107,7 +107,15 @@ async fn the_service_waits_for_the_database_and_stops_in_order() {
 fn a_seeded_bug_must_be_asked_for_twice() {
     let serve = |arguments: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_seckill-target"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--database-url", "host=/nowhere"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin-listen",
+                "127.0.0.1:0",
+                "--database-url",
+                "host=/nowhere",
+            ])
             .args(arguments)
             .output()
             .unwrap()

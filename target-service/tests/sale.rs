@@ -138,7 +138,8 @@ async fn pages_state_and_time() {
     assert!((now_us() - time["unix_us"].as_i64().unwrap()).abs() < 2_000_000);
 
     let path = listen.as_str();
-    eventually("serving on the unix socket", Duration::from_secs(5), async || Connection::open(path).await.is_ok()).await;
+    eventually("serving on the unix socket", Duration::from_secs(5), async || Connection::open(path).await.is_ok())
+        .await;
     let mut local = Connection::open(&listen).await.unwrap();
     assert_eq!(local.send("GET", "/items/1", &[], "").await.unwrap().body, page.body);
     drop(second);
@@ -286,10 +287,8 @@ async fn payment_and_cancellation_race_expiry_without_harm() {
     assert!(stock.is_conserved(), "{stock:?}");
     let ledger = service.ledger().await;
     for reserve in ledger.iter().filter(|entry| entry["kind"] == "reserve") {
-        let later: Vec<_> = ledger
-            .iter()
-            .filter(|entry| entry["order"] == reserve["order"] && entry["kind"] != "reserve")
-            .collect();
+        let later: Vec<_> =
+            ledger.iter().filter(|entry| entry["order"] == reserve["order"] && entry["kind"] != "reserve").collect();
         assert_eq!(later.len(), 1, "an order ends once: {later:?}");
         assert!(later[0]["seq"].as_i64() > reserve["seq"].as_i64());
     }

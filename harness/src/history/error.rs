@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// The folder already holds a run.
-    #[error("{path} already exists: the folder holds the evidence of another run; choose another folder with --out, or remove this one")]
+    #[error(
+        "{path} already exists: the folder holds the evidence of another run; choose another folder with --out, or remove this one"
+    )]
     Occupied {
         /// The file that is in the way.
         path: PathBuf,
@@ -31,7 +33,9 @@ pub enum HistoryError {
         source: io::Error,
     },
     /// `run.json` is missing or unreadable, without which nothing else can be interpreted.
-    #[error("cannot read {path}: {source}; give the folder of a run, as `seckill run` printed it (by default reports/runs/latest)")]
+    #[error(
+        "cannot read {path}: {source}; give the folder of a run, as `seckill run` printed it (by default reports/runs/latest)"
+    )]
     NotARun {
         /// The file.
         path: PathBuf,

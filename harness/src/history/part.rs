@@ -307,9 +307,8 @@ fn write_column<T: DataType>(
     values: &[T::T],
     levels: Option<&[i16]>,
 ) -> Result<()> {
-    let mut column = group
-        .next_column()?
-        .ok_or_else(|| ParquetError::General("more columns than the schema has".to_string()))?;
+    let mut column =
+        group.next_column()?.ok_or_else(|| ParquetError::General("more columns than the schema has".to_string()))?;
     column.typed::<T>().write_batch(values, levels, None)?;
     column.close()
 }

@@ -45,7 +45,10 @@ pub fn read(run_dir: &Path) -> Result<History, HistoryError> {
                 damage.push(format!("{RUN_FILE} counts {} ops where {} could be read", closed.ops, ops.len()));
             }
             if closed.ops_lost > 0 {
-                damage.push(format!("the recorder lost {} ops, because it was behind or could not write", closed.ops_lost));
+                damage.push(format!(
+                    "the recorder lost {} ops, because it was behind or could not write",
+                    closed.ops_lost
+                ));
             }
         }
     }
@@ -203,7 +206,8 @@ impl Decoder {
         }
         for index in 0..file.num_row_groups() {
             let group = file.get_row_group(index)?;
-            let rows = usize::try_from(group.metadata().num_rows()).map_err(|e| ParquetError::General(e.to_string()))?;
+            let rows =
+                usize::try_from(group.metadata().num_rows()).map_err(|e| ParquetError::General(e.to_string()))?;
             let from = ops.len();
             ops.resize(from + rows, BLANK);
             self.decode_group(&group, &mut ops[from..])?;
@@ -232,14 +236,26 @@ impl Decoder {
         self.longs(group, 16, ops, |op, v| op.completed_us = v)
     }
 
-    fn longs(&mut self, group: &RowGroup<'_>, at: usize, ops: &mut [Op], set: impl Fn(&mut Op, i64)) -> ParquetResult<()> {
+    fn longs(
+        &mut self,
+        group: &RowGroup<'_>,
+        at: usize,
+        ops: &mut [Op],
+        set: impl Fn(&mut Op, i64),
+    ) -> ParquetResult<()> {
         self.longs.clear();
         read_column::<Int64Type>(group, at, ops.len(), &mut self.longs, None)?;
         ops.iter_mut().zip(&self.longs).for_each(|(op, value)| set(op, *value));
         Ok(())
     }
 
-    fn ints(&mut self, group: &RowGroup<'_>, at: usize, ops: &mut [Op], set: impl Fn(&mut Op, i32)) -> ParquetResult<()> {
+    fn ints(
+        &mut self,
+        group: &RowGroup<'_>,
+        at: usize,
+        ops: &mut [Op],
+        set: impl Fn(&mut Op, i32),
+    ) -> ParquetResult<()> {
         self.ints.clear();
         read_column::<Int32Type>(group, at, ops.len(), &mut self.ints, None)?;
         ops.iter_mut().zip(&self.ints).for_each(|(op, value)| set(op, *value));
@@ -265,7 +281,8 @@ impl Decoder {
             if optional && self.levels[row] == 0 {
                 continue;
             }
-            let text = values.next().ok_or_else(|| ParquetError::General("a column of texts is too short".to_string()))?;
+            let text =
+                values.next().ok_or_else(|| ParquetError::General("a column of texts is too short".to_string()))?;
             let value = known.get_or(text, |text| meaning(&mut self.names, text))?;
             set(op, value);
         }

@@ -316,7 +316,11 @@ mod tests {
             (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", 200, b"hello"),
             (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n", 200, b"hello"),
             (b"HTTP/1.1 304 Not Modified\r\netag: x\r\n\r\n", 304, b""),
-            (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 429 Slow\r\ncontent-length: 0\r\nretry-after: 7\r\n\r\n", 429, b""),
+            (
+                b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 429 Slow\r\ncontent-length: 0\r\nretry-after: 7\r\n\r\n",
+                429,
+                b"",
+            ),
         ];
         for (reply, status, body) in cases {
             for piece in [1, 3, 1000] {

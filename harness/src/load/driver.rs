@@ -324,7 +324,9 @@ fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
         .map_err(fail)?
         .set_client_builder_without_cookies(client)
         .map_err(fail)
-        .map(|attack| attack.register_scenario(goose::goose::Scenario::new("rehearsal").register_transaction(transaction)))
+        .map(|attack| {
+            attack.register_scenario(goose::goose::Scenario::new("rehearsal").register_transaction(transaction))
+        })
 }
 
 /// The life of one virtual buyer.
@@ -467,9 +469,7 @@ impl Timer {
         let system = |source| LoadError::System { what: "set a timer", source };
         let at = TimeSpec::new(at_ns.div_euclid(1_000_000_000), at_ns.rem_euclid(1_000_000_000));
         let timer = &self.0.get_ref().0;
-        timer
-            .set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
-            .map_err(|e| system(e.into()))?;
+        timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME).map_err(|e| system(e.into()))?;
         loop {
             let mut guard = self.0.readable().await.map_err(system)?;
             let mut ticks = [0u8; 8];

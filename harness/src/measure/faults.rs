@@ -29,7 +29,8 @@ pub fn faults(history: &History) -> Vec<FaultSummary> {
     }
     for fault in &mut faults {
         // It may hold again before the healing is complete, which is no negative time.
-        fault.recovery_ms = fault.recovered_at_ms.zip(fault.healed_at_ms).map(|(back, healed)| (back - healed).max(0.0));
+        fault.recovery_ms =
+            fault.recovered_at_ms.zip(fault.healed_at_ms).map(|(back, healed)| (back - healed).max(0.0));
     }
     faults
 }

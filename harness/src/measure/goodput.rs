@@ -32,7 +32,9 @@ pub fn goodput(history: &History, audit: Option<&FinalState>, rules: &Rules, int
     };
     let per_second = match moments {
         // The first order starts the clock, so one less than all of them fall into the span.
-        Some((first, last)) if last > first => committed_orders.saturating_sub(1) as f64 * 1e6 / last.saturating_sub(first) as f64,
+        Some((first, last)) if last > first => {
+            committed_orders.saturating_sub(1) as f64 * 1e6 / last.saturating_sub(first) as f64
+        }
         _ => 0.0,
     };
     Goodput { committed_orders, per_second, units_sold, stock, acknowledged_orders, released_orders }

@@ -86,19 +86,18 @@ pub fn write<W: Write>(history: &History, out: &mut W) -> io::Result<()> {
         histogram.clear();
         steps[step].latencies[index].iter().for_each(|us| histogram.record(u64::from(*us)));
         let start = Duration::from_secs(second.saturating_sub(base).unsigned_abs());
-        log.write_histogram(histogram.as_hdr(), start, Duration::from_secs(1), Tag::new(&tags[step]))
-            .map_err(|e| match e {
+        log.write_histogram(histogram.as_hdr(), start, Duration::from_secs(1), Tag::new(&tags[step])).map_err(|e| {
+            match e {
                 IntervalLogWriterError::IoError(e) => e,
                 IntervalLogWriterError::SerializeError(e) => io::Error::other(e),
-            })?;
+            }
+        })?;
     }
     Ok(())
 }
 
 fn write_header<W: Write>(history: &History, base: i64, out: &mut W) -> io::Result<()> {
-    let at = |unix_us: i64| -> SystemTime {
-        UNIX_EPOCH + Duration::from_micros(u64::try_from(unix_us).unwrap_or(0))
-    };
+    let at = |unix_us: i64| -> SystemTime { UNIX_EPOCH + Duration::from_micros(u64::try_from(unix_us).unwrap_or(0)) };
     let epoch = history.info.epoch_unix_us;
     let based = epoch.saturating_add(base.saturating_mul(SECOND_US));
     let mut serializer = V2DeflateSerializer::new();

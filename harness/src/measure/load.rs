@@ -165,7 +165,8 @@ fn peak_phase(phases: &[PhaseSummary], intended: impl Iterator<Item = Micros>) -
             *count += u64::from((phase.from_us..phase.until_us).contains(&at));
         }
     }
-    let rate = |phase: &PhaseSummary, count: u64| count as f64 / phase.until_us.saturating_sub(phase.from_us).max(1) as f64;
+    let rate =
+        |phase: &PhaseSummary, count: u64| count as f64 / phase.until_us.saturating_sub(phase.from_us).max(1) as f64;
     let with_arrivals = phases.iter().zip(counts).filter(|(_, count)| *count > 0);
     with_arrivals.max_by(|a, b| rate(a.0, a.1).total_cmp(&rate(b.0, b.1))).map(|(phase, _)| phase)
 }

@@ -218,7 +218,10 @@ impl<'a> Watch<'a> {
             }
             Limit::ErrorFraction(limit) => {
                 let share = self.errors as f64 / self.ops as f64;
-                (Some(share <= limit), format!("{}% ({} of {} operations)", round(share * 100.0), self.errors, self.ops))
+                (
+                    Some(share <= limit),
+                    format!("{}% ({} of {} operations)", round(share * 100.0), self.errors, self.ops),
+                )
             }
         };
         SloResult { name, met, measured }

@@ -37,8 +37,7 @@ pub const P999: Percentile = Percentile { name: "TP999", quantile: 0.999, needs:
 impl Percentile {
     /// Why it is absent, if `count` samples are too few.
     pub fn missing(self, count: u64) -> Option<String> {
-        (count < self.needs)
-            .then(|| format!("not enough samples for {} ({count} of {} needed)", self.name, self.needs))
+        (count < self.needs).then(|| format!("not enough samples for {} ({count} of {} needed)", self.name, self.needs))
     }
 }
 
@@ -202,11 +201,14 @@ fn chain(first: f64, ratios: impl Iterator<Item = f64>) -> Vec<f64> {
 /// How many values at the end of a list sum to no more than one tail.
 fn tail_length(values: &[f64]) -> usize {
     let mut sum = 0.0;
-    values.iter().rev().take_while(|p| {
-        sum += **p;
-        sum <= TAIL
-    })
-    .count()
+    values
+        .iter()
+        .rev()
+        .take_while(|p| {
+            sum += **p;
+            sum <= TAIL
+        })
+        .count()
 }
 
 /// A time for people: `850 µs`, `12.3 ms`, `1.25 s`.
@@ -216,7 +218,13 @@ pub fn text_us(us: u64) -> String {
         1_000..1_000_000 => (us as f64 / 1e3, "ms"),
         _ => (us as f64 / 1e6, "s"),
     };
-    let digits = if value < 10.0 { 2 } else if value < 100.0 { 1 } else { 0 };
+    let digits = if value < 10.0 {
+        2
+    } else if value < 100.0 {
+        1
+    } else {
+        0
+    };
     let text = format!("{value:.digits$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{text} {unit}")

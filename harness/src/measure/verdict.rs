@@ -63,7 +63,11 @@ impl Grounds<'_> {
 
     fn doubt(&self) -> String {
         if let Some(first) = self.distrust.first() {
-            format!("The measurement is not to be trusted: {}{}.", first.trim_end_matches('.'), and_more(self.distrust.len()))
+            format!(
+                "The measurement is not to be trusted: {}{}.",
+                first.trim_end_matches('.'),
+                and_more(self.distrust.len())
+            )
         } else if let Some(how) = self.cut_short {
             format!("The run was cut short ({how}): what was seen holds, but it is only a part.")
         } else if self.findings.is_empty() {

@@ -87,7 +87,8 @@ fn put(root: &mut toml_edit::Item, keys: &[String], value: toml_edit::Value) -> 
         };
     }
     if let Ok(index) = last.parse::<usize>() {
-        *element(at, index).ok_or_else(|| format!("there is no element {index} there"))? = toml_edit::Item::Value(value);
+        *element(at, index).ok_or_else(|| format!("there is no element {index} there"))? =
+            toml_edit::Item::Value(value);
         return Ok(());
     }
     let table = at.as_table_like_mut().ok_or_else(|| format!("`{last}` cannot be set in a plain value"))?;
@@ -145,11 +146,7 @@ fn render(path: &Path, original: &str, text: &str, overrides: &[String], mistake
         let end = mistake.at.end.min(text.len());
         let at = mistake.at.start.min(end)..end;
         let group = Group::with_title(Level::ERROR.primary_title(mistake.what.as_str()))
-            .element(
-                Snippet::source(text)
-                    .path(origin.as_str())
-                    .annotation(AnnotationKind::Primary.span(at)),
-            )
+            .element(Snippet::source(text).path(origin.as_str()).annotation(AnnotationKind::Primary.span(at)))
             .element(Level::HELP.message(mistake.help.as_str()));
         if !out.is_empty() {
             out.push_str("\n\n");
@@ -157,10 +154,7 @@ fn render(path: &Path, original: &str, text: &str, overrides: &[String], mistake
         out.push_str(&renderer.render(&[group]));
     }
     if original != text {
-        out.push_str(&format!(
-            "\n\nnote: the text above is {origin} after --set {}",
-            overrides.join(" --set ")
-        ));
+        out.push_str(&format!("\n\nnote: the text above is {origin} after --set {}", overrides.join(" --set ")));
     }
     ScenarioError::Invalid(out)
 }

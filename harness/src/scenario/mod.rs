@@ -102,13 +102,7 @@ pub struct Reference {
 
 impl Default for Reference {
     fn default() -> Self {
-        Reference {
-            strategy: "conditional-update".into(),
-            pool: 8,
-            workers: 2,
-            bug: None,
-            switches: BTreeMap::new(),
-        }
+        Reference { strategy: "conditional-update".into(), pool: 8, workers: 2, bug: None, switches: BTreeMap::new() }
     }
 }
 
@@ -198,13 +192,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Retry {
-            attempts: 5,
-            base: Dur::millis(100),
-            max: Dur::millis(1_000),
-            jitter: 0.5,
-            honour_retry_after: true,
-        }
+        Retry { attempts: 5, base: Dur::millis(100), max: Dur::millis(1_000), jitter: 0.5, honour_retry_after: true }
     }
 }
 
@@ -480,8 +468,8 @@ pub struct Loaded {
 /// # Errors
 /// Names the file, the line, the key, what is accepted and the remedy.
 pub fn load(path: &Path, sets: &[String], seed: Option<u64>) -> Result<Loaded, ScenarioError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ScenarioError::Unreadable { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ScenarioError::Unreadable { path: path.to_owned(), source })?;
     let mut overrides: Vec<String> = sets.to_vec();
     if let Some(seed) = seed {
         overrides.push(format!("seed={seed}"));

@@ -62,7 +62,11 @@ fn names_and_items(scenario: &Scenario, m: &mut Mistakes) {
         );
     }
     if scenario.item.is_empty() {
-        m.add(0..0, "there is no item on sale", "add an [[item]] with id, price_cents, stock, per_user_limit, closes_at, hold");
+        m.add(
+            0..0,
+            "there is no item on sale",
+            "add an [[item]] with id, price_cents, stock, per_user_limit, closes_at, hold",
+        );
     }
     let mut seen = BTreeSet::new();
     for item in &scenario.item {
@@ -96,7 +100,11 @@ fn load(scenario: &Scenario, m: &mut Mistakes) {
     let load = &scenario.load;
     let longest = Dur::millis(24 * 3600 * 1000);
     if load.duration.0.is_zero() || load.duration > longest {
-        m.add(0..0, format!("load.duration is {}", load.duration), "more than 0s and at most 24h: a rehearsal is bounded");
+        m.add(
+            0..0,
+            format!("load.duration is {}", load.duration),
+            "more than 0s and at most 24h: a rehearsal is bounded",
+        );
     }
     if load.virtual_buyers == 0 || load.virtual_buyers > 50_000 {
         m.add(0..0, format!("load.virtual_buyers is {}", load.virtual_buyers), "from 1 to 50000");
@@ -148,7 +156,8 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
         if header.is_empty() || !header.chars().all(token) || value.get_ref().contains(['\r', '\n']) {
             m.add(value.span(), format!("step \"{name}\": `{header}` is no header"), "a name and a value of one line");
         }
-        if ["host", "content-length", "connection", "transfer-encoding"].contains(&header.to_ascii_lowercase().as_str()) {
+        if ["host", "content-length", "connection", "transfer-encoding"].contains(&header.to_ascii_lowercase().as_str())
+        {
             m.add(
                 value.span(),
                 format!("step \"{name}\": `{header}` is set by the harness"),
@@ -220,7 +229,11 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
     }
     for arrivals in &c.arrivals {
         if let Err(why) = arrivals.get_ref().check() {
-            m.add(arrivals.span(), format!("cohort \"{name}\": {why}"), "`seckill schema scenario` lists the kinds of arrivals");
+            m.add(
+                arrivals.span(),
+                format!("cohort \"{name}\": {why}"),
+                "`seckill schema scenario` lists the kinds of arrivals",
+            );
         } else if arrivals.get_ref().until_us() > scenario.load.duration.micros() {
             m.add(
                 arrivals.span(),
@@ -252,7 +265,11 @@ fn faults(scenario: &Scenario, m: &mut Mistakes) {
                     format!("the links of this stack are {}", links.join(", ")),
                 );
             } else if matches!(f.inject, Inject::CutAfterCommit(_)) && !name.ends_with("→postgres") {
-                m.add(link.span(), format!("fault \"{}\": `{name}` does not speak Postgres", f.id), "use service→postgres");
+                m.add(
+                    link.span(),
+                    format!("fault \"{}\": `{name}` does not speak Postgres", f.id),
+                    "use service→postgres",
+                );
             } else if matches!(f.inject, Inject::CutReply(_)) && !name.starts_with("client→") {
                 m.add(link.span(), format!("fault \"{}\": `{name}` does not speak HTTP", f.id), "use client→service");
             }
@@ -261,7 +278,8 @@ fn faults(scenario: &Scenario, m: &mut Mistakes) {
             && !roles.contains(&role.get_ref().as_str())
         {
             let help = if roles.is_empty() {
-                "the harness did not start this service, so it has no processes to break; use faults on links".to_owned()
+                "the harness did not start this service, so it has no processes to break; use faults on links"
+                    .to_owned()
             } else {
                 format!("the processes of this stack are {}", roles.join(", "))
             };

@@ -126,7 +126,8 @@ impl Control {
         if !status.is_success() {
             return Err(StackError::Other(format!("GET {url} answered {status}: {body}")));
         }
-        serde_json::from_value(body).map_err(|e| StackError::Other(format!("GET {url} does not keep the contract: {e}")))
+        serde_json::from_value(body)
+            .map_err(|e| StackError::Other(format!("GET {url} does not keep the contract: {e}")))
     }
 }
 

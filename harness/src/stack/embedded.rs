@@ -134,9 +134,8 @@ impl Service {
         let (public, admin) = (folder.join("public.sock"), folder.join("admin.sock"));
         let database = database.listen_addr();
         let url = format!("host={} port={} user=postgres dbname=postgres", database.ip(), database.port());
-        let mut arguments: Vec<String> = ["serve", "--strategy", &reference.strategy, "--database-url", &url]
-            .map(str::to_owned)
-            .to_vec();
+        let mut arguments: Vec<String> =
+            ["serve", "--strategy", &reference.strategy, "--database-url", &url].map(str::to_owned).to_vec();
         for (flag, value) in [
             // The same at each start, so that a service that was killed still knows its buyers.
             ("--secret", secret(&folder)),

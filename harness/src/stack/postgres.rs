@@ -65,7 +65,9 @@ impl Postgres {
                     }
                     if Instant::now() > end {
                         let tail = self.process.log_tail();
-                        return Err(StackError::Other(format!("postgres is not ready after {limit:?}: {error}\n{tail}")));
+                        return Err(StackError::Other(format!(
+                            "postgres is not ready after {limit:?}: {error}\n{tail}"
+                        )));
                     }
                 }
             }

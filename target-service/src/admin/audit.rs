@@ -112,11 +112,7 @@ impl Snapshot {
     async fn open(store: &Store, as_of: i64) -> Result<Self, StoreError> {
         let client = store.connect().await?;
         // The transaction's first query takes the snapshot, and with it the name that Postgres gives it.
-        client
-            .batch_execute(
-                "SET statement_timeout = '30s'; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-            )
-            .await?;
+        client.batch_execute("SET statement_timeout = '30s'; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let name: String = client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
         Ok(Self { name, client, as_of, opened: Instant::now() })
     }

@@ -39,7 +39,8 @@ struct ClockSkew {
 pub(super) async fn reset(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, Problem> {
     let Reset { items, now } = parse_body(&body)?;
     for item in &items {
-        check(item).map_err(|complaint| Problem::because(Kind::BadRequest, format!("item {}: {complaint}", item.id)))?;
+        check(item)
+            .map_err(|complaint| Problem::because(Kind::BadRequest, format!("item {}: {complaint}", item.id)))?;
     }
     // An open snapshot would keep the tables from being emptied.
     app.snapshots.close_all();

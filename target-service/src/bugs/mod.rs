@@ -187,17 +187,11 @@ pub fn plant(bug: Bug, strategy: Strategy, store: Store) -> Arc<dyn Inventory> {
         }
         Bug::SoldOutFlagSticks => Arc::new(sold_out_flag_sticks::SoldOutFlagSticks::new(sound(store))),
         Bug::AckBeforeCommit => Arc::new(ack_before_commit::AckBeforeCommit::new(store)),
-        Bug::CommittedButToldFailed => {
-            Arc::new(committed_but_told_failed::CommittedButToldFailed::new(sound(store)))
-        }
+        Bug::CommittedButToldFailed => Arc::new(committed_but_told_failed::CommittedButToldFailed::new(sound(store))),
         Bug::RetryUnderNewKey => Arc::new(retry_under_new_key::RetryUnderNewKey::new(sound(store))),
         Bug::KeyCheckedThenInserted => Arc::new(key_checked_then_inserted::KeyCheckedThenInserted::new(store)),
-        Bug::RetryWithoutRecheck => {
-            Arc::new(key_checked_then_inserted::KeyCheckedThenInserted::with_retries(store))
-        }
-        Bug::PublishedThenRolledBack => {
-            Arc::new(published_then_rolled_back::PublishedThenRolledBack::new(store))
-        }
+        Bug::RetryWithoutRecheck => Arc::new(key_checked_then_inserted::KeyCheckedThenInserted::with_retries(store)),
+        Bug::PublishedThenRolledBack => Arc::new(published_then_rolled_back::PublishedThenRolledBack::new(store)),
         Bug::ReleasedTwice => Arc::new(released_twice::ReleasedTwice::new(sound(store))),
         Bug::PaidAfterRelease => Arc::new(paid_after_release::PaidAfterRelease::new(sound(store))),
         Bug::LimitRaced => Arc::new(limit_raced::LimitRaced::new(store)),

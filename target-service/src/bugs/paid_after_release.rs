@@ -18,7 +18,9 @@ const PAY: &str = concat!(
         SELECT id, 'pay', $3::bigint, quantity FROM paid
         RETURNING order_id
      )
-     SELECT ", order_columns!("paid"), " FROM paid JOIN event ON event.order_id = paid.id"
+     SELECT ",
+    order_columns!("paid"),
+    " FROM paid JOIN event ON event.order_id = paid.id"
 );
 
 pub(super) struct PaidAfterRelease {

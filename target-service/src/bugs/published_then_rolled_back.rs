@@ -34,7 +34,11 @@ impl PublishedThenRolledBack {
             return explain(&mut lease, wanted).await;
         };
         let fails = matches!(&published, Reservation::Held(order) if order.id % FAILS_EVERY == 0);
-        if fails { lease.rollback().await? } else { lease.commit().await? }
+        if fails {
+            lease.rollback().await?
+        } else {
+            lease.commit().await?
+        }
         Ok(published)
     }
 }

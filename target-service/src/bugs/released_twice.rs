@@ -28,7 +28,9 @@ const RELEASE: &str = concat!(
           FROM released JOIN restored ON restored.id = released.item_id
         RETURNING order_id
      )
-     SELECT ", order_columns!("released"), " FROM released JOIN event ON event.order_id = released.id"
+     SELECT ",
+    order_columns!("released"),
+    " FROM released JOIN event ON event.order_id = released.id"
 );
 
 pub(super) struct ReleasedTwice {

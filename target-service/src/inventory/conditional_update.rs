@@ -19,7 +19,9 @@ use crate::store::{Lease, Store, StoreError};
 macro_rules! reserve_statement {
     ($deduct:literal) => {
         concat!(
-            "WITH deducted AS (", $deduct, "), quota AS (
+            "WITH deducted AS (",
+            $deduct,
+            "), quota AS (
                 INSERT INTO purchase AS p (item_id, user_id, quantity, max_quantity)
                 SELECT id, $2::text, $4::int, per_user_limit FROM deducted
                 ON CONFLICT (item_id, user_id) DO UPDATE SET quantity = p.quantity + excluded.quantity
@@ -29,7 +31,8 @@ macro_rules! reserve_statement {
                                       created_at_us, expires_at_us)
              SELECT d.id, $2, $3::text, $4, d.price_cents * $4, 'held', $5::bigint, $5 + d.hold_ms * 1000
                FROM deducted d JOIN quota ON quota.item_id = d.id
-             RETURNING ", $crate::store::orders::order_columns!("o")
+             RETURNING ",
+            $crate::store::orders::order_columns!("o")
         )
     };
 }

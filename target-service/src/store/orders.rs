@@ -17,8 +17,23 @@ use crate::order::{Claim, Order, OrderState, Refusal, Reservation, Settlement, W
 macro_rules! order_columns {
     ($table:literal) => {
         concat!(
-            $table, ".id, ", $table, ".item_id, ", $table, ".user_id, ", $table, ".quantity, ", $table,
-            ".amount_cents, ", $table, ".state, ", $table, ".created_at_us, ", $table, ".expires_at_us, ", $table,
+            $table,
+            ".id, ",
+            $table,
+            ".item_id, ",
+            $table,
+            ".user_id, ",
+            $table,
+            ".quantity, ",
+            $table,
+            ".amount_cents, ",
+            $table,
+            ".state, ",
+            $table,
+            ".created_at_us, ",
+            $table,
+            ".expires_at_us, ",
+            $table,
             ".idempotency_key"
         )
     };
@@ -26,7 +41,9 @@ macro_rules! order_columns {
 pub(crate) use order_columns;
 
 const FIND_BY_KEY: &str = concat!(
-    "SELECT ", order_columns!("o"), " FROM orders o WHERE o.user_id = $1 AND o.idempotency_key = $2 ORDER BY o.id LIMIT 1"
+    "SELECT ",
+    order_columns!("o"),
+    " FROM orders o WHERE o.user_id = $1 AND o.idempotency_key = $2 ORDER BY o.id LIMIT 1"
 );
 
 const FIND_BY_ID: &str = concat!("SELECT ", order_columns!("o"), " FROM orders o WHERE o.id = $1");
@@ -43,7 +60,9 @@ const PAY: &str = concat!(
         SELECT id, 'pay', $3, quantity FROM paid
         RETURNING order_id
      )
-     SELECT ", order_columns!("paid"), " FROM paid JOIN event ON event.order_id = paid.id"
+     SELECT ",
+    order_columns!("paid"),
+    " FROM paid JOIN event ON event.order_id = paid.id"
 );
 
 /// The release that cancelling and expiring share. `$lock` locks the item as `locked`, and then names the
@@ -51,8 +70,12 @@ const PAY: &str = concat!(
 macro_rules! release_statement {
     (state: $state:literal, lock: $lock:literal) => {
         concat!(
-            "WITH ", $lock, ", released AS (
-                UPDATE orders o SET state = '", $state, "' FROM due
+            "WITH ",
+            $lock,
+            ", released AS (
+                UPDATE orders o SET state = '",
+            $state,
+            "' FROM due
                  WHERE o.id = due.id AND o.state = 'held'
                 RETURNING o.*
              ), restored AS (
@@ -68,12 +91,16 @@ macro_rules! release_statement {
                  WHERE p.item_id = r.item_id AND p.user_id = r.user_id
              ), event AS (
                 INSERT INTO order_event (order_id, kind, at_us, reason, quantity)
-                SELECT released.id, 'release', $2::bigint, '", $state, "', released.quantity
+                SELECT released.id, 'release', $2::bigint, '",
+            $state,
+            "', released.quantity
                   FROM released JOIN restored ON restored.id = released.item_id
                  ORDER BY released.id
                 RETURNING order_id
              )
-             SELECT ", order_columns!("released"), " FROM released JOIN event ON event.order_id = released.id"
+             SELECT ",
+            order_columns!("released"),
+            " FROM released JOIN event ON event.order_id = released.id"
         )
     };
 }

@@ -83,7 +83,8 @@ impl Connection {
     /// Reads a reply.
     pub async fn read(&mut self) -> io::Result<Reply> {
         let status_line = self.line().await?;
-        let status = status_line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+        let status =
+            status_line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
         let mut headers = Vec::new();
         loop {
             let line = self.line().await?;
