@@ -48,7 +48,15 @@ rehearse: setup
 test: setup
 	@sh ci/test.sh
 
+# oha is the client that the generator is compared with. Without it that one figure is missing, and the others are not.
 bench: setup
+	@case '$(BENCH)' in ''|*oha*) \
+	    command -v oha >/dev/null 2>&1 || test -x target/tools/bin/oha || { \
+	        echo 'bench: building oha, the client to compare with; this takes some minutes, once' >&2; \
+	        cargo install oha --locked --root target/tools || \
+	            echo 'bench: oha could not be built; the reason is above' >&2; \
+	    };; \
+	esac
 	$(SECKILL) bench $(BENCH)
 
 doctor: build

@@ -11,7 +11,7 @@ use crate::report::{Render, Terminal};
 use crate::run::{self, RunError};
 use crate::scenario::{self, Loaded};
 use crate::summary::Summary;
-use crate::{doctor, exit, judge, stack};
+use crate::{bench, doctor, exit, judge, stack};
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
 #[derive(Debug, Parser)]
@@ -93,6 +93,20 @@ enum Command {
         #[command(subcommand)]
         command: StackCommand,
     },
+    /// Measure the harness itself, and write the figures to reports/bench/latest.json.
+    Bench {
+        /// One measurement, or one of its figures; all of them unless given.
+        name: Option<String>,
+        /// How the figures are printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// The server that the generator is measured against; not for people.
+    #[command(name = bench::server::SUBCOMMAND, hide = true)]
+    BenchServer {
+        /// The processor it runs on.
+        core: usize,
+    },
     /// The guard of a run; not for people.
     #[command(name = stack::guard::SUBCOMMAND, hide = true)]
     Guard {
@@ -143,6 +157,9 @@ pub fn main() -> i32 {
     if let Command::Guard { arguments } = &cli.command {
         return stack::guard::main(arguments);
     }
+    if let Command::BenchServer { core } = cli.command {
+        return bench::server::main(core);
+    }
     log_to_stderr();
     raise_file_limit();
     match cli.command {
@@ -164,7 +181,11 @@ pub fn main() -> i32 {
             Ok(loaded) => stack_up(&loaded),
             Err(error) => complain(&error.to_string(), exit::USAGE),
         },
-        Command::Guard { .. } => exit::INTERNAL,
+        Command::Bench { name, output } => {
+            let Some(runtime) = runtime() else { return exit::INTERNAL };
+            bench::run(name.as_deref(), output == Output::Json, &runtime, &on_interrupt())
+        }
+        Command::Guard { .. } | Command::BenchServer { .. } => exit::INTERNAL,
     }
 }
 

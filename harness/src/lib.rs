@@ -3,6 +3,7 @@
 //! A **scenario** becomes a **run**: a stack is provisioned, goose fires an open-loop spike at it, a nemesis breaks things
 //! on a timeline, and everything that happened is written to a **history**. What is right of the history is pure.
 
+pub mod bench;
 pub mod check;
 pub mod cli;
 pub mod doctor;

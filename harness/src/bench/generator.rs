@@ -1,0 +1,231 @@
+//! The generator against other clients: requests per processor second, side by side in one run.
+//!
+//! What is compared: our whole load path (schedule, pool, goose's users, exchange, three times of each request recorded)
+//! on its thread, against the whole process of a closed-loop client. Both run on one and the same processor, one after
+//! the other, with 64 keep-alive connections to the same server on another processor. The other client is always busy;
+//! ours follows a schedule, and is planned a little below what it can sustain, so that it is busy too and no backlog
+//! grows. The two take turns, so that what the machine does meanwhile hits both, and each turn gives one ratio.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::drive::{Driven, Shot, drive};
+use super::server::Server;
+use super::{Context, Figure, Unmeasured};
+use crate::measure::stats::interval_ranks;
+
+/// Connections of every client.
+const CONNECTIONS: u32 = 64;
+/// Turns of each client. Six are the fewest for which the extremes enclose the median with 95% confidence.
+const TURNS: usize = 7;
+/// Length of a turn in seconds.
+const TURN_S: u64 = 5;
+/// Where our planned rate lies below what the generator sustains.
+const OF_CAPACITY: f64 = 0.9;
+/// Where `make bench` leaves programs that it builds for comparison.
+const TOOLS: &str = "target/tools/bin";
+
+/// A client to be compared with.
+struct Client {
+    name: &'static str,
+    remedy: &'static str,
+    arguments: fn(&str) -> Vec<String>,
+    /// Requests answered, from what it prints.
+    answered: fn(&str) -> Option<u64>,
+}
+
+const OHA: Client = Client {
+    name: "oha",
+    remedy: "make bench builds it; by hand: cargo install oha --locked --root target/tools",
+    arguments: |url| {
+        let fixed = format!("-z {TURN_S}s -c {CONNECTIONS} --no-tui --output-format json");
+        fixed.split(' ').map(str::to_owned).chain([url.to_owned()]).collect()
+    },
+    answered: |text| {
+        let json: serde_json::Value = serde_json::from_str(text).ok()?;
+        json.get("statusCodeDistribution")?.get("200")?.as_u64()
+    },
+};
+
+const WRK: Client = Client {
+    name: "wrk",
+    remedy: "apt-get install wrk",
+    arguments: |url| vec!["-t1".into(), format!("-c{CONNECTIONS}"), format!("-d{TURN_S}s"), url.to_owned()],
+    answered: |text| {
+        // "  912345 requests in 5.00s, 100.00MB read"
+        let line = text.lines().find(|line| line.contains(" requests in "))?;
+        line.split_whitespace().next()?.parse().ok()
+    },
+};
+
+/// Against oha, the measure of a good Rust client.
+pub fn against_oha(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
+    against(context, &OHA)
+}
+
+/// Against wrk, a C client that sends prebuilt bytes and records next to nothing.
+pub fn against_wrk(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
+    against(context, &WRK)
+}
+
+/// One turn of both: requests per processor second.
+struct Turn {
+    generator: f64,
+    generator_and_history: f64,
+    other: f64,
+}
+
+fn against(context: &Context<'_>, client: &Client) -> Result<Vec<Figure>, Unmeasured> {
+    let program = find(client.name)
+        .ok_or_else(|| Unmeasured::Missing(format!("{} is not installed ({})", client.name, client.remedy)))?;
+    let server = Server::start(&context.cores)?;
+    let rate = OF_CAPACITY * sustained(context, &server)?;
+    context.say(&format!("{TURNS} turns of the generator at {rate:.0} requests per second and of {}", client.name));
+    let mut turns = Vec::new();
+    for number in 1..=TURNS {
+        if context.cancel.is_cancelled() {
+            return Err(Unmeasured::Failed("interrupted".into()));
+        }
+        let shot = Shot { rate, lasts: Duration::from_secs(TURN_S), buyers: CONNECTIONS };
+        let ours = drive(context, &server, &shot)?;
+        forget(&ours);
+        let other = other_client(context, client, &program, &server)?;
+        let per_s = |cpu_s: f64| ours.requests as f64 / cpu_s;
+        let turn =
+            Turn { generator: per_s(ours.thread_cpu_s), generator_and_history: per_s(ours.process_cpu_s), other };
+        context.say(&format!(
+            "  {number}: generator {:.0} per CPU-second ({:.0} with the history's writer; busy {:.0}%), {} {:.0}",
+            turn.generator,
+            turn.generator_and_history,
+            100.0 * ours.thread_cpu_s / ours.wall_s,
+            client.name,
+            turn.other
+        ));
+        turns.push(turn);
+    }
+    Ok(figures(client, rate, &turns))
+}
+
+fn figures(client: &Client, rate: f64, turns: &[Turn]) -> Vec<Figure> {
+    let name = client.name;
+    let middle = |value: fn(&Turn) -> f64| median(turns.iter().map(value).collect()).0;
+    let ratio = |value: fn(&Turn) -> f64| median(turns.iter().map(value).collect());
+    let detail = format!(
+        "median of {} turns of {TURN_S} s on one processor, {CONNECTIONS} connections; generator planned at {rate:.0} \
+         requests per second, every request recorded",
+        turns.len()
+    );
+    let unit = "requests per CPU-second";
+    let (value, interval) = ratio(|t| t.generator / t.other);
+    let (with_history, history_interval) = ratio(|t| t.generator_and_history / t.other);
+    vec![
+        Figure::new(format!("generator_vs_{name}"), value, "ratio").against(name, interval).detail(&detail),
+        Figure::new(format!("generator_with_history_vs_{name}"), with_history, "ratio")
+            .against(name, history_interval)
+            .detail(
+                "the same with the whole process: start of the buyers, and the history's writer until all is on disk",
+            ),
+        Figure::new(format!("generator_beside_{name}_requests_per_cpu_second"), middle(|t| t.generator), unit),
+        Figure::new(format!("{name}_requests_per_cpu_second"), middle(|t| t.other), unit),
+    ]
+}
+
+/// Requests per second that the generator sustains: the whole plan is due almost at once, and is worked off.
+fn sustained(context: &Context<'_>, server: &Server) -> Result<f64, Unmeasured> {
+    context.say("finding the rate that the generator sustains");
+    let shot = Shot { rate: 1_000_000.0, lasts: Duration::from_millis(200), buyers: CONNECTIONS };
+    let driven = drive(context, server, &shot)?;
+    forget(&driven);
+    Ok(driven.requests as f64 / driven.wall_s)
+}
+
+/// The history of a turn was written and counted; it need not be kept.
+fn forget(driven: &Driven) {
+    let _ = std::fs::remove_dir_all(&driven.folder);
+}
+
+/// One turn of another client: requests per processor second of its whole process.
+fn other_client(context: &Context<'_>, client: &Client, program: &Path, server: &Server) -> Result<f64, Unmeasured> {
+    let url = format!("http://{}/items/1/state", server.address);
+    let mut command = Command::new(program);
+    command.args((client.arguments)(&url)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let core = context.cores.client;
+    // SAFETY: between fork and exec there is only a system call on values made before.
+    unsafe {
+        command.pre_exec(move || {
+            super::cores::pin(core);
+            Ok(())
+        });
+    }
+    let mut child = command.spawn()?;
+    let mut text = String::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut text)?;
+    }
+    let (status, cpu_s) = wait_for_cpu(child.id())?;
+    match (client.answered)(&text) {
+        Some(requests) if status == 0 && requests > 0 && cpu_s > 0.0 => Ok(requests as f64 / cpu_s),
+        _ => Err(Unmeasured::Failed(format!(
+            "{} ended with status {status} and printed: {}",
+            client.name,
+            text.chars().take(300).collect::<String>()
+        ))),
+    }
+}
+
+/// Waits for a child; its raw wait status, and the processor seconds it used, user and system together.
+fn wait_for_cpu(pid: u32) -> std::io::Result<(i32, f64)> {
+    let mut status = 0;
+    // SAFETY: a usage of all zeros is a valid value, and both pointers outlive the call.
+    let (waited, usage) = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        (libc::wait4(pid as libc::pid_t, &raw mut status, 0, &raw mut usage), usage)
+    };
+    if waited < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
+    Ok((status, seconds(usage.ru_utime) + seconds(usage.ru_stime)))
+}
+
+/// A program on the PATH, or where `make bench` leaves what it builds.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([PathBuf::from(TOOLS)]);
+    folders.map(|folder| folder.join(OsStr::new(name))).find(|file| file.is_file())
+}
+
+/// The median, and the order statistics that enclose the true one with 95% confidence; the extremes if there are too few.
+fn median(mut values: Vec<f64>) -> (f64, [f64; 2]) {
+    values.sort_by(f64::total_cmp);
+    let count = values.len();
+    let middle = (values[(count - 1) / 2] + values[count / 2]) / 2.0;
+    let (low, high) = interval_ranks(count as u64, 0.5).unwrap_or((1, count as u64));
+    (middle, [values[low as usize - 1], values[high as usize - 1]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_clients_print() {
+        let oha = r#"{"summary":{"total":5.0},"statusCodeDistribution":{"200":512345}}"#;
+        assert_eq!((OHA.answered)(oha), Some(512_345));
+        assert_eq!((OHA.answered)("not json"), None);
+        let wrk =
+            "Running 5s test @ http://x\n  1 threads and 64 connections\n  912345 requests in 5.00s, 99.00MB read\n";
+        assert_eq!((WRK.answered)(wrk), Some(912_345));
+    }
+
+    #[test]
+    fn the_interval_of_a_median_is_made_of_order_statistics() {
+        let (middle, interval) = median(vec![7.0, 1.0, 3.0, 2.0, 6.0, 4.0, 5.0]);
+        assert_eq!((middle, interval), (4.0, [1.0, 7.0]));
+        assert_eq!(median(vec![2.0, 1.0]).0, 1.5);
+    }
+}

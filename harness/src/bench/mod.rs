@@ -1,0 +1,301 @@
+//! Measures the harness itself: `make bench`. One file per measurement; the figures go to `reports/bench/latest.json`.
+//!
+//! Nothing here is asserted: a machine that is busy or slow gives worse figures, not a failure. What fails is a figure
+//! that could not be measured.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::exit;
+use crate::history::{HistoryError, Machine};
+use crate::load::driver::LoadError;
+use crate::scenario::ScenarioError;
+
+mod checker;
+mod committed_orders;
+mod cores;
+mod drive;
+mod generator;
+mod send_lag;
+pub mod server;
+
+use cores::Cores;
+
+/// Where the figures are written.
+const LATEST: &str = "reports/bench/latest.json";
+
+/// A measurement.
+struct Bench {
+    name: &'static str,
+    /// The figures it gives, each of which also names it on the command line.
+    figures: &'static [&'static str],
+    /// Whether it needs something that not every machine has; then its absence is told but is no failure.
+    optional: bool,
+    run: fn(&Context<'_>) -> Result<Vec<Figure>, Unmeasured>,
+}
+
+/// All measurements, in the order in which they are made.
+const BENCHES: [Bench; 5] = [
+    Bench {
+        name: "generator_vs_oha",
+        figures: &["generator_with_history_vs_oha", "oha_requests_per_cpu_second"],
+        optional: false,
+        run: generator::against_oha,
+    },
+    Bench {
+        name: "generator_vs_wrk",
+        figures: &["generator_with_history_vs_wrk", "wrk_requests_per_cpu_second"],
+        optional: true,
+        run: generator::against_wrk,
+    },
+    Bench { name: "send_lag", figures: &["send_lag_us_p99", "send_lag_us_p999"], optional: false, run: send_lag::run },
+    Bench {
+        name: "committed_orders",
+        figures: &["committed_orders_per_second_pool_8", "committed_orders_per_second_pool_128"],
+        optional: false,
+        run: committed_orders::run,
+    },
+    Bench { name: "checker", figures: &["checker_ops_per_second"], optional: false, run: checker::run },
+];
+
+/// One figure.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figure {
+    /// Its name; baselines refer to it.
+    pub name: String,
+    /// Its value, in `unit`.
+    pub value: f64,
+    /// The unit; `ratio` for a ratio.
+    pub unit: &'static str,
+    /// What a ratio compares with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub against: Option<String>,
+    /// The 95% confidence interval of a ratio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+    /// How it was measured, for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+impl Figure {
+    fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Figure {
+        Figure { name: name.into(), value, unit, against: None, interval: None, detail: String::new() }
+    }
+
+    fn against(self, other: &str, interval: [f64; 2]) -> Figure {
+        Figure { against: Some(other.to_owned()), interval: Some(interval), ..self }
+    }
+
+    fn detail(self, detail: &str) -> Figure {
+        Figure { detail: detail.to_owned(), ..self }
+    }
+}
+
+/// A measurement that was not made.
+#[derive(Debug, Clone, Serialize)]
+pub struct Absent {
+    /// Its name.
+    pub name: String,
+    /// Why, and what to do about it.
+    pub why: String,
+}
+
+/// What `reports/bench/latest.json` holds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The machine the figures are of.
+    pub machine: Machine,
+    /// What was measured.
+    pub figures: Vec<Figure>,
+    /// What was not.
+    pub missing: Vec<Absent>,
+    /// What to keep in mind when reading the figures.
+    pub notes: Vec<String>,
+}
+
+/// Why there is no figure.
+#[derive(Debug, thiserror::Error)]
+enum Unmeasured {
+    /// Something is not on this machine.
+    #[error("{0}")]
+    Missing(String),
+    /// The measurement went wrong.
+    #[error("{0}")]
+    Failed(String),
+    #[error("the system refused something: {0}")]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+}
+
+/// What a measurement has to work with.
+struct Context<'a> {
+    runtime: &'a tokio::runtime::Runtime,
+    cancel: &'a CancellationToken,
+    cores: Cores,
+    /// A private folder, removed at the end.
+    folder: PathBuf,
+    folders: AtomicU64,
+}
+
+impl Context<'_> {
+    /// Tells how it is getting on, on stderr.
+    fn say(&self, what: &str) {
+        eprintln!("bench: {what}");
+    }
+
+    /// A new folder for one run.
+    fn fresh_folder(&self) -> std::io::Result<PathBuf> {
+        let folder = self.folder.join(format!("run-{}", self.folders.fetch_add(1, Ordering::Relaxed)));
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+}
+
+impl Drop for Context<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Makes all measurements, or the one of that name; prints the figures and writes them down. Returns the exit code.
+pub fn run(name: Option<&str>, json: bool, runtime: &tokio::runtime::Runtime, cancel: &CancellationToken) -> i32 {
+    let wanted: Vec<&Bench> = BENCHES.iter().filter(|b| name.is_none_or(|n| b.is_called(n))).collect();
+    if wanted.is_empty() {
+        let names: Vec<&str> = BENCHES.iter().map(|b| b.name).collect();
+        eprintln!("error: there is no measurement \"{}\"\nhelp: one of {}", name.unwrap_or(""), names.join(", "));
+        return exit::USAGE;
+    }
+    let folder = std::env::temp_dir().join(format!("seckill-bench-{}", std::process::id()));
+    if let Err(error) = std::fs::create_dir_all(&folder) {
+        eprintln!("error: cannot make {}: {error}\nhelp: set TMPDIR to a folder with room", folder.display());
+        return exit::INTERNAL;
+    }
+    let context = Context { runtime, cancel, cores: Cores::choose(), folder, folders: AtomicU64::new(0) };
+    let (report, code) = measure(&context, &wanted, name.is_some());
+    if let Err(error) = write(&report, Path::new(LATEST)) {
+        eprintln!("error: cannot write {LATEST}: {error}");
+        return exit::INTERNAL;
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+    } else {
+        print!("{}", text(&report));
+        println!("\nwritten to {LATEST}");
+    }
+    code
+}
+
+impl Bench {
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.figures.contains(&name)
+    }
+}
+
+/// Makes the measurements one after the other; one that cannot be made does not keep the others from it.
+fn measure(context: &Context<'_>, wanted: &[&Bench], by_name: bool) -> (Report, i32) {
+    let mut report =
+        Report { machine: crate::run::machine(), figures: Vec::new(), missing: Vec::new(), notes: Vec::new() };
+    if context.cores.shared() {
+        let note = "there is one processor only: client and server share it, so the figures say little";
+        report.notes.push(note.to_owned());
+    }
+    let mut code = exit::PASS;
+    for bench in wanted {
+        let result = if context.cancel.is_cancelled() {
+            Err(Unmeasured::Failed("interrupted".into()))
+        } else {
+            (bench.run)(context)
+        };
+        match result {
+            Ok(figures) => report.figures.extend(figures),
+            Err(error) => {
+                eprintln!("bench: {} was not measured: {error}", bench.name);
+                code = match (&error, code) {
+                    (Unmeasured::Missing(_), code) if bench.optional && !by_name => code,
+                    (Unmeasured::Missing(_), exit::PASS) => exit::NO_STACK,
+                    (Unmeasured::Missing(_), code) => code,
+                    _ => exit::INTERNAL,
+                };
+                report.missing.push(Absent { name: bench.name.to_owned(), why: error.to_string() });
+            }
+        }
+    }
+    (report, code)
+}
+
+fn write(report: &Report, path: &Path) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let mut text = serde_json::to_vec_pretty(report)?;
+    text.push(b'\n');
+    // Written beside and moved over, so that a reader never finds half of it.
+    let fresh = path.with_extension("json.partial");
+    std::fs::write(&fresh, text)?;
+    std::fs::rename(&fresh, path)
+}
+
+/// The table for people.
+fn text(report: &Report) -> String {
+    let mut out = String::new();
+    let width = report.figures.iter().map(|f| f.name.len()).max().unwrap_or(0);
+    for figure in &report.figures {
+        let digits = if figure.value < 100.0 { 2 } else { 0 };
+        let _ = write!(out, "{:width$}  {:>10.digits$} {}", figure.name, figure.value, figure.unit);
+        if let (Some(against), Some([low, high])) = (&figure.against, figure.interval) {
+            let _ = write!(out, " to {against}, 95% interval {low:.2} to {high:.2}");
+        }
+        out.push('\n');
+        if !figure.detail.is_empty() {
+            let _ = writeln!(out, "{:width$}  {}", "", figure.detail);
+        }
+    }
+    for absent in &report.missing {
+        let _ = writeln!(out, "{:width$}  MISSING: {}", absent.name, absent.why);
+    }
+    for note in &report.notes {
+        let _ = writeln!(out, "note: {note}");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_names_its_measurement() {
+        let called = |name: &str| BENCHES.iter().filter(|b| b.is_called(name)).map(|b| b.name).collect::<Vec<_>>();
+        assert_eq!(called("generator_vs_oha"), ["generator_vs_oha"]);
+        assert_eq!(called("send_lag_us_p999"), ["send_lag"]);
+        assert!(called("nonsense").is_empty());
+    }
+
+    #[test]
+    fn a_ratio_says_against_what_and_within_which_interval() {
+        let figure = Figure::new("a_vs_b", 1.5, "ratio").against("b", [1.4, 1.6]).detail("told");
+        let absent = Absent { name: "c".into(), why: "not installed".into() };
+        let report = Report {
+            machine: Machine::default(),
+            figures: vec![figure, Figure::new("n", 12_345.6, "us")],
+            missing: vec![absent],
+            notes: Vec::new(),
+        };
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["figures"][0]["against"], "b");
+        assert_eq!(json["figures"][0]["interval"], serde_json::json!([1.4, 1.6]));
+        assert!(json["figures"][1].get("against").is_none());
+        let text = text(&report);
+        assert!(text.contains("to b, 95% interval 1.40 to 1.60") && text.contains("MISSING: not installed"), "{text}");
+    }
+}
