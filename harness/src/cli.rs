@@ -233,9 +233,16 @@ fn run_scenario(loaded: &Loaded, out: Option<PathBuf>, output: Output, quiet: bo
 fn stack_up(loaded: &Loaded) -> i32 {
     let Some(runtime) = runtime() else { return exit::INTERNAL };
     let cancel = on_interrupt();
-    let logs = std::env::temp_dir();
-    let provision = stack::Provision { run_id: format!("up{}", std::process::id()), logs };
-    runtime.block_on(async {
+    let run_id = format!("up{}", std::process::id());
+    let logs = std::env::temp_dir().join(format!("seckill-{run_id}-logs"));
+    if let Err(error) = std::fs::create_dir(&logs) {
+        return complain(
+            &format!("cannot make {}: {error}; TMPDIR names another place", logs.display()),
+            exit::NO_STACK,
+        );
+    }
+    let provision = stack::Provision { run_id, logs: logs.clone() };
+    let code = runtime.block_on(async {
         match stack::up(&loaded.scenario, &provision).await {
             Ok(stack) => {
                 let width = stack.addresses.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
@@ -249,7 +256,9 @@ fn stack_up(loaded: &Loaded) -> i32 {
             }
             Err(error) => complain(&error.to_string(), exit::NO_STACK),
         }
-    })
+    });
+    let _ = std::fs::remove_dir_all(&logs);
+    code
 }
 
 fn runtime() -> Option<tokio::runtime::Runtime> {

@@ -24,7 +24,7 @@ struct Mistake {
 const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "unknown key",
-        replace: ("virtual_buyers = 2000", "virtual_byers = 2000"),
+        replace: ("virtual_buyers = 1500", "virtual_byers = 2000"),
         line: "virtual_byers",
         says: &["unknown field `virtual_byers`", "`virtual_buyers`", "correct the key or remove it"],
     },
@@ -90,9 +90,9 @@ const MISTAKES: &[Mistake] = &[
     },
     Mistake {
         name: "a negative rate",
-        replace: ("rate = 300", "rate = -300"),
+        replace: ("rate = 200", "rate = -200"),
         line: "[[cohort.buyers.arrivals]]",
-        says: &["cohort \"buyers\"", "`rate` is -300", "from 0 to 10000000"],
+        says: &["cohort \"buyers\"", "`rate` is -200", "from 0 to 10000000"],
     },
     Mistake {
         name: "arrivals longer than the load",

@@ -19,7 +19,7 @@ impl Cores {
         let all = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
         let mut allowed = (0..CpuSet::count()).filter(|core| all.is_set(*core).unwrap_or(false));
         let client = allowed.next().unwrap_or(0);
-        Cores { client, server: allowed.last().unwrap_or(client), all }
+        Cores { client, server: allowed.next_back().unwrap_or(client), all }
     }
 
     /// Whether client and server have to share one processor: then the figures say little.

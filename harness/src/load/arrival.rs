@@ -182,8 +182,7 @@ impl Iterator for Schedule {
             _ => self.n as f64 + 0.5,
         };
         self.n += 1;
-        // The comparison is negated so that a NaN ends the schedule as well.
-        if !(y < self.arrivals.cumulative(lasts)) {
+        if y >= self.arrivals.cumulative(lasts) {
             return None;
         }
         let x = self.arrivals.inverse(y).clamp(0.0, lasts);

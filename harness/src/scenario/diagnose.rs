@@ -34,12 +34,55 @@ pub enum ScenarioError {
 /// One mistake, at a place in the text.
 #[derive(Debug)]
 pub(super) struct Mistake {
-    /// Where; an empty range at 0 where there is no better place.
-    pub at: Range<usize>,
+    /// Where.
+    pub at: Place,
     /// What is wrong.
     pub what: String,
     /// What is accepted, and the remedy.
     pub help: String,
+}
+
+/// Where a mistake is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// At these bytes of the text.
+    Span(Range<usize>),
+    /// At the value of this key: `item.0.stock`.
+    Key(String),
+}
+
+impl Place {
+    /// The value of a key; tables by name, elements of arrays by number.
+    pub fn key(path: &str) -> Place {
+        Place::Key(path.to_owned())
+    }
+
+    /// The bytes of the text; of the nearest table around it for a key that is not written there.
+    fn span(&self, text: &str) -> Range<usize> {
+        let path = match self {
+            Place::Span(span) => return span.clone(),
+            Place::Key(path) => path,
+        };
+        let Ok(document) = toml_edit::Document::parse(text) else { return 0..0 };
+        let mut item = document.as_item();
+        let mut span = 0..0;
+        for key in path.split('.') {
+            let next = match key.parse::<usize>() {
+                Ok(index) => item.get(index),
+                Err(_) => item.get(key),
+            };
+            let Some(found) = next else { break };
+            item = found;
+            span = item.span().unwrap_or(span);
+        }
+        span
+    }
+}
+
+impl From<Range<usize>> for Place {
+    fn from(span: Range<usize>) -> Place {
+        Place::Span(span)
+    }
 }
 
 /// Applies `--set PATH=VALUE` to the text, keeping its comments and layout.
@@ -110,7 +153,7 @@ pub(super) fn parse(
     let scenario: Scenario = toml::from_str(resolved).map_err(|error| {
         let what = error.message().to_owned();
         let help = help_for(&what);
-        let at = error.span().unwrap_or(0..0);
+        let at = error.span().unwrap_or(0..0).into();
         render(path, original, resolved, overrides, &[Mistake { at, what, help }])
     })?;
     let mistakes = validate::validate(&scenario);
@@ -131,7 +174,7 @@ fn help_for(what: &str) -> String {
 
 fn syntax(path: &Path, text: &str, error: &toml_edit::TomlError) -> ScenarioError {
     let mistake = Mistake {
-        at: error.span().unwrap_or(0..0),
+        at: error.span().unwrap_or(0..0).into(),
         what: format!("this is not TOML: {}", error.message().trim()),
         help: "text values stand in quotes, sections in [brackets]".into(),
     };
@@ -143,8 +186,9 @@ fn render(path: &Path, original: &str, text: &str, overrides: &[String], mistake
     let origin = path.display().to_string();
     let renderer = Renderer::plain();
     for mistake in mistakes {
-        let end = mistake.at.end.min(text.len());
-        let at = mistake.at.start.min(end)..end;
+        let span = mistake.at.span(text);
+        let end = span.end.min(text.len());
+        let at = span.start.min(end)..end;
         let group = Group::with_title(Level::ERROR.primary_title(mistake.what.as_str()))
             .element(Snippet::source(text).path(origin.as_str()).annotation(AnnotationKind::Primary.span(at)))
             .element(Level::HELP.message(mistake.help.as_str()));

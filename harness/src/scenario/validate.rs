@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::diagnose::Mistake;
+use super::diagnose::{Mistake, Place};
 use super::journey::Journey;
 use super::value::{Dur, normal_link};
 use super::{Cohort, Inject, Scenario, Step, Target};
@@ -30,8 +30,8 @@ pub(super) fn roles(target: &Target) -> &'static [&'static str] {
 struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
-    fn add(&mut self, at: Range<usize>, what: impl Into<String>, help: impl Into<String>) {
-        self.0.push(Mistake { at, what: what.into(), help: help.into() });
+    fn add(&mut self, at: impl Into<Place>, what: impl Into<String>, help: impl Into<String>) {
+        self.0.push(Mistake { at: at.into(), what: what.into(), help: help.into() });
     }
 }
 
@@ -56,7 +56,7 @@ fn names_and_items(scenario: &Scenario, m: &mut Mistakes) {
     let ok = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if scenario.name.is_empty() || !scenario.name.chars().all(ok) {
         m.add(
-            0..0,
+            Place::key("name"),
             format!("name = \"{}\" cannot name a folder", scenario.name),
             "use letters, digits, dashes and underscores",
         );
@@ -69,29 +69,34 @@ fn names_and_items(scenario: &Scenario, m: &mut Mistakes) {
         );
     }
     let mut seen = BTreeSet::new();
-    for item in &scenario.item {
+    for (index, item) in scenario.item.iter().enumerate() {
+        let key = |name: &str| Place::key(&format!("item.{index}.{name}"));
         let label = format!("item {}", item.id);
         if item.id < 1 || !seen.insert(item.id) {
-            m.add(0..0, format!("{label}: `id` must be positive and stand only once"), "give each [[item]] its own id");
+            m.add(
+                key("id"),
+                format!("{label}: `id` must be positive and stand only once"),
+                "give each [[item]] its own id",
+            );
         }
         if item.stock < 1 || item.stock > 100_000_000 {
-            m.add(0..0, format!("{label}: `stock` is {}", item.stock), "a sale has from 1 to 100000000 units");
+            m.add(key("stock"), format!("{label}: `stock` is {}", item.stock), "a sale has from 1 to 100000000 units");
         }
         if item.per_user_limit < 1 {
-            m.add(0..0, format!("{label}: `per_user_limit` is {}", item.per_user_limit), "at least 1");
+            m.add(key("per_user_limit"), format!("{label}: `per_user_limit` is {}", item.per_user_limit), "at least 1");
         }
         if item.price_cents < 0 {
-            m.add(0..0, format!("{label}: `price_cents` is {}", item.price_cents), "0 or more");
+            m.add(key("price_cents"), format!("{label}: `price_cents` is {}", item.price_cents), "0 or more");
         }
         if item.closes_at <= item.opens_at {
             m.add(
-                0..0,
+                key("closes_at"),
                 format!("{label}: it closes at {} but opens at {}", item.closes_at, item.opens_at),
                 "`closes_at` must be later than `opens_at`",
             );
         }
         if item.hold.0.is_zero() {
-            m.add(0..0, format!("{label}: `hold` is 0s"), "a hold lasts at least 1ms");
+            m.add(key("hold"), format!("{label}: `hold` is 0s"), "a hold lasts at least 1ms");
         }
     }
 }
@@ -101,25 +106,29 @@ fn load(scenario: &Scenario, m: &mut Mistakes) {
     let longest = Dur::millis(24 * 3600 * 1000);
     if load.duration.0.is_zero() || load.duration > longest {
         m.add(
-            0..0,
+            Place::key("load.duration"),
             format!("load.duration is {}", load.duration),
             "more than 0s and at most 24h: a rehearsal is bounded",
         );
     }
     if load.virtual_buyers == 0 || load.virtual_buyers > 50_000 {
-        m.add(0..0, format!("load.virtual_buyers is {}", load.virtual_buyers), "from 1 to 50000");
+        m.add(
+            Place::key("load.virtual_buyers"),
+            format!("load.virtual_buyers is {}", load.virtual_buyers),
+            "from 1 to 50000",
+        );
     }
     if load.request_timeout.0.is_zero() {
-        m.add(0..0, "load.request_timeout is 0s", "a request needs time, such as \"2s\"");
+        m.add(Place::key("load.request_timeout"), "load.request_timeout is 0s", "a request needs time, such as \"2s\"");
     }
     if load.retry.attempts == 0 {
-        m.add(0..0, "load.retry.attempts is 0", "at least 1: the first attempt counts");
+        m.add(Place::key("load.retry.attempts"), "load.retry.attempts is 0", "at least 1: the first attempt counts");
     }
-    fraction("load.retry.jitter", load.retry.jitter, 0..0, m);
-    for phase in &scenario.phase {
+    fraction("load.retry.jitter", load.retry.jitter, Place::key("load.retry.jitter"), m);
+    for (index, phase) in scenario.phase.iter().enumerate() {
         if phase.until <= phase.from {
             m.add(
-                0..0,
+                Place::key(&format!("phase.{index}.until")),
                 format!("phase \"{}\" ends at {} but starts at {}", phase.name, phase.until, phase.from),
                 "`until` must be later than `from`",
             );
@@ -127,7 +136,7 @@ fn load(scenario: &Scenario, m: &mut Mistakes) {
     }
 }
 
-fn fraction(key: &str, value: f64, at: Range<usize>, m: &mut Mistakes) {
+fn fraction(key: &str, value: f64, at: impl Into<Place>, m: &mut Mistakes) {
     if !(0.0..=1.0).contains(&value) {
         m.add(at, format!("`{key}` is {value}"), "a share from 0 to 1, such as 0.25");
     }

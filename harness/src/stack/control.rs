@@ -71,6 +71,19 @@ impl Control {
     /// # Errors
     /// The target cannot be reached or refuses.
     pub async fn reset(&self, items: &[ItemSetup]) -> Result<(), StackError> {
+        // A target that has only just come up may refuse for a moment, on a busy machine for a few.
+        let mut last = self.try_reset(items).await;
+        for _ in 0..10 {
+            if last.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            last = self.try_reset(items).await;
+        }
+        last
+    }
+
+    async fn try_reset(&self, items: &[ItemSetup]) -> Result<(), StackError> {
         let url = format!("{}/reset", self.base);
         let reply = self.client.post(&url).json(&serde_json::json!({ "items": items })).send().await;
         let reply = reply.map_err(|e| unreachable_control(&url, &e))?;
