@@ -76,6 +76,8 @@ pub fn against_wrk(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
 struct Turn {
     generator: f64,
     generator_and_history: f64,
+    /// Share of the time that the generator's thread had a processor.
+    busy: f64,
     other: f64,
 }
 
@@ -95,13 +97,17 @@ fn against(context: &Context<'_>, client: &Client) -> Result<Vec<Figure>, Unmeas
         forget(&ours);
         let other = other_client(context, client, &program, &server)?;
         let per_s = |cpu_s: f64| ours.requests as f64 / cpu_s;
-        let turn =
-            Turn { generator: per_s(ours.thread_cpu_s), generator_and_history: per_s(ours.process_cpu_s), other };
+        let turn = Turn {
+            generator: per_s(ours.thread_cpu_s),
+            generator_and_history: per_s(ours.process_cpu_s),
+            busy: ours.thread_cpu_s / ours.wall_s,
+            other,
+        };
         context.say(&format!(
             "  {number}: generator {:.0} per CPU-second ({:.0} with the history's writer; busy {:.0}%), {} {:.0}",
             turn.generator,
             turn.generator_and_history,
-            100.0 * ours.thread_cpu_s / ours.wall_s,
+            100.0 * turn.busy,
             client.name,
             turn.other
         ));
@@ -116,8 +122,9 @@ fn figures(client: &Client, rate: f64, turns: &[Turn]) -> Vec<Figure> {
     let ratio = |value: fn(&Turn) -> f64| median(turns.iter().map(value).collect());
     let detail = format!(
         "median of {} turns of {TURN_S} s on one processor, {CONNECTIONS} connections; generator planned at {rate:.0} \
-         requests per second, every request recorded",
-        turns.len()
+         requests per second and busy {:.0}% of the time, every request recorded",
+        turns.len(),
+        100.0 * middle(|t| t.busy)
     );
     let unit = "requests per CPU-second";
     let (value, interval) = ratio(|t| t.generator / t.other);
@@ -158,6 +165,7 @@ fn other_client(context: &Context<'_>, client: &Client, program: &Path, server: 
     unsafe {
         command.pre_exec(move || {
             super::cores::pin(core);
+            super::cores::prefer();
             Ok(())
         });
     }

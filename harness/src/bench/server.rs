@@ -61,6 +61,7 @@ fn end(child: &mut Child) {
 /// What the server process does; `core` is its processor. Returns its exit code.
 pub fn main(core: usize) -> i32 {
     cores::pin(core);
+    cores::prefer();
     match serve() {
         Ok(()) => 0,
         Err(error) => {
