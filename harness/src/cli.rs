@@ -11,7 +11,7 @@ use crate::report::{Render, Terminal};
 use crate::run::{self, RunError};
 use crate::scenario::{self, Loaded};
 use crate::summary::Summary;
-use crate::{bench, doctor, exit, judge, stack};
+use crate::{bench, doctor, exit, judge, stack, stdout};
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
 #[derive(Debug, Parser)]
@@ -208,14 +208,14 @@ fn run_scenario(loaded: &Loaded, out: Option<PathBuf>, output: Output, quiet: bo
     let folder = out.clone().unwrap_or_else(|| default_folder(&loaded.scenario.name));
     let Some(runtime) = runtime() else { return exit::INTERNAL };
     let cancel = on_interrupt();
-    let mut results = keep_stdout_for_results();
-    let result = runtime.block_on(run::run(loaded, &folder, &Progress::new(quiet), &cancel));
+    let progress = Progress::new(quiet);
+    let result = stdout::kept_for_results(|| runtime.block_on(run::run(loaded, &folder, &progress, &cancel)));
     match result {
         Ok(finished) => {
             if out.is_none() {
                 point_latest_at(&finished.folder);
             }
-            print_summary(&finished.summary, &finished.folder, output, &mut results);
+            print_summary(&finished.summary, &finished.folder, output);
             finished.summary.exit_code
         }
         Err(error) => {
@@ -288,27 +288,15 @@ fn on_interrupt() -> CancellationToken {
 fn finish(result: Result<Summary, judge::JudgeError>, folder: &Path, output: Output) -> i32 {
     match result {
         Ok(summary) => {
-            print_summary(&summary, folder, output, &mut std::io::stdout().lock());
+            print_summary(&summary, folder, output);
             summary.exit_code
         }
         Err(error) => complain(&error.to_string(), exit::USAGE),
     }
 }
 
-/// Goose prints to stdout whatever it is told, so it gets another one: ours is for results.
-fn keep_stdout_for_results() -> std::fs::File {
-    use std::os::fd::FromRawFd;
-    // SAFETY: dup makes a descriptor that nobody else owns; dup2 replaces an open one by another open one.
-    unsafe {
-        let kept = libc::dup(libc::STDOUT_FILENO);
-        if let Ok(nowhere) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
-            libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&nowhere), libc::STDOUT_FILENO);
-        }
-        std::fs::File::from_raw_fd(kept)
-    }
-}
-
-fn print_summary<W: Write + IsTerminal>(summary: &Summary, folder: &Path, output: Output, stdout: &mut W) {
+fn print_summary(summary: &Summary, folder: &Path, output: Output) {
+    let mut stdout = std::io::stdout().lock();
     let printed = match output {
         Output::Json => serde_json::to_vec_pretty(summary).map_err(|e| e.to_string()),
         Output::Text => {

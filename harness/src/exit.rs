@@ -19,13 +19,14 @@ pub const REGRESSION: i32 = 13;
 /// The stack could not be provisioned.
 pub const NO_STACK: i32 = 20;
 
-/// The code of a judged run. Several at once: the first of 11, 12, 10, 13 that applies.
-pub fn of_run(verdict: Verdict, slo_missed: bool) -> i32 {
-    match verdict {
-        Verdict::Fail => VIOLATED,
-        Verdict::Unknown => UNKNOWN,
-        Verdict::Pass if slo_missed => SLO_MISSED,
-        Verdict::Pass => PASS,
+/// The code of a judged run, where `slos_met` is none if some objective could not be judged. Several at once: the first
+/// of 11, 12, 10, 13 that applies.
+pub fn of_run(verdict: Verdict, slos_met: Option<bool>) -> i32 {
+    match (verdict, slos_met) {
+        (Verdict::Fail, _) => VIOLATED,
+        (Verdict::Unknown, _) | (Verdict::Pass, None) => UNKNOWN,
+        (Verdict::Pass, Some(false)) => SLO_MISSED,
+        (Verdict::Pass, Some(true)) => PASS,
     }
 }
 
@@ -35,9 +36,10 @@ mod tests {
 
     #[test]
     fn the_worst_comes_first() {
-        assert_eq!(of_run(Verdict::Fail, true), VIOLATED);
-        assert_eq!(of_run(Verdict::Unknown, true), UNKNOWN);
-        assert_eq!(of_run(Verdict::Pass, true), SLO_MISSED);
-        assert_eq!(of_run(Verdict::Pass, false), PASS);
+        assert_eq!(of_run(Verdict::Fail, None), VIOLATED);
+        assert_eq!(of_run(Verdict::Unknown, Some(false)), UNKNOWN);
+        assert_eq!(of_run(Verdict::Pass, None), UNKNOWN);
+        assert_eq!(of_run(Verdict::Pass, Some(false)), SLO_MISSED);
+        assert_eq!(of_run(Verdict::Pass, Some(true)), PASS);
     }
 }

@@ -21,4 +21,5 @@ pub mod run;
 pub mod sampler;
 pub mod scenario;
 pub mod stack;
+pub mod stdout;
 pub mod summary;

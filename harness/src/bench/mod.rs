@@ -4,17 +4,16 @@
 //! that could not be measured.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::exit;
 use crate::history::{HistoryError, Machine};
 use crate::load::driver::LoadError;
 use crate::scenario::ScenarioError;
+use crate::{exit, stdout};
 
 mod checker;
 mod committed_orders;
@@ -182,7 +181,7 @@ pub fn run(name: Option<&str>, json: bool, runtime: &tokio::runtime::Runtime, ca
         return exit::INTERNAL;
     }
     let context = Context { runtime, cancel, cores: Cores::choose(), folder, folders: AtomicU64::new(0) };
-    let (report, code) = with_stdout_on_stderr(|| measure(&context, &wanted, name.is_some()));
+    let (report, code) = stdout::kept_for_results(|| measure(&context, &wanted, name.is_some()));
     if let Err(error) = write(&report, Path::new(LATEST)) {
         eprintln!("error: cannot write {LATEST}: {error}");
         return exit::INTERNAL;
@@ -194,26 +193,6 @@ pub fn run(name: Option<&str>, json: bool, runtime: &tokio::runtime::Runtime, ca
         println!("\nwritten to {LATEST}");
     }
     code
-}
-
-/// Lets what `work` prints to stdout go to stderr: goose announces its users there, and stdout is for the figures.
-fn with_stdout_on_stderr<T>(work: impl FnOnce() -> T) -> T {
-    let copy = |from: i32, to: i32| {
-        // SAFETY: the call takes descriptors by number only; if one is closed it fails and nothing changes.
-        unsafe { libc::dup2(from, to) }
-    };
-    // SAFETY: the same; the copy is closed below.
-    let stdout = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_DUPFD_CLOEXEC, 3) };
-    if stdout < 0 {
-        return work();
-    }
-    copy(libc::STDERR_FILENO, libc::STDOUT_FILENO);
-    let result = work();
-    let _ = std::io::stdout().flush();
-    copy(stdout, libc::STDOUT_FILENO);
-    // SAFETY: the descriptor was made above, and nobody else knows it.
-    unsafe { libc::close(stdout) };
-    result
 }
 
 impl Bench {

@@ -48,26 +48,16 @@ pub struct SloSpec {
 mod duration_text {
     use std::time::Duration;
 
-    use jiff::SignedDuration;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::scenario::value::Dur;
 
     pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-        let text = value.map(|d| {
-            let us = d.as_micros();
-            match (us % 1_000_000, us % 1_000) {
-                (0, _) => format!("{}s", us / 1_000_000),
-                (_, 0) => format!("{}ms", us / 1_000),
-                _ => format!("{us}us"),
-            }
-        });
-        text.serialize(to)
+        value.map(Dur).serialize(to)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
-        let parsed = text.parse::<SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
-        let wrong = || format!("`{text}` is not a duration; write it as `250ms`, `3s` or `1m30s`");
-        parsed.map(Some).ok_or_else(|| de::Error::custom(wrong()))
+        Ok(Option::<Dur>::deserialize(from)?.map(|dur| dur.0))
     }
 }
 

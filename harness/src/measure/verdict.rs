@@ -1,16 +1,8 @@
 //! What a run comes to: the merged verdict, the exit code, and the sentence that says why.
 
 use crate::check::{Finding, Verdict};
+use crate::exit;
 use crate::summary::SloResult;
-
-/// Everything passed.
-pub const PASSED: i32 = 0;
-/// An objective was missed.
-pub const SLO_MISSED: i32 = 10;
-/// An invariant was violated.
-pub const VIOLATED: i32 = 11;
-/// It could not be judged.
-pub const UNKNOWN: i32 = 12;
 
 /// What the verdict rests on besides the findings.
 pub struct Grounds<'a> {
@@ -38,13 +30,8 @@ impl Grounds<'_> {
     /// The exit code: of several that apply, the first of violated, unknown, missed. An objective that could not be
     /// judged is not met, so it makes the code unknown, while the verdict is about the invariants only.
     pub fn exit_code(&self) -> i32 {
-        match self.verdict() {
-            Verdict::Fail => VIOLATED,
-            Verdict::Unknown => UNKNOWN,
-            Verdict::Pass if self.slos.iter().any(|slo| slo.met.is_none()) => UNKNOWN,
-            Verdict::Pass if self.slos.iter().any(|slo| slo.met == Some(false)) => SLO_MISSED,
-            Verdict::Pass => PASSED,
-        }
+        let judged: Option<Vec<bool>> = self.slos.iter().map(|slo| slo.met).collect();
+        exit::of_run(self.verdict(), judged.map(|met| met.into_iter().all(|met| met)))
     }
 
     /// One or two sentences that say what the verdict rests on.

@@ -1,0 +1,23 @@
+//! Keeps stdout for results: goose announces its users there, whatever it is told.
+
+use std::io::Write;
+
+/// Lets what `work` prints to stdout go to stderr instead; afterwards stdout is what it was.
+pub fn kept_for_results<T>(work: impl FnOnce() -> T) -> T {
+    let copy = |from: i32, to: i32| {
+        // SAFETY: the call takes descriptors by number only; if one is closed it fails and nothing changes.
+        unsafe { libc::dup2(from, to) }
+    };
+    // SAFETY: the same; the copy is closed below.
+    let stdout = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_DUPFD_CLOEXEC, 3) };
+    if stdout < 0 {
+        return work();
+    }
+    copy(libc::STDERR_FILENO, libc::STDOUT_FILENO);
+    let result = work();
+    let _ = std::io::stdout().flush();
+    copy(stdout, libc::STDOUT_FILENO);
+    // SAFETY: the descriptor was made above, and nobody else knows it.
+    unsafe { libc::close(stdout) };
+    result
+}
