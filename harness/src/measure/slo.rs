@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn mistakes_say_what_to_write() {
         let error = toml::from_str::<SloSpec>("p99 = '250'").unwrap_err().to_string();
-        assert!(error.contains("is not a duration; write it as `250ms`"), "{error}");
+        assert!(error.contains("`250` is not a duration") && error.contains("such as `500us`, `250ms`"), "{error}");
         assert!(toml::from_str::<SloSpec>("p95 = '1s'").unwrap_err().to_string().contains("unknown field `p95`"));
         assert!(SloSpec::default().validate().unwrap_err().contains("needs a limit"));
         let spec = SloSpec { error_fraction: Some(5.0), ..SloSpec::default() };
