@@ -2,8 +2,7 @@
 
 use super::claims::says_paid;
 use super::index::{Ack, Books, DurableOrder, acknowledges};
-use super::tally::{Tally, count};
-use super::witness::Witness;
+use super::tally::{Tally, count, show, show_all};
 use super::{Case, Check, Finding};
 use crate::history::{EntryKind, LedgerEntry, Op, OrderState, Outcome, Role, Sym};
 
@@ -262,29 +261,4 @@ fn judge_replies(case: &Case<'_>, ack: &Ack, tally: &mut Tally<'_>) {
             });
         }
     }
-}
-
-fn show_all(case: &Case<'_>, ack: &Ack, witness: &mut Witness) {
-    witness.op(case, ack.op);
-    case.index.actions_of(ack).for_each(|op| witness.op(case, op));
-}
-
-/// A violation shown by the rows of one order, and by what its buyer did about it.
-fn show(
-    books: &Books<'_>,
-    order: &DurableOrder<'_>,
-    bad: &LedgerEntry,
-    kind: &'static str,
-    tally: &mut Tally<'_>,
-    detail: impl FnOnce() -> String,
-) {
-    tally.violation(kind, |case, witness| {
-        if let Some(ack) = case.index.ack_of_order(order) {
-            show_all(case, ack, witness);
-        }
-        for row in books.rows_of(order) {
-            if row.seq == bad.seq { witness.bad_row(case, row) } else { witness.row(case, row) }
-        }
-        detail()
-    });
 }

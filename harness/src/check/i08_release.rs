@@ -1,7 +1,7 @@
 //! I8: stock comes back exactly once: after it was taken, not before the hold's time is up, and for every order that ended.
 
 use super::index::{Books, DurableOrder, says_expired};
-use super::tally::{Tally, count, seconds};
+use super::tally::{Tally, count, seconds, show};
 use super::{Case, Check, Finding};
 use crate::history::{EntryKind, LedgerEntry, OrderState};
 
@@ -146,25 +146,4 @@ fn state_agrees(
         _ => {}
     }
     true
-}
-
-/// A violation shown by the rows of one order, and by what its buyer did about it.
-fn show(
-    books: &Books<'_>,
-    order: &DurableOrder<'_>,
-    bad: &LedgerEntry,
-    kind: &'static str,
-    tally: &mut Tally<'_>,
-    detail: impl FnOnce() -> String,
-) {
-    tally.violation(kind, |case, witness| {
-        if let Some(ack) = case.index.ack_of_order(order) {
-            witness.op(case, ack.op);
-            case.index.actions_of(ack).for_each(|op| witness.op(case, op));
-        }
-        for row in books.rows_of(order) {
-            if row.seq == bad.seq { witness.bad_row(case, row) } else { witness.row(case, row) }
-        }
-        detail()
-    });
 }

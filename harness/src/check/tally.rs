@@ -1,8 +1,9 @@
 //! Adds up what a check came across into one finding: violations by kind, and what could not be judged.
 
+use super::index::{Ack, Books, DurableOrder};
 use super::witness::Witness;
 use super::{Case, Check, Finding, Verdict};
-use crate::history::Micros;
+use crate::history::{LedgerEntry, Micros};
 
 /// What a check has found so far.
 pub struct Tally<'c> {
@@ -113,4 +114,30 @@ pub fn count(n: i64, noun: &str) -> String {
 /// A moment of the run, as people read it: `12.345 s`.
 pub fn seconds(at: Micros) -> String {
     format!("{:.3} s", at as f64 / 1e6)
+}
+
+/// Shows an acknowledgement, and all that its buyer did about the order.
+pub(super) fn show_all(case: &Case<'_>, ack: &Ack, witness: &mut Witness) {
+    witness.op(case, ack.op);
+    case.index.actions_of(ack).for_each(|op| witness.op(case, op));
+}
+
+/// A violation shown by the rows of one order, and by what its buyer did about it.
+pub(super) fn show(
+    books: &Books<'_>,
+    order: &DurableOrder<'_>,
+    bad: &LedgerEntry,
+    kind: &'static str,
+    tally: &mut Tally<'_>,
+    detail: impl FnOnce() -> String,
+) {
+    tally.violation(kind, |case, witness| {
+        if let Some(ack) = case.index.ack_of_order(order) {
+            show_all(case, ack, witness);
+        }
+        for row in books.rows_of(order) {
+            if row.seq == bad.seq { witness.bad_row(case, row) } else { witness.row(case, row) }
+        }
+        detail()
+    });
 }
