@@ -16,7 +16,10 @@ ARGS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build rehearse test bench doctor clean
+# Seeds of `make mutants` and of `make soak`; every seed of the soak makes two runs.
+SEEDS ?=
+
+.PHONY: help setup build rehearse test mutants soak bench doctor clean
 # The set-up, the build and the tests share one target folder and one package manager.
 .NOTPARALLEL:
 # Cargo would take `make -j` for an invitation to a job server that the recipes are not part of.
@@ -26,6 +29,8 @@ help:
 	@echo 'make rehearse   set up this machine, then rehearse $(SCENARIO): load, faults, checks, report'
 	@echo '                (SCENARIO=file for another experiment, ARGS="--seed 7" for arguments of seckill run)'
 	@echo 'make test       set up this machine, then formatting, lints and every test'
+	@echo 'make mutants    set up this machine, then every seeded bug under its faults: is it found? (SEEDS=20 for more)'
+	@echo 'make soak       set up this machine, then 200 chaos runs of the correct target: is it ever accused?'
 	@echo 'make bench      set up this machine, then measure the harness itself (BENCH=name for one measurement)'
 	@echo 'make doctor     say what is here, what is missing and how to get it; installs nothing'
 	@echo 'make setup      the set-up alone: compiler, release build, Postgres server'
@@ -47,6 +52,12 @@ rehearse: setup
 
 test: setup
 	@sh ci/test.sh
+
+mutants: setup
+	$(SECKILL) mutants --seeds $(or $(SEEDS),3)
+
+soak: setup
+	$(SECKILL) mutants --bug 0 --seeds $(or $(SEEDS),100)
 
 # oha is the client that the generator is compared with. Without it that one figure is missing, and the others are not.
 bench: setup

@@ -11,7 +11,7 @@ use crate::report::{Render, Terminal};
 use crate::run::{self, RunError};
 use crate::scenario::{self, Loaded};
 use crate::summary::Summary;
-use crate::{bench, doctor, exit, judge, stack, stdout};
+use crate::{bench, doctor, exit, judge, mutants, stack, stdout};
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
 #[derive(Debug, Parser)]
@@ -92,6 +92,24 @@ enum Command {
     Stack {
         #[command(subcommand)]
         command: StackCommand,
+    },
+    /// Rehearse the correct target and every seeded bug under their faults; print the detection table.
+    Mutants {
+        /// Each bug is tried under the seeds 1 to N.
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        seeds: u64,
+        /// Only this bug; may be repeated; 0 is the correct target.
+        #[arg(long, value_name = "NUMBER")]
+        bug: Vec<u32>,
+        /// Runs side by side; as many as there are processors unless given.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+        jobs: Option<u16>,
+        /// The catalogue of triggers.
+        #[arg(long, value_name = "FILE", default_value = mutants::CATALOGUE)]
+        catalogue: PathBuf,
+        /// How the table is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
     },
     /// Measure the harness itself, and write the figures to reports/bench/latest.json.
     Bench {
@@ -181,6 +199,12 @@ pub fn main() -> i32 {
             Ok(loaded) => stack_up(&loaded),
             Err(error) => complain(&error.to_string(), exit::USAGE),
         },
+        Command::Mutants { seeds, bug, jobs, catalogue, output } => {
+            let jobs = jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
+            let trial = mutants::Trial { catalogue, seeds, bugs: bug, jobs };
+            let Some(runtime) = runtime() else { return exit::INTERNAL };
+            mutants::run(&trial, output == Output::Json, &runtime, &on_interrupt())
+        }
         Command::Bench { name, output } => {
             let Some(runtime) = runtime() else { return exit::INTERNAL };
             bench::run(name.as_deref(), output == Output::Json, &runtime, &on_interrupt())

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -39,12 +39,19 @@ pub async fn probe(
 ) -> Vec<DrainProbe> {
     let mut probes = Vec::new();
     for row in stock {
+        let has = |j: &Journey, role| j.steps.iter().any(|s| s.role == role);
+        // One that pays keeps what it bought, however long the probe takes.
         let journey = Journey::all(scenario)
             .into_iter()
-            .find(|j| j.item == row.item && j.steps.iter().any(|s| s.role == Role::Order));
+            .filter(|j| j.item == row.item && has(j, Role::Order))
+            .max_by_key(|j| has(j, Role::Pay));
         let Some(journey) = journey else { continue };
+        let hold = scenario.find_item(row.item).map(|item| item.hold.0).filter(|_| !has(&journey, Role::Pay));
+        let started = Instant::now();
         let names = (format!("{user_prefix}p{}x", row.item), format!("{key_prefix}p{}x", row.item));
-        probes.push(probe_item(Arc::new(journey), row, address, names).await);
+        let mut probe = probe_item(Arc::new(journey), row, address, names).await;
+        probe.outlasted_its_holds = hold.is_some_and(|hold| started.elapsed() >= hold);
+        probes.push(probe);
     }
     probes
 }

@@ -14,6 +14,7 @@ pub mod history;
 pub mod judge;
 pub mod load;
 pub mod measure;
+pub mod mutants;
 pub mod nemesis;
 pub mod progress;
 pub mod report;

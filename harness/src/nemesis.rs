@@ -11,7 +11,7 @@ use crate::history::recorder::EventSink;
 use crate::history::{Event, FaultPlan, Micros};
 use crate::load::clock::Clock;
 use crate::sampler::Steady;
-use crate::scenario::{Fault, Scenario};
+use crate::scenario::{Planned, Scenario};
 use crate::stack::Stack;
 
 /// How long a recovery is waited for after healing.
@@ -27,19 +27,16 @@ pub struct Nemesis {
 /// The faults as planned.
 pub fn plan(scenario: &Scenario) -> Vec<FaultPlan> {
     scenario
-        .fault
-        .iter()
-        .map(|fault| {
-            let f = fault.get_ref();
-            FaultPlan {
-                id: f.id.clone(),
-                kind: f.inject.kind().to_owned(),
-                link: f.inject.link(),
-                role: f.inject.role().map(|r| r.get_ref().clone()),
-                detail: f.inject.detail(),
-                at_us: f.at.micros(),
-                until_us: f.at.micros() + f.lasts.micros(),
-            }
+        .timeline()
+        .into_iter()
+        .map(|f| FaultPlan {
+            id: f.id.clone(),
+            kind: f.inject.kind().to_owned(),
+            link: f.inject.link(),
+            role: f.inject.role().map(|r| r.get_ref().clone()),
+            detail: f.inject.detail(),
+            at_us: f.at.micros(),
+            until_us: f.at.micros() + f.lasts.micros(),
         })
         .collect()
 }
@@ -58,9 +55,9 @@ impl Nemesis {
         for planned in plan(scenario) {
             events.event(&Event::FaultPlanned(planned));
         }
-        for fault in &scenario.fault {
+        for fault in scenario.timeline() {
             let task = One {
-                fault: fault.get_ref().clone(),
+                fault,
                 stack: stack.clone(),
                 clock,
                 events: events.clone(),
@@ -88,7 +85,7 @@ impl Nemesis {
 }
 
 struct One {
-    fault: Fault,
+    fault: Planned,
     stack: Arc<Stack>,
     clock: Clock,
     events: EventSink,

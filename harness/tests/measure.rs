@@ -51,6 +51,7 @@ fn rules() -> Rules {
         hold_us: 1_000_000,
         opens_us: 0,
         closes_us: 10_000_000,
+        plentiful: false,
     };
     Rules { items: vec![item], epsilon_us: 0, expect: Expectations::default(), send_lag_limit_us: 5_000 }
 }

@@ -35,6 +35,30 @@ const MISTAKES: &[Mistake] = &[
         says: &["`8 bananas` is not a duration", "`250ms`", "help:"],
     },
     Mistake {
+        name: "bounds for the seed that run backwards",
+        replace: ("at = \"8s\"", "at = [\"9s\", \"8s\"]"),
+        line: "[\"9s\", \"8s\"]",
+        says: &["9s to 8s runs backwards", "shorter one first", "help:"],
+    },
+    Mistake {
+        name: "a chance beyond certainty",
+        replace: ("id = \"slow-database\"", "id = \"slow-database\"\nchance = 1.5"),
+        line: "[[fault]]",
+        says: &["chance of fault \"slow-database\"", "a share from 0 to 1"],
+    },
+    Mistake {
+        name: "nothing wanted",
+        replace: ("quantity = 1\n", "quantity = 0\n"),
+        line: "[cohort.buyers]",
+        says: &["cohort \"buyers\": `quantity` is 0", "at least 1", "tamper"],
+    },
+    Mistake {
+        name: "accounts for nobody",
+        replace: ("item = 1\nquantity", "item = 1\nusers = 0\nquantity"),
+        line: "users = 0",
+        says: &["nonzero", "help:"],
+    },
+    Mistake {
         name: "a duration without its unit",
         replace: ("at = \"8s\"", "at = 5"),
         line: "at = 5",

@@ -34,6 +34,7 @@ impl Check for Oversell {
             in_the_end(case, books, &mut tally);
             seen.push(format!("{} rows of the ledger", books.rows.len()));
         }
+        by_probe(case, &mut tally);
         negative_counters(case, &mut tally);
         negative_orders(case, &mut tally);
         let claims = &case.claims;
@@ -118,6 +119,31 @@ fn by_ledger(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
         if let Some(crossed) = sum.crossed {
             tally.violation("items oversold by the ledger", |_, witness| {
                 crossing(case, books, item, sum.peak, crossed, witness)
+            });
+        }
+    }
+}
+
+/// What was paid for at the audit and what the drain probe bought after it must fit into the stock together. Held units
+/// are left out, since a hold may end while the probe is buying.
+fn by_probe(case: &Case<'_>, tally: &mut Tally<'_>) {
+    let Some(audit) = case.audit else { return };
+    for probe in audit.probes.iter().filter(|probe| !probe.outlasted_its_holds) {
+        let rules = case.rules.items.iter().find(|rules| rules.item == probe.item);
+        let counted = audit.stock.iter().find(|row| row.item == probe.item);
+        let (Some(rules), Some(counted)) = (rules, counted) else { continue };
+        let out = counted.sold + probe.sold;
+        if out > rules.stock {
+            tally.violation("items oversold to the drain probe", |_, witness| {
+                witness.probe(probe);
+                format!(
+                    "{} of item {} were paid for at the audit and {} more sold to fresh buyers after it, which makes {out} \
+                     of {}",
+                    count(counted.sold, "unit"),
+                    rules.item,
+                    probe.sold,
+                    rules.stock
+                )
             });
         }
     }

@@ -54,6 +54,11 @@ fn judge_probe(probe: &DrainProbe, held: i64, tally: &mut Tally<'_>) {
         tally.gap(format!(
             "{sold} of item {item} were sold to fresh buyers where {available} were left and {held} were still held"
         ));
+    } else if sold > available && probe.outlasted_its_holds {
+        tally.gap(format!(
+            "the drain probe of item {item} took longer than a hold lasts, so its own orders may have been released and \
+             sold again: {sold} were sold where {available} were left; add a pay step to a journey, or lengthen `hold`"
+        ));
     } else if sold > available {
         tally.violation("items of which more was sold than was left", |_, witness| {
             witness.probe(probe);

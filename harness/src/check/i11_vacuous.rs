@@ -87,7 +87,7 @@ fn demand(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
     }
     for (asked, rules) in asked.iter().zip(&case.rules.items) {
         seen.push(format!("{} of item {} asked for, of {}", count(*asked, "unit"), rules.item, rules.stock));
-        if *asked < rules.stock {
+        if *asked < rules.stock && !rules.plentiful {
             tally.gap(format!(
                 "demand stayed below the stock: {} of item {} asked for, and there were {}; raise the rate or lower the stock",
                 count(*asked, "unit"),

@@ -123,6 +123,9 @@ pub struct ItemRules {
     pub opens_us: Micros,
     /// When it closes, relative to the epoch.
     pub closes_us: Micros,
+    /// Whether there is more of it than is asked for, so that it need not sell out.
+    #[serde(default)]
+    pub plentiful: bool,
 }
 
 /// What must have happened in a run for its passing to mean anything (I11).

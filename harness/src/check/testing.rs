@@ -256,6 +256,7 @@ pub fn rules(stock: i64) -> Rules {
         hold_us: 10_000_000,
         opens_us: 0,
         closes_us: 60_000_000,
+        plentiful: false,
     };
     Rules { items: vec![item], epsilon_us: 10_000, expect: Expectations::default(), send_lag_limit_us: 5_000 }
 }
@@ -437,7 +438,7 @@ pub fn settle(audit: &mut FinalState) {
 
 /// A drain probe in which all that was left was sold, and the last buyer was told that it is sold out.
 pub fn drained(item: i64, available: i64) -> DrainProbe {
-    DrainProbe { item, available, buyers: available + 1, sold: available, sold_out: 1, other: 0, detail: String::new() }
+    DrainProbe { item, available, buyers: available + 1, sold: available, sold_out: 1, ..DrainProbe::default() }
 }
 
 /// Milliseconds as the history has them.

@@ -120,6 +120,19 @@ mod i01 {
     }
 
     #[test]
+    fn oversold_to_the_drain_probe() {
+        let story = |sold| {
+            Story::new(5).bought(1).settle().with(|s| {
+                let audit = s.audit.as_mut().expect("there is an audit");
+                audit.stock[0] = StockRow { item: 1, initial: 5, available: 4, sold: 1, ..StockRow::default() };
+                (audit.probes[0].sold, audit.probes[0].buyers) = (sold, 6);
+            })
+        };
+        passes(&story(4), "I1");
+        fails(&story(5), "I1", "5 more sold to fresh buyers after it, which makes 6 of 5", &["drain probe"]);
+    }
+
+    #[test]
     fn exactly_all_is_not_too_many() {
         passes(&Story::new(3).bought(1).bought(2).bought(3).settle(), "I1");
     }
@@ -728,6 +741,9 @@ mod i05b {
         unknown(&probe(5, 3, 1, 1), "I5b", "1 of 5 fresh buyers of item 1 got no clear answer");
         unknown(&probe(5, 4, 0, 1), "I5b", "nobody was told");
         unknown(&probe(3, 3, 0, 0), "I5b", "5 are needed");
+        let slow =
+            probe(6, 5, 1, 0).with(|s| s.audit.iter_mut().for_each(|audit| audit.probes[0].outlasted_its_holds = true));
+        unknown(&slow, "I5b", "took longer than a hold lasts");
         let none = probe(5, 4, 1, 0).with(|s| s.audit.iter_mut().for_each(|audit| audit.probes.clear()));
         unknown(&none, "I5b", "there was no drain probe of item 1");
         unknown(&Story::new(5).without_audit(), "I5b", "no audit");

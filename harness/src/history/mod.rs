@@ -610,6 +610,9 @@ pub struct DrainProbe {
     pub other: i64,
     /// For people.
     pub detail: String,
+    /// Whether it took longer than a hold lasts without paying for what it bought, which may then have been sold again.
+    #[serde(default)]
+    pub outlasted_its_holds: bool,
 }
 
 /// The target's state after heal, drain and TTL plus grace; `audit.json` and `ledger.jsonl` in the run folder.

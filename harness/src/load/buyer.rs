@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::arrival::Arrival;
 use super::classify::{self, Classified};
-use super::client::Connection;
+use super::client::{Broken, Connection, Reply};
 use super::driver::Shared;
 use crate::history::recorder::RawOp;
 use crate::history::{Micros, OrderState, Outcome, Role};
@@ -23,6 +23,8 @@ pub const INTENTS_PER_ARRIVAL: u64 = 16;
 pub struct Buyer {
     shared: Arc<Shared>,
     connection: Connection,
+    /// For those who click twice.
+    second: Connection,
     request: Vec<u8>,
     body: Vec<u8>,
 }
@@ -32,7 +34,8 @@ struct Walk<'a> {
     arrival: Arrival,
     journey: &'a Journey,
     rng: ChaCha8Rng,
-    user: String,
+    user: u64,
+    user_name: String,
     captured: Vec<String>,
     orders: u64,
     order: String,
@@ -53,8 +56,8 @@ struct Attempt {
 impl Buyer {
     /// A buyer with a connection of its own, not yet made.
     pub fn new(shared: Arc<Shared>) -> Buyer {
-        let connection = Connection::new(shared.address);
-        Buyer { shared, connection, request: Vec::with_capacity(512), body: Vec::with_capacity(128) }
+        let (connection, second) = (Connection::new(shared.address), Connection::new(shared.address));
+        Buyer { shared, connection, second, request: Vec::with_capacity(512), body: Vec::with_capacity(128) }
     }
 
     /// Connects ahead of the load, so that the spike does not pay for it.
@@ -69,11 +72,13 @@ impl Buyer {
         // Each arrival draws from a stream of its own, so what one buyer does never shifts what another does.
         let mut rng = ChaCha8Rng::seed_from_u64(shared.seed);
         rng.set_stream(arrival.n + 1_000_000);
+        let user = journey.user_of(arrival, shared.seed);
         let mut walk = Walk {
             arrival,
             journey,
             rng,
-            user: format!("{}{}", shared.user_prefix, arrival.n),
+            user,
+            user_name: format!("{}{user}", shared.user_prefix),
             captured: vec![String::new(); journey.slots.len()],
             orders: 0,
             order: String::new(),
@@ -112,15 +117,26 @@ impl Buyer {
     async fn step(&mut self, walk: &mut Walk<'_>, step: &CompiledStep, index: usize, mut intended: Micros) -> bool {
         let shared = self.shared.clone();
         let retry = &shared.retry;
-        for number in 1..=retry.attempts {
+        let mut number = 0;
+        while number < retry.attempts {
+            number += 1;
             let invoked = shared.clock.now_us();
             if !walk.dispatched {
                 walk.dispatched = true;
                 shared.count_sent();
             }
-            let attempt = self.attempt(walk, step).await;
-            let completed = shared.clock.now_us();
-            self.record(walk, step, index, number, (intended, invoked, completed), &attempt);
+            let twice = walk.journey.double_click && step.role == Role::Order && number == 1;
+            let (attempt, completed) = if twice {
+                let [first, twin] = self.attempt_twice(walk, step).await;
+                self.record(walk, step, index, 1, (intended, invoked, first.1), &first.0);
+                self.record(walk, step, index, 2, (intended, invoked, twin.1), &twin.0);
+                number = 2;
+                the_one_that_counts(first, twin)
+            } else {
+                let (attempt, completed) = self.attempt(walk, step).await;
+                self.record(walk, step, index, number, (intended, invoked, completed), &attempt);
+                (attempt, completed)
+            };
             match attempt.classified.outcome {
                 Outcome::Ok => {
                     if step.role == Role::Order || step.role == Role::Lookup {
@@ -133,7 +149,7 @@ impl Buyer {
                 _ => {}
             }
             let again = classify::worth_retrying(&attempt.classified, attempt.status);
-            if !again || number == retry.attempts || shared.stopping() {
+            if !again || number >= retry.attempts || shared.stopping() {
                 break;
             }
             let wait = shared.backoff(number, attempt.retry_after_s, walk.rng.random());
@@ -144,36 +160,31 @@ impl Buyer {
         walk.unsettled && step.role == Role::Order
     }
 
-    async fn attempt(&mut self, walk: &mut Walk<'_>, step: &CompiledStep) -> Attempt {
+    /// One exchange, and when it ended.
+    async fn attempt(&mut self, walk: &mut Walk<'_>, step: &CompiledStep) -> (Attempt, Micros) {
         self.render(walk, step);
-        let limit = self.shared.request_timeout;
-        let mut attempt = Attempt {
-            classified: Classified { outcome: Outcome::Info, reason: String::new() },
-            status: 0,
-            retry_after_s: None,
-            order: String::new(),
-            state: OrderState::Unknown,
-            amount_cents: -1,
+        let result = self.connection.exchange(&self.request, self.shared.request_timeout).await;
+        let completed = self.shared.clock.now_us();
+        (understand(result, walk, step), completed)
+    }
+
+    /// The same request over two connections at once, as somebody who clicks twice sends it.
+    async fn attempt_twice(&mut self, walk: &mut Walk<'_>, step: &CompiledStep) -> [(Attempt, Micros); 2] {
+        self.render(walk, step);
+        let (limit, clock, request) = (self.shared.request_timeout, self.shared.clock, &self.request);
+        let send = async |connection| {
+            let result = Connection::exchange(connection, request, limit).await;
+            (result, clock.now_us())
         };
-        match self.connection.exchange(&self.request, limit).await {
-            Err(broken) => attempt.classified = classify::broken(broken),
-            Ok(reply) => {
-                attempt.status = reply.status;
-                attempt.retry_after_s = reply.retry_after_s;
-                attempt.classified = classify::reply(reply.status, reply.body);
-                if attempt.classified.outcome == Outcome::Ok && step.wants_json {
-                    read_reply(reply.body, walk, step, &mut attempt);
-                }
-            }
-        }
-        attempt
+        let (first, twin) = tokio::join!(send(&mut self.connection), send(&mut self.second));
+        [(understand(first.0, walk, step), first.1), (understand(twin.0, walk, step), twin.1)]
     }
 
     /// Renders the request into the reused buffer.
     fn render(&mut self, walk: &Walk<'_>, step: &CompiledStep) {
         let key = format!("{}{}", self.shared.key_prefix, walk.intent());
         let values = Values {
-            user: &walk.user,
+            user: &walk.user_name,
             key: &key,
             item: walk.journey.item,
             quantity: walk.journey.quantity,
@@ -203,7 +214,7 @@ impl Buyer {
         };
         shared.record(RawOp {
             intent: walk.intent(),
-            user: walk.arrival.n,
+            user: walk.user,
             attempt: number,
             status: attempt.status,
             role: step.role,
@@ -228,6 +239,43 @@ impl Walk<'_> {
     fn intent(&self) -> u64 {
         self.arrival.n * INTENTS_PER_ARRIVAL + self.orders.max(1) - 1
     }
+}
+
+/// Of two attempts made at once, the one that decides how the buyer goes on, with the time at which both had ended: a
+/// success, else what leaves the order's fate open, else what is worth another try.
+fn the_one_that_counts(first: (Attempt, Micros), twin: (Attempt, Micros)) -> (Attempt, Micros) {
+    let completed = first.1.max(twin.1);
+    let rank = |attempt: &Attempt| match attempt.classified.outcome {
+        Outcome::Ok => 3,
+        Outcome::Info => 2,
+        _ => i32::from(classify::worth_retrying(&attempt.classified, attempt.status)),
+    };
+    let counts = if rank(&twin.0) > rank(&first.0) { twin.0 } else { first.0 };
+    (counts, completed)
+}
+
+/// What an exchange means; on success the values that later steps need are kept.
+fn understand(result: Result<Reply<'_>, Broken>, walk: &mut Walk<'_>, step: &CompiledStep) -> Attempt {
+    let mut attempt = Attempt {
+        classified: Classified { outcome: Outcome::Info, reason: String::new() },
+        status: 0,
+        retry_after_s: None,
+        order: String::new(),
+        state: OrderState::Unknown,
+        amount_cents: -1,
+    };
+    match result {
+        Err(broken) => attempt.classified = classify::broken(broken),
+        Ok(reply) => {
+            attempt.status = reply.status;
+            attempt.retry_after_s = reply.retry_after_s;
+            attempt.classified = classify::reply(reply.status, reply.body);
+            if attempt.classified.outcome == Outcome::Ok && step.wants_json {
+                read_reply(reply.body, walk, step, &mut attempt);
+            }
+        }
+    }
+    attempt
 }
 
 /// Keeps what later steps need, and what the reply says of the order.

@@ -353,7 +353,7 @@ impl Shared {
         self.live.count(Role::Read, Outcome::Dropped);
         self.record(RawOp {
             intent: arrival.n * super::buyer::INTENTS_PER_ARRIVAL,
-            user: arrival.n,
+            user: journey.user_of(arrival, self.seed),
             attempt: 0,
             status: 0,
             role: journey.steps.first().map_or(Role::Read, |s| s.role),

@@ -6,7 +6,7 @@
 use crate::summary::Summary;
 
 mod chart;
-mod format;
+pub(crate) mod format;
 mod html;
 mod junit;
 mod markdown;

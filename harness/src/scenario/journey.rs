@@ -1,12 +1,17 @@
 //! Journeys, compiled: each step's request with its templates ready to be rendered, and what to read from its reply.
 
 use std::io::Write;
+use std::num::NonZeroU32;
 use std::ops::Range;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::template::{Piece, Template, Values};
 use super::value::Dur;
 use super::{Cohort, Scenario, Step};
 use crate::history::Role;
+use crate::load::arrival::Arrival;
 
 /// A cohort's journey, ready to be walked.
 #[derive(Debug, Clone)]
@@ -23,6 +28,10 @@ pub struct Journey {
     pub quantity: i32,
     /// Wait between steps.
     pub think: Dur,
+    /// Accounts that the arrivals share; each is somebody else without it.
+    pub users: Option<NonZeroU32>,
+    /// Whether an order's first attempt is sent twice at once.
+    pub double_click: bool,
 }
 
 /// One step, ready to be sent.
@@ -69,7 +78,16 @@ impl Journey {
         }
         let wanted = *cohort.item.get_ref();
         let item = if wanted == 0 { scenario.item.first().map_or(0, |i| i.id) } else { wanted };
-        Ok(Journey { cohort: String::new(), steps, slots, item, quantity: cohort.quantity, think: cohort.think })
+        Ok(Journey {
+            cohort: String::new(),
+            steps,
+            slots,
+            item,
+            quantity: cohort.quantity,
+            think: cohort.think,
+            users: cohort.users,
+            double_click: cohort.double_click,
+        })
     }
 
     /// All journeys of a valid scenario, in the order of the cohorts' names.
@@ -95,6 +113,19 @@ impl Journey {
     pub fn compile_probe(scenario: &Scenario, name: &str) -> Result<CompiledStep, TemplateMistake> {
         let step = scenario.step.get(name).ok_or((0..0, format!("there is no step \"{name}\"")))?;
         compile_step(name, step.get_ref(), &mut Vec::new())
+    }
+}
+
+/// Accounts that a cohort shares are numbered from here on, cohort after cohort; arrivals never come to so many.
+const SHARED_USERS: u64 = 1_000_000_000_000;
+
+impl Journey {
+    /// The number of the buyer that an arrival stands for. Which of its accounts a cohort uses is drawn from the seed.
+    pub fn user_of(&self, arrival: Arrival, seed: u64) -> u64 {
+        let Some(users) = self.users else { return arrival.n };
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(arrival.n);
+        SHARED_USERS + (u64::from(arrival.cohort) << 32) + u64::from(rng.random_range(0..users.get()))
     }
 }
 

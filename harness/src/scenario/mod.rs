@@ -4,8 +4,11 @@
 //! where they are independent. A [`Scenario`] that exists is valid: later code need not look again.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
@@ -22,7 +25,7 @@ mod validate;
 pub mod value;
 
 pub use diagnose::ScenarioError;
-use value::{BugChoice, Dur, Toggle};
+use value::{BugChoice, Drawn, Dur, Toggle};
 
 /// An experiment, as read from its file and checked.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -140,6 +143,9 @@ pub struct Item {
     pub closes_at: Dur,
     /// How long a hold lasts before its stock is released.
     pub hold: Dur,
+    /// Whether there is more of it than anybody will ask for, so that `expect.sell_out` does not mean this item.
+    #[serde(default)]
+    pub plentiful: bool,
 }
 
 /// The load as a whole.
@@ -268,12 +274,17 @@ pub struct Cohort {
     #[serde(default = "first_item")]
     #[schemars(with = "i64")]
     pub item: Spanned<i64>,
-    /// Units wanted.
+    /// Units wanted; a negative number is what a tampering client sends, and must be refused.
     #[serde(default = "one_unit")]
     pub quantity: i32,
     /// Wait between steps.
     #[serde(default)]
     pub think: Dur,
+    /// Accounts that the cohort has; each arrival uses one of them, by chance. Without it, each arrival is somebody else.
+    pub users: Option<NonZeroU32>,
+    /// Whether they click twice: an order's first attempt is sent at once over two connections, under the same key.
+    #[serde(default)]
+    pub double_click: bool,
     /// When they come; components are summed.
     #[schemars(with = "Vec<Arrivals>")]
     pub arrivals: Vec<Spanned<Arrivals>>,
@@ -302,6 +313,22 @@ pub struct Phase {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
+    /// Unique in the scenario.
+    pub id: String,
+    /// When it is injected, counted from the start of the load; `["2s", "4s"]` draws a time between the two from the seed.
+    pub at: Drawn,
+    /// When it is healed, counted from its injection; two lengths draw one between them from the seed.
+    pub lasts: Drawn,
+    /// How likely it is to happen at all, from 0 to 1, drawn from the seed.
+    #[serde(default = "one")]
+    pub chance: f64,
+    /// What is done.
+    pub inject: Inject,
+}
+
+/// A fault of this run's timeline: what was left to the seed is drawn.
+#[derive(Debug, Clone)]
+pub struct Planned {
     /// Unique in the scenario.
     pub id: String,
     /// When it is injected, counted from the start of the load.
@@ -494,6 +521,7 @@ impl Scenario {
                     hold_us: item.hold.micros(),
                     opens_us: item.opens_at.micros(),
                     closes_us: item.closes_at.micros(),
+                    plentiful: item.plentiful,
                 })
                 .collect(),
             epsilon_us: self.audit.epsilon.micros(),
@@ -515,6 +543,22 @@ impl Scenario {
             .map(|cohort| cohort.get_ref().arrivals.iter().map(|a| a.get_ref().clone()).collect())
             .collect();
         Plan::new(&cohorts, self.seed)
+    }
+
+    /// The faults of this run: what the scenario leaves open is drawn from the seed, each fault from a stream of its own,
+    /// so that adding one shifts no other.
+    pub fn timeline(&self) -> Vec<Planned> {
+        let mut timeline = Vec::new();
+        for (index, fault) in self.fault.iter().enumerate() {
+            let fault = fault.get_ref();
+            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+            rng.set_stream(index as u64);
+            let (at, lasts) = (fault.at.draw(rng.random()), fault.lasts.draw(rng.random()));
+            if rng.random::<f64>() < fault.chance {
+                timeline.push(Planned { id: fault.id.clone(), at, lasts, inject: fault.inject.clone() });
+            }
+        }
+        timeline
     }
 
     /// The item of that number.

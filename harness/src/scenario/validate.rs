@@ -233,8 +233,12 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
             format!("one of {}", ids.join(", ")),
         );
     }
-    if c.quantity < 1 {
-        m.add(cohort.span(), format!("cohort \"{name}\": `quantity` is {}", c.quantity), "at least 1");
+    if c.quantity == 0 {
+        m.add(
+            cohort.span(),
+            format!("cohort \"{name}\": `quantity` is 0"),
+            "at least 1; or less than 0 for clients that tamper with their orders, which a service must refuse",
+        );
     }
     for arrivals in &c.arrivals {
         if let Err(why) = arrivals.get_ref().check() {
@@ -299,7 +303,8 @@ fn faults(scenario: &Scenario, m: &mut Mistakes) {
 }
 
 fn fault_numbers(scenario: &Scenario, f: &super::Fault, at: Range<usize>, m: &mut Mistakes) {
-    if f.lasts.0.is_zero() || f.at.0 + f.lasts.0 > scenario.load.duration.0 {
+    fraction(&format!("chance of fault \"{}\"", f.id), f.chance, at.clone(), m);
+    if f.lasts.least.0.is_zero() || f.at.most.0 + f.lasts.most.0 > scenario.load.duration.0 {
         m.add(
             at.clone(),
             format!("fault \"{}\" lasts from {} for {}", f.id, f.at, f.lasts),

@@ -81,6 +81,81 @@ impl Serialize for Dur {
     }
 }
 
+/// A length of time that is said, `"8s"`, or left to the seed between two bounds, `["8s", "10s"]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drawn {
+    /// The shortest.
+    pub least: Dur,
+    /// The longest.
+    pub most: Dur,
+}
+
+impl Drawn {
+    /// The length that a random number from 0 up to 1 stands for, in whole milliseconds where it was left open.
+    pub fn draw(self, random: f64) -> Dur {
+        if self.least == self.most {
+            return self.least;
+        }
+        let spread = self.most.0.saturating_sub(self.least.0).mul_f64(random);
+        Dur(self.least.0 + Duration::from_millis(spread.as_millis() as u64))
+    }
+}
+
+impl fmt::Display for Drawn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.least == self.most {
+            return self.least.fmt(f);
+        }
+        write!(f, "{} to {}", self.least, self.most)
+    }
+}
+
+impl<'de> Deserialize<'de> for Drawn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Drawn;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as \"8s\", or two that the seed draws between: [\"8s\", \"10s\"]")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Drawn, E> {
+                let said = DurVisitor.visit_str(text)?;
+                Ok(Drawn { least: said, most: said })
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut bounds: A) -> Result<Drawn, A::Error> {
+                let mut next = |n| bounds.next_element()?.ok_or_else(|| de::Error::invalid_length(n, &self));
+                let (least, most): (Dur, Dur) = (next(0)?, next(1)?);
+                if bounds.next_element::<Dur>()?.is_some() {
+                    return Err(de::Error::invalid_length(3, &self));
+                }
+                if most < least {
+                    return Err(de::Error::custom(format!(
+                        "{least} to {most} runs backwards; write the shorter one first"
+                    )));
+                }
+                Ok(Drawn { least, most })
+            }
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+impl JsonSchema for Drawn {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Drawn".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A duration, or two that the seed draws between.",
+            "anyOf": [
+                { "type": "string" },
+                { "type": "array", "items": { "type": "string" }, "minItems": 2, "maxItems": 2 },
+            ],
+        })
+    }
+}
+
 /// A seeded bug by its number or its name.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String")]
@@ -148,6 +223,26 @@ mod tests {
         assert_eq!(parse_duration("1m30s").unwrap(), Duration::from_secs(90));
         for bad in ["5", "5 parsecs", "", "-3s", "ms"] {
             assert!(parse_duration(bad).unwrap_err().contains("250ms"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_to_the_seed_stays_within_its_bounds() {
+        #[derive(Deserialize)]
+        struct Times {
+            at: Drawn,
+        }
+        let read = |text: &str| toml::from_str::<Times>(text).map(|t| t.at).map_err(|e| e.message().to_owned());
+        let said = read("at = '8s'").unwrap();
+        assert_eq!((said.draw(0.0), said.draw(0.99)), (Dur::millis(8_000), Dur::millis(8_000)));
+        let drawn = read("at = ['8s', '10s']").unwrap();
+        assert_eq!(
+            (drawn.draw(0.0), drawn.draw(0.5), drawn.draw(0.9999)),
+            (Dur::millis(8_000), Dur::millis(9_000), Dur::millis(9_999))
+        );
+        assert!(read("at = ['10s', '8s']").unwrap_err().contains("backwards"));
+        for bad in ["at = 8", "at = ['8s']", "at = ['8s', '9s', '10s']"] {
+            assert!(read(bad).unwrap_err().contains("[\"8s\", \"10s\"]"), "{bad}");
         }
     }
 

@@ -156,11 +156,12 @@ impl Stack {
 
     /// Takes everything down and waits until it is gone: orderly where it obeys, by the guard where it does not.
     pub fn down(mut self) {
-        for component in self.components.iter().rev() {
-            component.stop();
-        }
+        // The links first: a service that ends in order waits for its clients to hang up.
         for proxy in &self.links {
             proxy.shutdown();
+        }
+        for component in self.components.iter().rev() {
+            component.stop();
         }
         if let Some(guard) = self.guard.take() {
             guard.finish();

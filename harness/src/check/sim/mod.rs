@@ -180,6 +180,7 @@ impl Sim {
             hold_us: 2_000 * MS,
             opens_us: 1_000 * MS,
             closes_us: 1_000 * MS + size.spread_us * 9 / 10 + 500 * MS,
+            plentiful: false,
         };
         if bug == Some(Bug::AlwaysSoldOut) {
             item.stock = size.purchases as i64 * 2 + 3;
@@ -536,15 +537,8 @@ impl Sim {
         history.info.closed = Some(Closed { how: "completed".to_owned(), ops: history.ops.len() as u64, ops_lost: 0 });
         let (available, left) = (self.shop.stock.available, self.shop.left());
         let buyers = available.max(0) + 1;
-        let probe = DrainProbe {
-            item: 1,
-            available,
-            buyers,
-            sold: left,
-            sold_out: buyers - left,
-            other: 0,
-            detail: String::new(),
-        };
+        let probe =
+            DrainProbe { item: 1, available, buyers, sold: left, sold_out: buyers - left, ..DrainProbe::default() };
         let audit = FinalState {
             taken_unix_us: EPOCH_UNIX_US + taken,
             source: "sim".to_owned(),
