@@ -59,8 +59,12 @@ mutants: setup
 soak: setup
 	$(SECKILL) mutants --bug 0 --seeds $(or $(SEEDS),100)
 
-# oha is the client that the generator is compared with. Without it that one figure is missing, and the others are not.
+# oha and wrk are the clients that the generator is compared with. Without one its figure is missing, and the others are not.
 bench: setup
+	@case '$(BENCH)' in ''|*wrk*) \
+	    command -v wrk >/dev/null 2>&1 || sh ci/bootstrap.sh wrk || \
+	        echo 'bench: wrk could not be installed; the reason is above' >&2;; \
+	esac
 	@case '$(BENCH)' in ''|*oha*) \
 	    command -v oha >/dev/null 2>&1 || test -x target/tools/bin/oha || { \
 	        echo 'bench: building oha, the client to compare with; this takes some minutes, once' >&2; \

@@ -40,8 +40,13 @@ can_link() {
     return "$linked"
 }
 
-# The names of the missing packages, in the words of the package manager that is here.
+# The names of the missing packages, in the words of the package manager that is here. Arguments of the script are programs
+# that are wanted too, and packages by the same name.
+wanted_too=$*
 missing_packages() {
+    for program in $wanted_too; do
+        has "$program" || printf ' %s' "$program"
+    done
     if has apt-get; then
         can_link || printf ' gcc libc6-dev'
         has make || printf ' make'
@@ -104,7 +109,11 @@ ensure_packages() {
         packages=$(missing_packages)
         [ -n "$packages" ] || return 0
     fi
-    say "missing, and needed to compile anything:$packages"
+    if [ -n "$wanted_too" ]; then
+        say "missing:$packages"
+    else
+        say "missing, and needed to compile anything:$packages"
+    fi
     say "to get them, run:"
     printf '    %s\n' "$(as_root "$(install_command "$packages")")" >&2
     exit "$not_provisioned"

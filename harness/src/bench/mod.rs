@@ -42,13 +42,13 @@ struct Bench {
 const BENCHES: [Bench; 5] = [
     Bench {
         name: "generator_vs_oha",
-        figures: &["generator_with_history_vs_oha", "oha_requests_per_cpu_second"],
+        figures: &["generator_with_history_vs_oha", "generator_on_schedule_vs_oha", "oha_requests_per_cpu_second"],
         optional: false,
         run: generator::against_oha,
     },
     Bench {
         name: "generator_vs_wrk",
-        figures: &["generator_with_history_vs_wrk", "wrk_requests_per_cpu_second"],
+        figures: &["generator_with_history_vs_wrk", "generator_on_schedule_vs_wrk", "wrk_requests_per_cpu_second"],
         optional: true,
         run: generator::against_wrk,
     },

@@ -1,5 +1,6 @@
 //! A virtual buyer: walks a journey for each arrival, tries again as people and their clients do, records every attempt.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,17 +26,20 @@ pub struct Buyer {
     connection: Connection,
     /// For those who click twice.
     second: Connection,
+    /// Buffers that are used again, since a busy generator makes many requests.
     request: Vec<u8>,
     body: Vec<u8>,
+    user: String,
+    key: String,
 }
 
 /// What a buyer knows while walking one journey.
 struct Walk<'a> {
     arrival: Arrival,
     journey: &'a Journey,
-    rng: ChaCha8Rng,
+    /// Made when it is first drawn from.
+    rng: Option<ChaCha8Rng>,
     user: u64,
-    user_name: String,
     captured: Vec<String>,
     orders: u64,
     order: String,
@@ -57,7 +61,8 @@ impl Buyer {
     /// A buyer with a connection of its own, not yet made.
     pub fn new(shared: Arc<Shared>) -> Buyer {
         let (connection, second) = (Connection::new(shared.address), Connection::new(shared.address));
-        Buyer { shared, connection, second, request: Vec::with_capacity(512), body: Vec::with_capacity(128) }
+        let (request, body) = (Vec::with_capacity(512), Vec::with_capacity(128));
+        Buyer { shared, connection, second, request, body, user: String::new(), key: String::new() }
     }
 
     /// Connects ahead of the load, so that the spike does not pay for it.
@@ -69,16 +74,13 @@ impl Buyer {
     pub async fn walk(&mut self, arrival: Arrival) {
         let shared = self.shared.clone();
         let journey = &shared.journeys[usize::from(arrival.cohort)];
-        // Each arrival draws from a stream of its own, so what one buyer does never shifts what another does.
-        let mut rng = ChaCha8Rng::seed_from_u64(shared.seed);
-        rng.set_stream(arrival.n + 1_000_000);
         let user = journey.user_of(arrival, shared.seed);
+        write_name(&mut self.user, &shared.user_prefix, user);
         let mut walk = Walk {
             arrival,
             journey,
-            rng,
+            rng: None,
             user,
-            user_name: format!("{}{user}", shared.user_prefix),
             captured: vec![String::new(); journey.slots.len()],
             orders: 0,
             order: String::new(),
@@ -90,7 +92,7 @@ impl Buyer {
             if shared.stopping() && walk.dispatched {
                 return;
             }
-            if step.share < 1.0 && walk.rng.random::<f64>() >= step.share {
+            if step.share < 1.0 && walk.random(shared.seed) >= step.share {
                 return;
             }
             let pointless = matches!(step.role, Role::Pay | Role::Cancel) && walk.order.is_empty();
@@ -152,7 +154,7 @@ impl Buyer {
             if !again || number >= retry.attempts || shared.stopping() {
                 break;
             }
-            let wait = shared.backoff(number, attempt.retry_after_s, walk.rng.random());
+            let wait = shared.backoff(number, attempt.retry_after_s, walk.random(shared.seed));
             intended = completed + wait.as_micros() as Micros;
             tokio::time::sleep(wait).await;
         }
@@ -182,10 +184,10 @@ impl Buyer {
 
     /// Renders the request into the reused buffer.
     fn render(&mut self, walk: &Walk<'_>, step: &CompiledStep) {
-        let key = format!("{}{}", self.shared.key_prefix, walk.intent());
+        write_name(&mut self.key, &self.shared.key_prefix, walk.intent());
         let values = Values {
-            user: &walk.user_name,
-            key: &key,
+            user: &self.user,
+            key: &self.key,
             item: walk.journey.item,
             quantity: walk.journey.quantity,
             captured: &walk.captured,
@@ -234,7 +236,25 @@ impl Buyer {
     }
 }
 
+/// Writes a buyer's name or a key into a buffer: the run's prefix and a number.
+fn write_name(out: &mut String, prefix: &str, number: u64) {
+    out.clear();
+    write!(out, "{prefix}{number}").expect("a String never fails");
+}
+
 impl Walk<'_> {
+    /// A number from 0 up to 1. Each arrival draws from a stream of its own, so what one buyer does never shifts what
+    /// another does.
+    fn random(&mut self, seed: u64) -> f64 {
+        let stream = self.arrival.n + 1_000_000;
+        let rng = self.rng.get_or_insert_with(|| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(stream);
+            rng
+        });
+        rng.random()
+    }
+
     /// The number of the purchase under way.
     fn intent(&self) -> u64 {
         self.arrival.n * INTENTS_PER_ARRIVAL + self.orders.max(1) - 1

@@ -373,6 +373,9 @@ impl Shared {
     }
 }
 
+/// Arrivals that lie closer together than this are handed out at once; so much later than planned at most.
+const SLOT_US: Micros = 100;
+
 /// Hands out the schedule, from the epoch until the last journey has ended.
 async fn dispatch(
     shared: Arc<Shared>,
@@ -408,8 +411,10 @@ async fn dispatch(
         let next_arrival = plan.peek().map(|a| a.at_us);
         let next_drop = shared.pool.first_waiting().map(|at| at + patience + 1);
         let Some(next) = next_arrival.into_iter().chain(next_drop).min() else { break };
-        // No longer than the flush interval, which also bounds how long a stop goes unseen.
-        timer.wait_until(shared.clock.monotonic_ns_at(next.min(now + 100_000))).await?;
+        // No longer than the flush interval, which also bounds how long a stop goes unseen. And no shorter than a slot:
+        // arming and reading the timer costs as much as half a request, so dense arrivals share one wake-up.
+        let wake = next.clamp(now + SLOT_US, now + 100_000);
+        timer.wait_until(shared.clock.monotonic_ns_at(wake)).await?;
     }
     for arrival in shared.pool.close() {
         shared.drop_arrival(arrival);
