@@ -251,7 +251,7 @@ fn stack_up(loaded: &Loaded) -> i32 {
                 }
                 eprintln!("the stack is up; Ctrl-C takes it down");
                 cancel.cancelled().await;
-                stack.down();
+                stack.down().await;
                 exit::PASS
             }
             Err(error) => complain(&error.to_string(), exit::NO_STACK),

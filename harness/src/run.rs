@@ -117,7 +117,7 @@ fn run_id() -> String {
 async fn take_down(stack: Arc<Stack>) {
     // Everybody who shared the stack has ended by now; the guard would clean up even if not.
     if let Some(stack) = Arc::into_inner(stack) {
-        let _ = tokio::task::spawn_blocking(move || stack.down()).await;
+        stack.down().await;
     }
 }
 

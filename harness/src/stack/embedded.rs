@@ -7,6 +7,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -82,40 +84,25 @@ fn private_folder(run_id: &str) -> Result<PathBuf, StackError> {
 }
 
 impl Component for Postgres {
-    fn role(&self) -> &'static str {
-        self.process.role()
-    }
-    fn start(&self) -> Result<(), StackError> {
-        self.process.start()
+    fn process(&self) -> &Arc<Process> {
+        &self.process
     }
     fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>> {
         Box::pin(Postgres::ready(self, limit))
     }
-    fn kill(&self) -> Result<usize, StackError> {
-        self.process.kill_all()
-    }
-    fn pause(&self, paused: bool) -> usize {
-        self.process.signal_all(if paused { Signal::SIGSTOP } else { Signal::SIGCONT })
-    }
-    fn pids(&self) -> Vec<i32> {
-        self.process.pids()
-    }
-    fn ended(&self) -> Option<String> {
-        self.process.ended()
+    fn farewell(&self) -> Signal {
+        // An immediate shutdown: the cluster is thrown away, so a last checkpoint would be for nobody.
+        Signal::SIGQUIT
     }
     fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
         Box::pin(async { Postgres::wal_bytes(self).await.ok() })
-    }
-    fn stop(&self) {
-        // An immediate shutdown: the cluster is thrown away, so a last checkpoint would be for nobody.
-        self.process.stop(Signal::SIGQUIT, Duration::from_secs(3));
     }
 }
 
 /// The reference service.
 #[derive(Debug)]
 struct Service {
-    process: Process,
+    process: Arc<Process>,
     control: Control,
     public: PathBuf,
     admin: PathBuf,
@@ -155,7 +142,7 @@ impl Service {
         let control = Control::new(&Endpoint::Unix(admin.clone()))?;
         let log = logs.join("service.log");
         let spec = Spec { role: "service", program, arguments, folder, log, run_as: None };
-        Ok(Service { process: Process::new(spec), control, public, admin })
+        Ok(Service { process: Arc::new(Process::new(spec)), control, public, admin })
     }
 }
 
@@ -165,11 +152,8 @@ fn secret(folder: &Path) -> String {
 }
 
 impl Component for Service {
-    fn role(&self) -> &'static str {
-        self.process.role()
-    }
-    fn start(&self) -> Result<(), StackError> {
-        self.process.start()
+    fn process(&self) -> &Arc<Process> {
+        &self.process
     }
     fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>> {
         Box::pin(async move {
@@ -188,19 +172,7 @@ impl Component for Service {
             Ok(())
         })
     }
-    fn kill(&self) -> Result<usize, StackError> {
-        self.process.kill_all()
-    }
-    fn pause(&self, paused: bool) -> usize {
-        self.process.signal_all(if paused { Signal::SIGSTOP } else { Signal::SIGCONT })
-    }
-    fn pids(&self) -> Vec<i32> {
-        self.process.pids()
-    }
-    fn ended(&self) -> Option<String> {
-        self.process.ended()
-    }
-    fn stop(&self) {
-        self.process.stop(Signal::SIGTERM, Duration::from_secs(3));
+    fn farewell(&self) -> Signal {
+        Signal::SIGTERM
     }
 }
