@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::Missing;
 use super::packages::{Package, as_root, on_path, remedy};
+use crate::load::driver::{REAL_TIME_POLICY, make_real_time};
 
 /// How long a program may take to tell its version.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -183,31 +184,14 @@ pub(super) fn timerfd() -> Result<String, Missing> {
     Err(Missing::new("this system has none", "run the rehearsal on Linux"))
 }
 
-/// Asks for the real-time policy in a thread that ends at once, so that nothing else is touched by the answer.
-#[cfg(target_os = "linux")]
+/// Asks for the generator's real-time policy in a thread that ends at once, so that nothing else is touched by the answer.
 pub(super) fn real_time() -> Result<String, Missing> {
-    use nix::libc::{SCHED_FIFO, sched_param, sched_setscheduler};
-    let answer = std::thread::spawn(|| {
-        let parameters = sched_param { sched_priority: 1 };
-        // SAFETY: the structure outlives the call, and the number 0 means the calling thread alone.
-        match unsafe { sched_setscheduler(0, SCHED_FIFO, &parameters) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    })
-    .join();
-    match answer {
-        Ok(Ok(())) => Ok("SCHED_FIFO is allowed".to_owned()),
-        Ok(Err(error)) => {
-            Err(Missing::new(format!("SCHED_FIFO is refused: {error}"), as_root("prlimit --pid $$ --rtprio=10")))
-        }
-        Err(_) => Err(Missing::new("the probe failed", as_root("prlimit --pid $$ --rtprio=10"))),
+    let remedy = || as_root("prlimit --pid $$ --rtprio=10");
+    match std::thread::spawn(make_real_time).join() {
+        Ok(Ok(())) => Ok(format!("{REAL_TIME_POLICY} is allowed")),
+        Ok(Err(error)) => Err(Missing::new(format!("{REAL_TIME_POLICY} is refused: {error}"), remedy())),
+        Err(_) => Err(Missing::new("the probe failed", remedy())),
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn real_time() -> Result<String, Missing> {
-    Err(Missing::new("this system is not asked", "run the rehearsal on Linux"))
 }
 
 /// Asks the engine itself for its version, because a client program on the PATH says nothing about the engine.
