@@ -34,7 +34,7 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
     let binaries = doctor::find_postgres()?;
     let target = canonical(&doctor::target_binary()?)?;
     let run_as = doctor::unprivileged_user()?.map(|user| RunAs { uid: user.uid, gid: user.gid });
-    let folder = private_folder(&provision.run_id)?;
+    let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
     let guard = Guard::start(&folder, &[target.clone(), canonical(&binaries.bin_dir.join("postgres"))?])
         .map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))?;
 
@@ -73,14 +73,13 @@ fn proxy(name: &str, upstream: Endpoint, protocol: Protocol, seed: u64) -> Resul
     Ok(Proxy::start(ProxyConfig { name: name.to_owned(), listen, upstream, protocol, seed })?)
 }
 
-/// A folder of the run's own. Others may pass through it, since Postgres runs as another user, but not list it.
-fn private_folder(run_id: &str) -> Result<PathBuf, StackError> {
-    let base = std::env::temp_dir();
+/// A folder of the run's own below `base`. Others may pass through it, since Postgres runs as another user, but not list it.
+fn private_folder(base: &Path, run_id: &str) -> Result<PathBuf, StackError> {
     let folder = base.join(format!("seckill-{run_id}"));
     let fail = |e| StackError::io(format!("cannot make {}; TMPDIR names another place", folder.display()), e);
     std::fs::create_dir(&folder).map_err(fail)?;
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711)).map_err(fail)?;
-    canonical(&folder)
+    Ok(folder)
 }
 
 impl Component for Postgres {
