@@ -15,12 +15,14 @@ use crate::history::Role;
 use crate::load::arrival::{Arrivals, Plan};
 use crate::measure::slo::SloSpec;
 
+pub mod catalogue;
 mod diagnose;
 pub mod journey;
 pub mod template;
 mod validate;
 pub mod value;
 
+use catalogue::Catalogue;
 pub use diagnose::ScenarioError;
 use value::{BugChoice, Dur, Toggle};
 
@@ -463,11 +465,33 @@ pub struct Loaded {
     pub path: PathBuf,
 }
 
-/// Reads a scenario file, applies overrides (`--set PATH=VALUE`) and the seed, and checks everything.
+/// Reads a scenario file, applies overrides (`--set PATH=VALUE`) and the seed, and checks everything but whether the
+/// reference service has what is asked of it.
 ///
 /// # Errors
 /// Names the file, the line, the key, what is accepted and the remedy.
 pub fn load(path: &Path, sets: &[String], seed: Option<u64>) -> Result<Loaded, ScenarioError> {
+    read(path, sets, seed, &|| Ok(None))
+}
+
+/// The same for a scenario that is about to be run: what it asks of the reference service is held against what the
+/// service says that it has. `ask` is called once, and only if the target is the reference service.
+///
+/// # Errors
+/// As [`load`]; or the service cannot be asked.
+pub fn load_to_run(
+    path: &Path,
+    sets: &[String],
+    seed: Option<u64>,
+    ask: impl Fn() -> Result<Catalogue, String>,
+) -> Result<Loaded, ScenarioError> {
+    read(path, sets, seed, &|| ask().map(Some))
+}
+
+/// Asks the reference service what it has; nothing where that is not to be checked.
+type Ask<'a> = &'a dyn Fn() -> Result<Option<Catalogue>, String>;
+
+fn read(path: &Path, sets: &[String], seed: Option<u64>, ask: Ask<'_>) -> Result<Loaded, ScenarioError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ScenarioError::Unreadable { path: path.to_owned(), source })?;
     let mut overrides: Vec<String> = sets.to_vec();
@@ -475,7 +499,7 @@ pub fn load(path: &Path, sets: &[String], seed: Option<u64>) -> Result<Loaded, S
         overrides.push(format!("seed={seed}"));
     }
     let resolved = diagnose::with_overrides(path, &text, &overrides)?;
-    let scenario = diagnose::parse(path, &text, &resolved, &overrides)?;
+    let scenario = diagnose::parse(path, &text, &resolved, &overrides, ask)?;
     Ok(Loaded { scenario, resolved, path: path.to_owned() })
 }
 

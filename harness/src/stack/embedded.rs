@@ -21,10 +21,30 @@ use super::process::{Process, RunAs, Spec};
 use super::{Component, Provision, Stack, StackError};
 use crate::doctor;
 use crate::fault::proxy::{Endpoint, Protocol, Proxy, ProxyConfig};
+use crate::scenario::catalogue::Catalogue;
 use crate::scenario::{Reference, Scenario};
 
 /// How long a part may take to come up. Generous: a loaded machine is slow, not broken.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the reference service can be asked for, as its program says.
+///
+/// # Errors
+/// There is no such program, or it is of another version than the harness.
+pub fn catalogue() -> Result<Catalogue, StackError> {
+    let program = doctor::target_binary()?;
+    let other = |why: String| StackError::Missing {
+        why: format!("{} does not say what it has: {why}", program.display()),
+        remedy: "build it and the harness together: cargo build --release --workspace".to_owned(),
+    };
+    let mut command = Command::new(&program);
+    command.args(["catalogue", "--output", "json"]).stdin(Stdio::null());
+    let output = command.output().map_err(|error| other(error.to_string()))?;
+    if !output.status.success() {
+        return Err(other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| other(error.to_string()))
+}
 
 /// Provisions Postgres, the service, and the proxies between them.
 ///
