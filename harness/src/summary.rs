@@ -226,6 +226,9 @@ pub struct FaultSummary {
     pub recovered_at_ms: Option<f64>,
     /// From healing to recovery, in milliseconds.
     pub recovery_ms: Option<f64>,
+    /// Other faults that were in effect between healing and recovery: the steady state may have waited for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overlapped_by: Vec<String>,
     /// What it really hit.
     pub hit: String,
     /// Why it could not be injected or healed.
