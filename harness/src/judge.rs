@@ -56,7 +56,9 @@ pub fn judge(folder: &Path, history: &mut History) -> Result<Summary, JudgeError
     let evidence = Evidence { history, audit: audit.as_ref(), rules: &rules };
     let findings = check::judge(&evidence);
     let slos: Vec<_> = scenario.slo.iter().map(|slo| slo.get_ref().clone()).collect();
-    Ok(measure::summarize(history, audit.as_ref(), &rules, findings, &slos, &scenario.title))
+    let mut summary = measure::summarize(history, audit.as_ref(), &rules, findings, &slos, &scenario.title);
+    summary.latency.step_order = scenario.step_order();
+    Ok(summary)
 }
 
 /// Judges a run, and writes its summary and all reports into its folder.

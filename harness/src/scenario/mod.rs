@@ -541,6 +541,13 @@ impl Scenario {
         Plan::new(&cohorts, self.seed)
     }
 
+    /// The steps in the order in which buyers make them.
+    pub fn step_order(&self) -> Vec<String> {
+        let journey =
+            |cohort: &'_ Spanned<Cohort>| cohort.get_ref().journey.iter().map(|s| s.get_ref().clone()).collect();
+        in_one_order(self.cohort.values().map(journey))
+    }
+
     /// The item of that number.
     pub fn find_item(&self, id: i64) -> Option<&Item> {
         self.item.iter().find(|item| item.id == id)
@@ -605,4 +612,37 @@ impl Inject {
 pub fn json_schema() -> serde_json::Value {
     let generator = schemars::generate::SchemaSettings::draft07().into_generator();
     generator.into_root_schema_for::<Scenario>().to_value()
+}
+
+/// Journeys laid over each other: each keeps its order as far as the earlier ones allow, and a step that none of those
+/// makes comes right after the step before it.
+fn in_one_order(journeys: impl Iterator<Item = Vec<String>>) -> Vec<String> {
+    let mut order: Vec<String> = Vec::new();
+    for journey in journeys {
+        let mut at = 0;
+        for step in journey {
+            at = 1 + order.iter().position(|known| *known == step).unwrap_or_else(|| {
+                order.insert(at, step);
+                at
+            });
+        }
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn journeys_are_laid_over_each_other() {
+        let order = |journeys: &[&[&str]]| {
+            in_one_order(journeys.iter().map(|j| j.iter().map(|s| (*s).to_owned()).collect())).join(" ")
+        };
+        assert_eq!(order(&[]), "");
+        assert_eq!(order(&[&["page", "order", "pay"], &["page", "captcha", "order", "cancel"]]), {
+            "page captcha order cancel pay"
+        });
+        assert_eq!(order(&[&["login", "page", "page"], &["peek"]]), "peek login page");
+    }
 }
