@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::progress::Progress;
 use crate::report::{Render, Terminal};
 use crate::run::{self, RunError};
-use crate::scenario::{self, Loaded};
+use crate::scenario::{self, Loaded, ScenarioError};
 use crate::summary::Summary;
 use crate::{bench, doctor, exit, judge, mutants, stack, stdout};
 
@@ -182,11 +182,10 @@ pub fn main() -> i32 {
     raise_file_limit();
     match cli.command {
         Command::Run { scenario, out, seed, set, stack, output, quiet } => {
-            let loaded = match scenario::load(&scenario, &set, seed).and_then(|l| fits(l, stack)) {
-                Ok(loaded) => loaded,
-                Err(error) => return complain(&error.to_string(), exit::USAGE),
-            };
-            run_scenario(&loaded, out, output, quiet)
+            match load(&scenario, &set, seed).and_then(|loaded| fits(loaded, stack)) {
+                Ok(loaded) => run_scenario(&loaded, out, output, quiet),
+                Err(error) => refuse(&error),
+            }
         }
         Command::Check { run, output } => finish(judge::judge_and_report(&run), &run, output),
         Command::Report { run, output } => {
@@ -195,9 +194,9 @@ pub fn main() -> i32 {
         }
         Command::Doctor { install, output } => doctor::run(install, output == Output::Json),
         Command::Schema { of } => print_schema(of),
-        Command::Stack { command: StackCommand::Up { scenario, set } } => match scenario::load(&scenario, &set, None) {
+        Command::Stack { command: StackCommand::Up { scenario, set } } => match load(&scenario, &set, None) {
             Ok(loaded) => stack_up(&loaded),
-            Err(error) => complain(&error.to_string(), exit::USAGE),
+            Err(error) => refuse(&error),
         },
         Command::Mutants { seeds, bug, jobs, catalogue, output } => {
             let jobs = jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
@@ -213,12 +212,22 @@ pub fn main() -> i32 {
     }
 }
 
-fn fits(loaded: Loaded, stack: Option<StackKind>) -> Result<Loaded, scenario::ScenarioError> {
+/// A scenario that is about to be run, checked as far as that can be done before anything is made.
+fn load(path: &Path, sets: &[String], seed: Option<u64>) -> Result<Loaded, ScenarioError> {
+    scenario::load_to_run(path, sets, seed, || stack::embedded::catalogue().map_err(|error| error.to_string()))
+}
+
+fn refuse(error: &ScenarioError) -> i32 {
+    let code = if matches!(error, ScenarioError::NoTarget(_)) { exit::NO_STACK } else { exit::USAGE };
+    complain(&error.to_string(), code)
+}
+
+fn fits(loaded: Loaded, stack: Option<StackKind>) -> Result<Loaded, ScenarioError> {
     let is_external = matches!(loaded.scenario.target, scenario::Target::External(_));
     match stack {
         Some(kind) if (kind == StackKind::External) != is_external => {
             let (asked, has) = if is_external { ("embedded", "external") } else { ("external", "reference") };
-            Err(scenario::ScenarioError::Invalid(format!(
+            Err(ScenarioError::Invalid(format!(
                 "--stack {asked} does not fit {}: its target is [target.{has}]\nhelp: give the other section, \
                  or leave --stack out",
                 loaded.path.display()
@@ -275,7 +284,7 @@ fn stack_up(loaded: &Loaded) -> i32 {
                 }
                 eprintln!("the stack is up; Ctrl-C takes it down");
                 cancel.cancelled().await;
-                stack.down();
+                stack.down().await;
                 exit::PASS
             }
             Err(error) => complain(&error.to_string(), exit::NO_STACK),

@@ -40,18 +40,25 @@ pub enum JudgeError {
     },
 }
 
-/// Judges the recorded run in `folder`, whose history was read, from its evidence alone.
+/// Judges the recorded run in `folder`, whose history was read, from its evidence alone. An audit that cannot be used is
+/// noted among the damage, and the run judged without it: half a ledger would accuse the service of having lost orders.
 ///
 /// # Errors
 /// The evidence cannot be read at all; damage to parts of it is no error but makes the verdict unknown.
-pub fn judge(folder: &Path, history: &History) -> Result<Summary, JudgeError> {
-    let audit = read_audit(folder)?;
+pub fn judge(folder: &Path, history: &mut History) -> Result<Summary, JudgeError> {
+    let audit = read_audit(folder).unwrap_or_else(|error| {
+        history.damage.push(format!("the audit cannot be used: {error}"));
+        None
+    });
+    let history = &*history;
     let scenario = scenario::load(&folder.join("scenario.toml"), &[], None)?.scenario;
     let rules = scenario.rules();
     let evidence = Evidence { history, audit: audit.as_ref(), rules: &rules };
     let findings = check::judge(&evidence);
     let slos: Vec<_> = scenario.slo.iter().map(|slo| slo.get_ref().clone()).collect();
-    Ok(measure::summarize(history, audit.as_ref(), &rules, findings, &slos, &scenario.title))
+    let mut summary = measure::summarize(history, audit.as_ref(), &rules, findings, &slos, &scenario.title);
+    summary.latency.step_order = scenario.step_order();
+    Ok(summary)
 }
 
 /// Judges a run, and writes its summary and all reports into its folder.
@@ -59,8 +66,8 @@ pub fn judge(folder: &Path, history: &History) -> Result<Summary, JudgeError> {
 /// # Errors
 /// The evidence cannot be read, or a file cannot be written.
 pub fn judge_and_report(folder: &Path) -> Result<Summary, JudgeError> {
-    let history = reader::read(folder)?;
-    let summary = judge(folder, &history)?;
+    let mut history = reader::read(folder)?;
+    let summary = judge(folder, &mut history)?;
     let json = serde_json::to_vec_pretty(&summary)
         .map_err(|source| JudgeError::Summary { path: folder.join("summary.json"), source })?;
     write(&folder.join("summary.json"), &json)?;

@@ -124,6 +124,9 @@ pub struct Latency {
     pub phases: BTreeMap<String, LatencyStats>,
     /// By step within each phase: phase, then step.
     pub phase_steps: BTreeMap<String, BTreeMap<String, LatencyStats>>,
+    /// The steps in the order in which buyers make them, for reports; empty where the scenario is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub step_order: Vec<String>,
 }
 
 /// Percentiles of one set of latencies, in microseconds. A percentile with too few samples behind it is absent.
@@ -180,7 +183,8 @@ pub struct IntentOutcomes {
     pub fail: u64,
     /// Still indeterminate when the client gave up.
     pub info: u64,
-    /// Indeterminate or acknowledged only after a retry, and found in the ledger.
+    /// Indeterminate or acknowledged only after a retry, and found in the ledger. This is about orders; what faults
+    /// recover from is the steady state.
     pub recovered: u64,
     /// Tried more than once.
     pub retried: u64,
@@ -226,6 +230,9 @@ pub struct FaultSummary {
     pub recovered_at_ms: Option<f64>,
     /// From healing to recovery, in milliseconds.
     pub recovery_ms: Option<f64>,
+    /// Other faults that were in effect between healing and recovery: the steady state may have waited for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overlapped_by: Vec<String>,
     /// What it really hit.
     pub hit: String,
     /// Why it could not be injected or healed.

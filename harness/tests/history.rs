@@ -435,6 +435,18 @@ fn an_audit_comes_back_whole_or_not_at_all() {
     assert!(read_audit(dir.path()).is_err());
 }
 
+#[test]
+fn an_audit_that_cannot_be_kept_leaves_nothing_that_could_be_taken_for_one() {
+    let dir = TempDir::new().unwrap();
+    // A folder under the ledger's name lets the writing fail at its very end.
+    fs::create_dir(dir.path().join("ledger.jsonl")).unwrap();
+    let error = write_audit(dir.path(), &state()).unwrap_err().to_string();
+    assert!(error.contains("ledger.jsonl"), "{error}");
+    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["ledger.jsonl"]);
+    assert_eq!(read_audit(dir.path()).unwrap(), None);
+}
+
 /// CPU time of this thread or of the whole process: others may be using the machine while this is measured.
 fn cpu(clock: nix::time::ClockId) -> Duration {
     nix::time::clock_gettime(clock).map(Duration::from).unwrap()

@@ -290,6 +290,34 @@ fn faults_phases_and_series_by_hand() {
 }
 
 #[test]
+fn a_recovery_names_the_faults_that_it_may_have_waited_for() {
+    let mut history = golden();
+    let injected = |id: &str, at_us| Event::FaultInjected { id: id.into(), at_us };
+    let healed = |id: &str, at_us| Event::FaultHealed { id: id.into(), at_us, hit: String::new() };
+    let recovered = |id: &str, at_us| Event::FaultRecovered { id: id.into(), at_us };
+    history.events.retain(|event| !matches!(event, Event::FaultPlanned(_) | Event::FaultInjected { .. }));
+    history.events.retain(|event| !matches!(event, Event::FaultHealed { .. } | Event::FaultRecovered { .. }));
+    history.events.extend([
+        // Healed before the first one's recovery, in effect at its healing, begun before it, and too late for it.
+        injected("a", 100_000),
+        injected("b", 200_000),
+        healed("a", 300_000),
+        injected("c", 350_000),
+        healed("c", 360_000),
+        healed("b", 400_000),
+        recovered("a", 410_000),
+        recovered("b", 410_000),
+        recovered("c", 410_000),
+        injected("d", 500_000),
+        healed("d", 600_000),
+    ]);
+    let faults = summary(&history).faults;
+    let overlaps: Vec<_> = faults.iter().map(|f| (f.id.as_str(), f.overlapped_by.join(" "))).collect();
+    let expected = [("a", "b c"), ("b", ""), ("c", "b"), ("d", "")].map(|(id, others)| (id, others.to_string()));
+    assert_eq!(overlaps, expected);
+}
+
+#[test]
 fn the_frame_of_the_summary() {
     let summary = summary(&golden());
     assert_eq!(summary.started_at, "2023-11-14T22:13:20Z");

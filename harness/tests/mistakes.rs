@@ -2,6 +2,7 @@
 //! message that names the place, the key, what is accepted and a remedy; and none may leave anything running.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 mod support;
 
@@ -199,20 +200,104 @@ fn an_override_says_how_it_is_written_and_where_it_went() {
     sandbox.assert_nothing_left();
 }
 
+/// `--set`, the key of the place at which the message must point, and what the message must say.
+const UNKNOWN_TO_THE_TARGET: &[(&str, &str, &[&str])] = &[
+    (
+        "target.bug=99",
+        "bug = 99",
+        &["there is no seeded bug \"99\"", "4=case-when", "leave `bug` out", "after --set target.bug=99"],
+    ),
+    (
+        "target.bug=cache-never-compensated",
+        "bug = \"cache-never-compensated\"",
+        &["the seeded bug 7 (cache-never-compensated) cannot be planted yet", "it needs the strategy", "4=case-when"],
+    ),
+    (
+        "target.strategy=magic",
+        "strategy = \"magic\"",
+        &["there is no strategy \"magic\"", "\"conditional-update\" (One statement deducts"],
+    ),
+    (
+        "target.switches.M999=off",
+        "M999 = \"off\"",
+        &["there is no switch \"M999\"", "C3 (Expired holds are released by the sweeper)", "K8", "P5"],
+    ),
+];
+
 #[test]
-fn what_only_the_target_can_refuse_ends_with_its_own_list_of_what_it_accepts() {
+fn what_the_target_does_not_have_is_a_mistake_in_the_scenario() {
     let sandbox = Sandbox::new();
     sandbox.write("spike.toml", SPIKE);
-    for (set, accepted) in [
-        ("target.bug=999", ["999", "4=case-when"]),
-        ("target.strategy=magic", ["magic", "conditional-update"]),
-        ("target.switches.M999=off", ["M999", "known switches: "]),
-    ] {
-        // The target is asked only after Postgres is up, so that what it must leave behind is the most there is.
-        let out = format!("run-{set}");
-        let ended = sandbox.seckill(&["run", "spike.toml", "--set", set, "--out", &out]);
-        ended.assert_code(20).assert_says(&accepted);
+    for (set, line, says) in UNKNOWN_TO_THE_TARGET {
+        let ended = sandbox.seckill(&["run", "spike.toml", "--set", set, "--out", "run"]);
+        ended.assert_code(2).assert_says(says).assert_says(&["spike.toml:", line]);
+        assert!(ended.stdout.is_empty(), "{set}: results are for stdout, complaints are not");
+        assert!(!sandbox.path("run").exists(), "{set}: a run folder was made for nothing");
         sandbox.assert_nothing_left();
+    }
+    // Written in the file, it is found at its line.
+    let text = SPIKE.replacen("[target.reference]", "[target.reference]\nbug = 98", 1);
+    let number = text.lines().position(|line| line == "bug = 98").unwrap() + 1;
+    sandbox.write("wrong.toml", &text);
+    let ended = sandbox.seckill(&["stack", "up", "wrong.toml"]);
+    ended.assert_code(2).assert_says(&[&format!("wrong.toml:{number}:"), "there is no seeded bug \"98\""]);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn what_the_target_does_not_have_is_told_at_once_with_all_other_mistakes() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spike.toml", &SPIKE.replacen("role = \"postgres\"", "role = \"redis\"", 1));
+    let mut arguments = vec!["run", "spike.toml", "--set", "target.pool=0"];
+    for set in ["target.bug=99", "target.strategy=magic", "target.switches.M999=off", "target.switches.X1=on"] {
+        arguments.extend(["--set", set]);
+    }
+    let ended = sandbox.seckill(&arguments);
+    ended.assert_code(2).assert_says(&["`pool` is 0", "\"redis\"", "\"99\"", "\"magic\"", "\"M999\"", "\"X1\""]);
+}
+
+#[test]
+fn a_target_that_is_not_there_is_named_with_the_command_that_builds_it() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spike.toml", SPIKE);
+    let alone = sandbox.path("seckill");
+    fs::copy(env!("CARGO_BIN_EXE_seckill"), &alone).unwrap();
+    let output = sandbox.command_of(&alone, &["run", "spike.toml", "--out", "run"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(20), "{said}");
+    assert!(said.contains("seckill-target") && said.contains("help: cargo build"), "{said}");
+    assert!(!sandbox.path("run").exists());
+}
+
+#[test]
+fn a_folder_for_temporary_files_that_cannot_be_used_is_told_before_anything_is_started() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spike.toml", SPIKE);
+    let deep = sandbox.path(&"x".repeat(80));
+    fs::create_dir(&deep).unwrap();
+    fs::set_permissions(&deep, fs::Permissions::from_mode(0o711)).unwrap();
+    let closed = sandbox.path("closed");
+    fs::create_dir_all(closed.join("tmp")).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut cases = vec![
+        (deep, "unix sockets of a run fit only below a path of"),
+        (sandbox.path("nowhere"), "No such file or directory"),
+    ];
+    // Only root gives its Postgres to another user.
+    if nix::unistd::geteuid().is_root() {
+        cases.push((closed.join("tmp"), "cannot be entered by the user"));
+    }
+    for (folder, why) in cases {
+        let mut command = sandbox.command(&["run", "spike.toml", "--out", "run", "--quiet"]);
+        let output = command.env("TMPDIR", &folder).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(20), "{said}");
+        assert!(said.contains(why) && said.contains(folder.to_str().unwrap()), "{said}");
+        assert!(said.contains("help: export TMPDIR="), "{said}");
+        if folder.exists() {
+            assert!(support::files(&folder).is_empty(), "something was left in {}", folder.display());
+        }
+        assert!(!sandbox.path("run/logs/postgres.log").exists(), "Postgres was started");
     }
 }
 

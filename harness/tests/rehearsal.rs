@@ -122,8 +122,10 @@ fn a_correct_target_passes_side_by_side_with_another_and_its_evidence_bears_it_o
         "the same seed, the same load"
     );
 
+    assert_eq!(printed["latency"]["step_order"], serde_json::json!(["login", "state", "order", "lookup", "pay"]));
     judged_again_it_comes_to_the_same(&sandbox);
     evidence_with_a_hole_proves_nothing(&sandbox);
+    a_ledger_that_is_cut_off_accuses_nobody(&sandbox);
     sandbox.assert_nothing_left();
 }
 
@@ -241,6 +243,41 @@ fn evidence_with_a_hole_proves_nothing(sandbox: &Sandbox) {
     assert!(summary["distrust"].to_string().contains("missing"), "{}", summary["distrust"]);
     // The report of a judged run ends with the code of its verdict, too.
     sandbox.seckill(&["report", "hole"]).assert_code(12);
+}
+
+/// With the end of the ledger gone, the orders in it must not be taken for lost.
+fn a_ledger_that_is_cut_off_accuses_nobody(sandbox: &Sandbox) {
+    copy(&sandbox.path("one"), &sandbox.path("cut"));
+    let ledger = sandbox.path("cut").join("ledger.jsonl");
+    let rows = fs::read_to_string(&ledger).unwrap();
+    let kept: Vec<_> = rows.lines().take(rows.lines().count() / 2).collect();
+    fs::write(&ledger, kept.join("\n")).unwrap();
+    sandbox.seckill(&["check", "cut"]).assert_code(12);
+    let summary = summary(&sandbox.path("cut"));
+    assert!(summary["distrust"].to_string().contains("where audit.json counts"), "{}", summary["distrust"]);
+    assert_eq!(verdict_of(&summary, "I2"), "unknown");
+    assert!(verdicts(&summary).iter().all(|(_, verdict)| verdict != "fail"), "{summary:#}");
+}
+
+#[test]
+fn an_audit_that_cannot_be_written_makes_the_verdict_unknown() {
+    let room = Room::for_rehearsals(1);
+    let sandbox = Sandbox::new();
+    sandbox.write("short.toml", SHORT);
+    let run = sandbox.path("run");
+    // A folder under the ledger's name is as good as a full disk, for the last step of writing it.
+    fs::create_dir_all(run.join("ledger.jsonl")).unwrap();
+    let ended = sandbox.seckill(&["run", "short.toml", "--out", "run"]);
+    drop(room);
+    ended.assert_code(12);
+    sandbox.assert_nothing_left();
+    let summary = summary(&run);
+    assert_eq!(summary["ended"], "completed", "the history is closed");
+    assert!(summary["distrust"].to_string().contains("ledger.jsonl"), "{}", summary["distrust"]);
+    assert!(verdicts(&summary).iter().all(|(_, verdict)| verdict != "fail"), "{summary:#}");
+    assert!(!files(&run).iter().any(|name| name.contains("audit.json") || name.ends_with(".partial")));
+    // Judged again, it comes to the same.
+    sandbox.seckill(&["check", "run"]).assert_code(12);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::config::{Address, Secret, Settings, SwitchSetting, parse_duration};
 use crate::inventory::Strategy;
 use crate::server;
 use crate::store::Limits;
+use crate::switches::{SwitchId, Switches};
 
 /// The reference flash-sale service of a rehearsal harness.
 #[derive(Debug, Parser)]
@@ -29,6 +30,12 @@ enum Command {
     /// List the seeded bugs.
     Bugs {
         /// How to print the list.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// List everything that can be chosen: strategies, switches, seeded bugs.
+    Catalogue {
+        /// How to print the lists.
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
@@ -123,6 +130,10 @@ impl Cli {
                 list_bugs(output);
                 Ok(())
             }
+            Command::Catalogue { output } => {
+                list_choices(output);
+                Ok(())
+            }
         }
     }
 }
@@ -195,28 +206,63 @@ impl Serve {
 
 fn list_bugs(output: Output) {
     match output {
+        Output::Json => println!("{}", bugs()),
+        Output::Text => print_bugs(),
+    }
+}
+
+fn bugs() -> serde_json::Value {
+    let bug = |bug: &Bug| {
+        let pending = bug.pending().map(|Pending(reason)| reason);
+        json!({
+            "number": bug.number(),
+            "name": bug.name(),
+            "implemented": pending.is_none(),
+            "pending": pending,
+        })
+    };
+    Bug::ALL.iter().map(bug).collect()
+}
+
+fn print_bugs() {
+    for bug in Bug::ALL {
+        let pending = bug.pending().map_or(String::new(), |Pending(reason)| format!("  (pending: {reason})"));
+        println!("{:>2}  {}{pending}", bug.number(), bug.name());
+    }
+}
+
+fn list_choices(output: Output) {
+    let default = |id: &SwitchId| if Switches::default().is_on(*id) { "on" } else { "off" };
+    match output {
         Output::Json => {
-            let list: Vec<_> = Bug::ALL
+            let strategies: Vec<_> = Strategy::value_variants()
                 .iter()
-                .map(|bug| {
-                    let pending = bug.pending().map(|Pending(reason)| reason);
-                    json!({
-                        "number": bug.number(),
-                        "name": bug.name(),
-                        "implemented": pending.is_none(),
-                        "pending": pending,
-                    })
-                })
+                .map(|s| json!({"name": s.to_string(), "meaning": meaning(s), "default": *s == Strategy::default()}))
                 .collect();
-            println!("{}", json!(list));
+            let switches: Vec<_> = SwitchId::ALL
+                .iter()
+                .map(|id| json!({"id": id.to_string(), "meaning": meaning(id), "default": default(id)}))
+                .collect();
+            println!("{}", json!({"strategies": strategies, "switches": switches, "bugs": bugs()}));
         }
         Output::Text => {
-            for bug in Bug::ALL {
-                let pending = bug.pending().map_or(String::new(), |Pending(reason)| format!("  (pending: {reason})"));
-                println!("{:>2}  {}{pending}", bug.number(), bug.name());
+            println!("strategies");
+            for strategy in Strategy::value_variants() {
+                println!("    {strategy}  {}", meaning(strategy));
             }
+            println!("switches");
+            for id in &SwitchId::ALL {
+                println!("    {id}  {} (default: {})", meaning(id), default(id));
+            }
+            println!("seeded bugs");
+            print_bugs();
         }
     }
+}
+
+/// What a value means, in the one line that its comment has for it.
+fn meaning(value: &impl ValueEnum) -> String {
+    value.to_possible_value().and_then(|known| Some(known.get_help()?.to_string())).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -226,5 +272,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_that_can_be_chosen_says_what_it_is() {
+        for strategy in Strategy::value_variants() {
+            assert!(!meaning(strategy).is_empty(), "{strategy}");
+            assert_eq!(strategy.to_possible_value().unwrap().get_name(), strategy.to_string());
+        }
+        for id in &SwitchId::ALL {
+            assert!(!meaning(id).is_empty(), "{id}");
+        }
+        assert_eq!(SwitchId::value_variants(), SwitchId::ALL, "each switch is in both lists");
     }
 }

@@ -4,8 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A mechanism, by the name it has in scenario files and reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A mechanism, by the name it has in scenario files and reports. What its comment says is what `seckill-target
+/// catalogue` tells people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "verbatim")]
 pub enum SwitchId {
     /// Expired holds are released by the sweeper.
     C3,

@@ -56,7 +56,7 @@ impl Check for Phantom {
         if suspects > 0 {
             tally.gap(format!("{} would be called phantoms if the history were whole", count(suspects, "order")));
         }
-        let recovered = format!("{recovered} of them recovered (made, though their buyer got no clear answer)");
+        let recovered = format!("{recovered} of them though their buyer never got a clear answer");
         tally.finish(self, format!("{} in the ledger, each traced to a purchase, {recovered}", count(orders, "order")))
     }
 }

@@ -6,6 +6,7 @@ use super::index::{Class, FaultWindow, says_expired};
 use super::tally::{Tally, count, seconds};
 use super::{Case, Check, Finding};
 use crate::history::{EntryKind, Event, FaultPlan, Micros, OrderState, Outcome};
+use crate::measure::stats::text_us;
 
 /// A fault that takes effect later than this after its time has missed its phase.
 const LATE_US: Micros = 1_000_000;
@@ -28,13 +29,17 @@ impl Check for Vacuous {
         trust(case, &mut tally, &mut seen);
         demand(case, &mut tally, &mut seen);
         expected(case, &mut tally, &mut seen);
+        let mut hit = Vec::new();
         for fault in &case.index.faults {
             match missed(case, fault) {
                 Some(why) => tally.gap(format!("fault {} {why}", fault.id)),
-                None => seen.push(format!("fault {} hit its phase", fault.id)),
+                None => hit.push(fault.id),
             }
         }
-        tally.finish(self, seen.join(", "))
+        if !hit.is_empty() {
+            seen.push(format!("faults that hit their phase: {}", hit.join(", ")));
+        }
+        tally.finish(self, seen.join(";\n"))
     }
 }
 
@@ -52,16 +57,23 @@ fn trust(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
             count(scan.backwards as i64, "op")
         ));
     }
-    // Retries are due when they are sent; the first attempts are what the schedule planned.
+    // Retries are due when they are sent; the first attempts are what the schedule planned. These are of every step,
+    // while the send lag that the summary has is that of the arrivals, the first step alone: the words keep them apart.
     let Some(p99) = scan.send_lag_us_p99 else { return };
     let limit = case.rules.send_lag_limit_us;
     if u64::from(p99) > limit {
         tally.gap(format!(
-            "1% of the requests were sent more than {p99} us late, and {limit} us are allowed: \
-             lower the rate or give the generator more processor"
+            "1% of the first attempts at all steps were sent more than {} late, and {} is allowed: \
+             lower the rate or give the generator more processor",
+            text_us(p99.into()),
+            text_us(limit)
         ));
     }
-    seen.push(format!("send lag p99 {p99} us of {limit}"));
+    seen.push(format!(
+        "of the first attempts at all steps, 99% were sent at most {} late, and {} is allowed",
+        text_us(p99.into()),
+        text_us(limit)
+    ));
 }
 
 /// Whether anybody bought anything, and whether there was enough demand for what the scenario expects.
@@ -102,9 +114,10 @@ fn demand(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
 fn expected(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
     let expect = &case.rules.expect;
     let scan = &case.index.scan;
+    let mut happened = Vec::new();
     let mut want = |wanted: bool, n: usize, what: &str, remedy: &str| {
         if n > 0 {
-            seen.push(format!("{what}: {n}"));
+            happened.push(format!("{what}: {n}"));
         } else if wanted {
             tally.gap(format!("no {what}, though the scenario expects some: {remedy}"));
         }
@@ -118,6 +131,9 @@ fn expected(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
     );
     want(expect.expiry, expiries(case), "expired holds", "shorten the hold, let some buyers not pay, or wait longer");
     want(expect.retries, scan.retried, "retries", "let the journey retry, and a fault give it a reason to");
+    if !happened.is_empty() {
+        seen.push(happened.join(", "));
+    }
 }
 
 fn expiries(case: &Case<'_>) -> usize {

@@ -87,7 +87,8 @@ pub struct Finding {
     pub name: String,
     /// The outcome.
     pub verdict: Verdict,
-    /// One or two sentences with the numbers: what was judged from what, or what is wrong.
+    /// One or two sentences with the numbers: what was judged from what, or what is wrong. Of several things each has a
+    /// line; read as one paragraph, the lines are right as well.
     pub detail: String,
     /// The few lines that show a violation; empty unless it failed.
     pub witness: Vec<WitnessLine>,

@@ -40,7 +40,8 @@ impl<'c> Tally<'c> {
 
     /// Something that could not be judged, and what would let it be.
     pub fn gap(&mut self, why: impl Into<String>) {
-        let why = why.into();
+        // A line of a detail is one thing to read, so what others have said must not make lines.
+        let why = why.into().split_whitespace().collect::<Vec<_>>().join(" ");
         if !self.gaps.contains(&why) {
             self.gaps.push(why);
         }
@@ -62,12 +63,12 @@ impl<'c> Tally<'c> {
         }
     }
 
-    /// The finding. `seen` says what was judged from what, for when nothing is wrong.
+    /// The finding. `seen` says what was judged from what, for when nothing is wrong; several things stand in a line each.
     pub fn finish(self, check: &dyn Check, seen: String) -> Finding {
         let (verdict, detail) = if !self.kinds.is_empty() {
             (Verdict::Fail, self.failed())
         } else if !self.gaps.is_empty() {
-            (Verdict::Unknown, format!("Not judged: {}. What could be seen: {seen}.", self.gaps.join("; ")))
+            (Verdict::Unknown, format!("Not judged: {}.\nWhat could be seen: {seen}.", self.gaps.join(";\n")))
         } else {
             (Verdict::Pass, sentence(&seen))
         };
@@ -79,7 +80,7 @@ impl<'c> Tally<'c> {
         let mut detail = String::new();
         for (n, kind) in self.kinds.iter().enumerate() {
             if n > 0 {
-                detail.push_str(" Also: ");
+                detail.push_str("\nAlso: ");
             }
             detail.push_str(&sentence(&kind.detail));
             if kind.count > 1 {

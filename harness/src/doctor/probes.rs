@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::Missing;
 use super::packages::{Package, as_root, on_path, remedy};
+use crate::load::driver::{REAL_TIME_POLICY, make_real_time};
 
 /// How long a program may take to tell its version.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,8 +26,8 @@ const WANTED_BYTES: u64 = 1 << 30;
 /// The kernel's limit for the path of a unix socket, with its closing zero.
 const SOCKET_PATH_BYTES: usize = 108;
 
-/// What a run appends to the temporary folder before its socket: `/seckill-<unique>/socket/.s.PGSQL.65535`.
-const SOCKET_SUFFIX_BYTES: usize = 48;
+/// What a run appends to the temporary folder at most: `/seckill-<13 digits>/service/public.sock`.
+const SOCKET_SUFFIX_BYTES: usize = 42;
 
 /// The user whom the harness becomes to run what refuses to run as root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -103,29 +104,9 @@ pub(super) fn unprivileged() -> Result<String, Missing> {
 
 /// The folder must have room, a short path, and be open to the user that Postgres will run as.
 pub(super) fn temporary_folder() -> Result<String, Missing> {
-    examine_temporary_folder(&std::env::temp_dir())
-}
-
-pub(super) fn examine_temporary_folder(folder: &Path) -> Result<String, Missing> {
-    const REMEDY: &str = "export TMPDIR=/var/tmp   # or any folder with a short path, room and free access";
-    let missing = |why: String| Missing::new(format!("{} {why}", folder.display()), REMEDY);
-    let longest = SOCKET_PATH_BYTES - 1 - SOCKET_SUFFIX_BYTES;
-    let length = folder.as_os_str().len();
-    if length > longest {
-        return Err(missing(format!(
-            "has a path of {length} bytes; unix sockets of a run fit only below a path of {longest} or fewer"
-        )));
-    }
-    probe_writing(folder).map_err(|error| missing(format!("cannot be written to: {error}")))?;
-    if let Ok(Some(user)) = unprivileged_user() {
-        let mut command = Command::new("test");
-        command.arg("-x").arg(folder).current_dir("/");
-        let entered = output_within(user.applied_to(&mut command), PATIENCE);
-        if !entered.is_ok_and(|output| output.status.success()) {
-            return Err(missing(format!("cannot be entered by the user {}, who runs Postgres", user.name)));
-        }
-    }
-    let space = nix::sys::statvfs::statvfs(folder)
+    let folder = folder_for_sockets()?;
+    let missing = |why: String| unusable(&folder, &why);
+    let space = nix::sys::statvfs::statvfs(&folder)
         .map_err(|error| missing(format!("does not tell its free space: {error}")))?;
     // The widths of these fields differ between systems.
     #[allow(clippy::unnecessary_cast)]
@@ -135,6 +116,42 @@ pub(super) fn examine_temporary_folder(folder: &Path) -> Result<String, Missing>
         return Err(missing(format!("has {mib} MiB free, and a run wants {} MiB", WANTED_BYTES >> 20)));
     }
     Ok(format!("{}, {mib} MiB free", folder.display()))
+}
+
+/// The folder for temporary files, with symbolic links resolved, if the sockets and the Postgres of a run can be there.
+pub fn folder_for_sockets() -> Result<PathBuf, Missing> {
+    examine_folder_for_sockets(&std::env::temp_dir())
+}
+
+fn examine_folder_for_sockets(folder: &Path) -> Result<PathBuf, Missing> {
+    let resolved =
+        std::fs::canonicalize(folder).map_err(|error| unusable(folder, &format!("cannot be used: {error}")))?;
+    let missing = |why: String| unusable(&resolved, &why);
+    let longest = SOCKET_PATH_BYTES - 1 - SOCKET_SUFFIX_BYTES;
+    let length = resolved.as_os_str().len();
+    if length > longest {
+        return Err(missing(format!(
+            "has a path of {length} bytes; unix sockets of a run fit only below a path of {longest} or fewer"
+        )));
+    }
+    probe_writing(&resolved).map_err(|error| missing(format!("cannot be written to: {error}")))?;
+    if let Ok(Some(user)) = unprivileged_user() {
+        let mut command = Command::new("test");
+        command.arg("-x").arg(&resolved).current_dir("/");
+        let entered = output_within(user.applied_to(&mut command), PATIENCE);
+        if !entered.is_ok_and(|output| output.status.success()) {
+            return Err(missing(format!(
+                "cannot be entered by the user {}, who runs Postgres: it, or a folder above it, is closed to others",
+                user.name
+            )));
+        }
+    }
+    Ok(resolved)
+}
+
+fn unusable(folder: &Path, why: &str) -> Missing {
+    const REMEDY: &str = "export TMPDIR=/var/tmp   # or any folder with a short path, room and free access";
+    Missing::new(format!("the folder for temporary files, {}, {why}", folder.display()), REMEDY)
 }
 
 /// Makes a file that nobody else can have and removes it again.
@@ -183,31 +200,14 @@ pub(super) fn timerfd() -> Result<String, Missing> {
     Err(Missing::new("this system has none", "run the rehearsal on Linux"))
 }
 
-/// Asks for the real-time policy in a thread that ends at once, so that nothing else is touched by the answer.
-#[cfg(target_os = "linux")]
+/// Asks for the generator's real-time policy in a thread that ends at once, so that nothing else is touched by the answer.
 pub(super) fn real_time() -> Result<String, Missing> {
-    use nix::libc::{SCHED_FIFO, sched_param, sched_setscheduler};
-    let answer = std::thread::spawn(|| {
-        let parameters = sched_param { sched_priority: 1 };
-        // SAFETY: the structure outlives the call, and the number 0 means the calling thread alone.
-        match unsafe { sched_setscheduler(0, SCHED_FIFO, &parameters) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    })
-    .join();
-    match answer {
-        Ok(Ok(())) => Ok("SCHED_FIFO is allowed".to_owned()),
-        Ok(Err(error)) => {
-            Err(Missing::new(format!("SCHED_FIFO is refused: {error}"), as_root("prlimit --pid $$ --rtprio=10")))
-        }
-        Err(_) => Err(Missing::new("the probe failed", as_root("prlimit --pid $$ --rtprio=10"))),
+    let remedy = || as_root("prlimit --pid $$ --rtprio=10");
+    match std::thread::spawn(make_real_time).join() {
+        Ok(Ok(())) => Ok(format!("{REAL_TIME_POLICY} is allowed")),
+        Ok(Err(error)) => Err(Missing::new(format!("{REAL_TIME_POLICY} is refused: {error}"), remedy())),
+        Err(_) => Err(Missing::new("the probe failed", remedy())),
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn real_time() -> Result<String, Missing> {
-    Err(Missing::new("this system is not asked", "run the rehearsal on Linux"))
 }
 
 /// Asks the engine itself for its version, because a client program on the PATH says nothing about the engine.
@@ -296,15 +296,15 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("x".repeat(60));
         std::fs::create_dir(&folder).unwrap();
-        let error = examine_temporary_folder(&folder).unwrap_err();
+        let error = examine_folder_for_sockets(&folder).unwrap_err();
         assert!(error.why.contains("unix sockets"), "{}", error.why);
         assert!(error.remedy.starts_with("export TMPDIR="), "{}", error.remedy);
     }
 
     #[test]
     fn a_temporary_folder_that_does_not_exist_is_refused() {
-        let error = examine_temporary_folder(Path::new("/nonexistent")).unwrap_err();
-        assert!(error.why.contains("cannot be written to"), "{}", error.why);
+        let error = examine_folder_for_sockets(Path::new("/nonexistent")).unwrap_err();
+        assert!(error.why.contains("/nonexistent, cannot be used"), "{}", error.why);
     }
 
     #[test]

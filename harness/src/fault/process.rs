@@ -26,7 +26,7 @@ struct Killed {
 impl Fault for Kill {
     fn inject<'a>(&'a self, stack: &'a Stack) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(async move {
-            let hit = stack.component(&self.role)?.kill()?;
+            let hit = stack.component(&self.role)?.kill().await?;
             let killed: Box<dyn ActiveFault> = Box::new(Killed { role: self.role.clone(), hit });
             Ok(killed)
         })
@@ -40,10 +40,11 @@ impl ActiveFault for Killed {
             let end = Instant::now() + PATIENCE;
             // What a supervisor does: started again until it stays up, within bounds.
             loop {
+                // Here, and not on the blocking pool: see `Process::start`.
                 component.start()?;
                 match component.ready(PATIENCE).await {
                     Ok(()) => return Ok(format!("{} processes killed", self.hit)),
-                    Err(_) if component.ended().is_some() && Instant::now() < end => {
+                    Err(_) if component.process().ended().is_some() && Instant::now() < end => {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                     Err(error) => return Err(error),

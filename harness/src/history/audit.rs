@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::recorder::write_json;
+use super::recorder::{replace, write_json};
 use super::{FinalState, HistoryError, LedgerEntry};
 
 /// The file with everything of the audit but the ledger.
@@ -14,7 +14,7 @@ pub const AUDIT_FILE: &str = "audit.json";
 /// The file with the ledger.
 pub const LEDGER_FILE: &str = "ledger.jsonl";
 
-const REMEDY: &str = "run the audit again, or remove audit.json to judge the run without one";
+const REMEDY: &str = "without its audit, the run can only be judged in part; make it again for the rest";
 
 /// `audit.json`: how many rows the ledger must have, since a ledger cut short would look like lost orders.
 #[derive(Serialize)]
@@ -30,15 +30,16 @@ struct AuditIn {
     state: FinalState,
 }
 
-/// Writes the audit into a run folder: the ledger first, so that an `audit.json` vouches for a whole ledger.
+/// Writes the audit into a run folder: the ledger first, so that an `audit.json` vouches for a whole ledger. Each file
+/// gets its name only when it is whole.
 pub fn write_audit(run_dir: &Path, state: &FinalState) -> Result<(), HistoryError> {
     let path = run_dir.join(LEDGER_FILE);
-    write_ledger(&path, &state.ledger).map_err(|e| HistoryError::write(&path, e))?;
+    replace(&path, |file| write_ledger(file, &state.ledger)).map_err(|e| HistoryError::write(&path, e))?;
     write_json(&run_dir.join(AUDIT_FILE), &AuditOut { ledger_rows: state.ledger.len(), state })
 }
 
-fn write_ledger(path: &Path, ledger: &[LedgerEntry]) -> io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
+fn write_ledger(file: &File, ledger: &[LedgerEntry]) -> io::Result<()> {
+    let mut file = BufWriter::new(file);
     for entry in ledger {
         serde_json::to_writer(&mut file, entry)?;
         file.write_all(b"\n")?;

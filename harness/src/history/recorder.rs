@@ -626,13 +626,21 @@ impl Writer {
 
 /// Writes a small file so that at every moment either the old one or the new one is there.
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HistoryError> {
+    let written = serde_json::to_vec_pretty(value).map_err(io::Error::from).and_then(|mut bytes| {
+        bytes.push(b'\n');
+        replace(path, |mut file| file.write_all(&bytes))
+    });
+    written.map_err(|e| HistoryError::write(path, e))
+}
+
+/// Writes a file under another name, and gives it its own when it is whole. Nothing is left of one that failed.
+pub(super) fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(PARTIAL_SUFFIX);
     let temporary = PathBuf::from(temporary);
-    let written = serde_json::to_vec_pretty(value).map_err(io::Error::from).and_then(|mut bytes| {
-        bytes.push(b'\n');
-        fs::write(&temporary, bytes)?;
-        fs::rename(&temporary, path)
-    });
-    written.map_err(|e| HistoryError::write(path, e))
+    let written = File::create(&temporary).and_then(|file| write(&file)).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }

@@ -511,13 +511,28 @@ impl ThreadTime {
 /// Round-robin real-time priority is asked for only where the load leaves the thread idle for more than half of the time:
 /// the kernel takes the processor from real-time threads that use more than 95% of a second, for the rest of that second.
 fn prefer_this_thread(cpu_share_wanted: f64) {
-    // SAFETY: both calls only read their arguments; 0 means the calling thread. Without the privilege they fail and
-    // nothing changes, which the send lag in the report then shows.
-    unsafe {
-        let realtime = libc::sched_param { sched_priority: 1 };
-        if cpu_share_wanted > 0.5 || libc::sched_setscheduler(0, libc::SCHED_RR, &raw const realtime) != 0 {
+    if cpu_share_wanted > 0.5 || make_real_time().is_err() {
+        // SAFETY: the call only reads its arguments; 0 means the calling thread. Without the privilege it fails and
+        // nothing changes, which the send lag in the report then shows.
+        unsafe {
             libc::setpriority(libc::PRIO_PROCESS, 0, -15);
         }
+    }
+}
+
+/// The name of the policy that [`make_real_time`] asks for.
+pub const REAL_TIME_POLICY: &str = "SCHED_RR";
+
+/// Gives the calling thread the lowest of the round-robin real-time priorities.
+///
+/// # Errors
+/// What the system says: as a rule, that the privilege is missing.
+pub fn make_real_time() -> std::io::Result<()> {
+    let lowest = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the structure outlives the call, and the number 0 means the calling thread alone.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const lowest) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }
 

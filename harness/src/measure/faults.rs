@@ -32,7 +32,23 @@ pub fn faults(history: &History) -> Vec<FaultSummary> {
         fault.recovery_ms =
             fault.recovered_at_ms.zip(fault.healed_at_ms).map(|(back, healed)| (back - healed).max(0.0));
     }
+    overlaps(&mut faults);
     faults
+}
+
+/// Notes for each fault which others were in effect between its healing and its recovery: all faults share one probe of
+/// the steady state, so such a recovery is as much the others' as its own. One that was never seen lasts for ever.
+fn overlaps(faults: &mut [FaultSummary]) {
+    let windows: Vec<_> =
+        faults.iter().map(|f| (f.id.clone(), f.injected_at_ms, f.healed_at_ms.unwrap_or(f64::INFINITY))).collect();
+    for fault in faults {
+        let Some(healed) = fault.healed_at_ms else { continue };
+        let until = fault.recovered_at_ms.unwrap_or(f64::INFINITY);
+        let meanwhile = |(id, from, to): &&(String, Option<f64>, f64)| {
+            *id != fault.id && from.is_some_and(|from| from < until) && *to > healed
+        };
+        fault.overlapped_by = windows.iter().filter(meanwhile).map(|(id, _, _)| id.clone()).collect();
+    }
 }
 
 /// The fault with this id; one that was never planned is shown rather than hidden.

@@ -69,7 +69,7 @@ impl Grounds<'_> {
         let mut such = self.findings.iter().filter(|finding| finding.verdict == verdict);
         let Some(first) = such.next() else { return String::new() };
         let more = and_more(1 + such.count());
-        format!("{} ({}) {what}{more}: {}", first.id, first.name, first.detail)
+        format!("{} ({}) {what}{more}: {}", first.id, first.name, first.detail.replace('\n', " "))
     }
 
     fn slo_sentence(&self) -> String {

@@ -204,6 +204,21 @@ pub(crate) fn shorten(text: &str, width: usize) -> String {
     out
 }
 
+/// A finding's detail as its parts, each on one line; all of them cut to so many columns.
+pub(crate) fn parts(detail: &str, width: usize) -> Vec<String> {
+    let mut left = width;
+    let mut parts = Vec::new();
+    for part in detail.lines().map(one_line).filter(|part| !part.trim().is_empty()) {
+        if left == 0 {
+            break;
+        }
+        let part = shorten(&part, left);
+        left = left.saturating_sub(columns(&part));
+        parts.push(part);
+    }
+    parts
+}
+
 /// The text padded with spaces to so many columns.
 pub(crate) fn pad(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(columns(text))))
@@ -276,6 +291,13 @@ mod tests {
         assert_eq!(shorten("秒杀手机", 5), "秒杀…");
         assert_eq!(shorten("short", 10), "short");
         assert_eq!(pad("秒", 4), "秒  ");
+    }
+
+    #[test]
+    fn details_fall_into_their_parts() {
+        assert_eq!(parts("One;\ntwo.\n", 80), ["One;", "two."]);
+        assert_eq!(parts("One;\ntwo three.\nfour", 8), ["One;", "two…"]);
+        assert!(parts("", 80).is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::words::{self, Tone};
 use super::{Render, ReportError, format};
 use crate::check::{Finding, Verdict, WitnessLine};
-use crate::summary::{LatencyStats, Summary};
+use crate::summary::Summary;
 
 /// The run as a comment of a pull request, below 60 KB.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,6 +18,8 @@ pub struct Markdown;
 const LIMIT: usize = 58_000;
 /// The longest text in a cell, in columns.
 const CELL: usize = 240;
+/// The longest detail of an invariant.
+const DETAIL: usize = 720;
 /// The longest paragraph.
 const PARAGRAPH: usize = 1_200;
 /// The most rows of a table.
@@ -201,7 +203,7 @@ fn invariants(out: &mut String, summary: &Summary) {
     for finding in findings.iter().take(ROWS) {
         let tone = Tone::from(finding.verdict);
         let (id, name) = (cell(&finding.id), cell(&finding.name));
-        let _ = writeln!(out, "| {} {} | {id} | {name} | {} |", tone.sign(), tone.name(), cell(&finding.detail));
+        let _ = writeln!(out, "| {} {} | {id} | {name} | {} |", tone.sign(), tone.name(), parts(&finding.detail));
     }
     more(out, findings.len(), ROWS);
 }
@@ -224,36 +226,28 @@ fn latency(out: &mut String, summary: &Summary) {
         return;
     }
     let _ = writeln!(out, "\n### Latency from the intended start\n");
-    let _ = writeln!(out, "| step | samples | TP50 | TP99 | TP999 | max |\n|---|--:|--:|--:|--:|--:|");
-    for (step, stats) in summary.latency.steps.iter().take(ROWS) {
-        let _ = writeln!(out, "| {} | {} |", cell(step), latency_cells(stats).join(" | "));
+    let _ = writeln!(out, "| {} |\n|---|--:|--:|--:|--:|--:|", words::LATENCY_COLUMNS.join(" | "));
+    for (step, stats) in words::in_step_order(summary, &summary.latency.steps).into_iter().take(ROWS) {
+        let _ = writeln!(out, "| {} | {} |", cell(step), words::latency_cells(stats, with_interval).join(" | "));
     }
     more(out, summary.latency.steps.len(), ROWS);
-    let gaps = |(step, stats)| words::gaps(stats).into_iter().map(move |gap| format!("{step}: {gap}"));
-    let gaps: Vec<String> = summary.latency.steps.iter().flat_map(gaps).collect();
+    let gaps = words::gaps(summary);
     if !gaps.is_empty() {
         let _ = writeln!(out);
     }
     for gap in gaps.iter().take(ROWS) {
-        let _ = writeln!(out, "- {}", cell(gap));
+        let _ = writeln!(out, "- {}", text(gap, DETAIL));
     }
     more(out, gaps.len(), ROWS);
 }
 
-fn latency_cells(stats: &LatencyStats) -> [String; 5] {
-    let with_interval = |value: Option<u64>, interval: Option<[u64; 2]>| match (value, interval) {
+fn with_interval(value: Option<u64>, interval: Option<[u64; 2]>) -> String {
+    match (value, interval) {
         (Some(value), Some([low, high])) => {
             format!("{} ({} – {})", format::micros(value), format::micros(low), format::micros(high))
         }
         (value, _) => format::micros_or_none(value),
-    };
-    [
-        format::count(stats.count),
-        format::micros_or_none(stats.us_p50),
-        with_interval(stats.us_p99, stats.us_p99_interval),
-        with_interval(stats.us_p999, stats.us_p999_interval),
-        if stats.count == 0 { format::NONE.to_owned() } else { format::micros(stats.us_max) },
-    ]
+    }
 }
 
 fn faults(out: &mut String, summary: &Summary) {
@@ -271,6 +265,8 @@ fn faults(out: &mut String, summary: &Summary) {
             (None, Some(_)) => "not seen".to_owned(),
             (None, None) => format::NONE.to_owned(),
         };
+        let recovery =
+            words::meanwhile(fault).map_or(recovery.clone(), |meanwhile| format!("{recovery} ({})", cell(&meanwhile)));
         let hit = fault.error.as_ref().map_or_else(|| fault.hit.clone(), |error| format!("failed: {error}"));
         let _ = writeln!(
             out,
@@ -297,6 +293,11 @@ fn machine(summary: &Summary) -> String {
 
 fn cell(foreign: &str) -> String {
     text(foreign, CELL)
+}
+
+/// A detail with its parts below each other.
+fn parts(detail: &str) -> String {
+    format::parts(detail, DETAIL).iter().map(|part| text(part, DETAIL)).collect::<Vec<_>>().join("<br>")
 }
 
 /// Foreign text on one line in which nothing is markup, a mention or a reference to an issue.

@@ -142,25 +142,28 @@ impl Page {
             self.line("  none were judged");
         }
         let ids = widest(summary.invariants.iter().map(|f| f.id.as_str())).min(8);
-        let names = widest(summary.invariants.iter().map(|f| f.name.as_str())).min(28);
+        let names = widest(summary.invariants.iter().map(|f| f.name.as_str())).min(40);
         for finding in &summary.invariants {
             let tone = Tone::from(finding.verdict);
             let sign = self.ink(tone.into(), tone.sign());
+            // Without much room beside them, the details stand below the names.
+            let lead = ids + names + 8;
+            let (indent, below) = if self.width < lead + 32 { (8, true) } else { (lead, false) };
             let id = format::pad(&format::shorten(&format::one_line(&finding.id), ids), ids);
             let name = format::pad(&format::shorten(&format::one_line(&finding.name), names), names);
-            let room = self.width.saturating_sub(ids + names + 8);
-            let detail = format::one_line(&finding.detail);
-            // What could not be judged ends with its remedy, so that is not cut; a violation is told in full below.
-            let mut lines = match tone {
-                Tone::Unknown => wrap(&detail, room.max(24)),
-                _ => vec![format::shorten(&detail, room)],
+            let details = match tone {
+                Tone::Fail => vec!["violated, as shown below".to_owned()],
+                _ => format::parts(&finding.detail, usize::MAX),
+            };
+            let mut lines: Vec<_> =
+                details.iter().flat_map(|part| wrap(part, self.width.saturating_sub(indent))).collect();
+            if tone == Tone::Pass {
+                lines = lines.iter().map(|line| self.ink(Ink::Dim, line)).collect();
             }
-            .into_iter();
-            let first = lines.next().unwrap_or_default();
-            let first = if tone == Tone::Pass { self.ink(Ink::Dim, &first) } else { first };
-            self.line(&format!("  {sign} {id}  {name}  {first}"));
+            let beside = if below || lines.is_empty() { String::new() } else { lines.remove(0) };
+            self.line(&format!("  {sign} {id}  {name}  {beside}"));
             for line in lines {
-                self.line(&format!("{}{line}", " ".repeat(ids + names + 8)));
+                self.line(&format!("{}{line}", " ".repeat(indent)));
             }
         }
     }
@@ -175,7 +178,9 @@ impl Page {
     fn witness(&mut self, finding: &Finding) {
         let heading = format!("Why {} {} fails", format::one_line(&finding.id), format::one_line(&finding.name));
         self.heading(&heading);
-        self.paragraph(2, &format::one_line(&finding.detail), None);
+        for part in format::parts(&finding.detail, usize::MAX) {
+            self.paragraph(2, &part, None);
+        }
         if finding.witness.is_empty() {
             return;
         }
@@ -283,20 +288,18 @@ impl Page {
             self.line("  no samples");
             return;
         }
-        let mut rows = vec![["step", "samples", "TP50", "TP99", "TP999", "max"].map(str::to_owned).to_vec()];
-        for (step, stats) in &summary.latency.steps {
+        let mut rows = vec![words::LATENCY_COLUMNS.map(str::to_owned).to_vec()];
+        for (step, stats) in words::in_step_order(summary, &summary.latency.steps) {
             let mut row = vec![format::shorten(&format::one_line(step), 24)];
-            row.extend(latency_cells(stats));
+            row.extend(words::latency_cells(stats, |value, _| format::micros_or_none(value)));
             rows.push(row);
         }
         self.table(&rows);
         if let Some((step, stats)) = words::order_step(summary) {
             self.intervals(step, stats);
         }
-        for (step, stats) in &summary.latency.steps {
-            for gap in words::gaps(stats) {
-                self.paragraph(2, &format::one_line(&format!("{step}: {gap}")), Some(Ink::Dim));
-            }
+        for gap in words::gaps(summary) {
+            self.paragraph(2, &format::one_line(&gap), Some(Ink::Dim));
         }
     }
 
@@ -352,6 +355,9 @@ impl Page {
                 (None, None) => String::new(),
             };
             self.bullet(&format!("{what}; {times}{recovery}"));
+            if let Some(meanwhile) = words::meanwhile(fault) {
+                self.paragraph(6, &format::one_line(&meanwhile), Some(Ink::Amber));
+            }
             if !fault.hit.trim().is_empty() {
                 self.paragraph(6, &format::one_line(&format!("hit {}", fault.hit)), Some(Ink::Dim));
             }
@@ -387,7 +393,7 @@ impl Page {
             (
                 "purchases",
                 format!(
-                    "{} tried: {} ok, {} refused, {} indeterminate; {} retried, {} recovered",
+                    "{} tried: {} ok, {} refused, {} indeterminate; {} retried, {} unclear at first and found in the ledger",
                     format::count(intents.total),
                     format::count(intents.ok),
                     format::count(intents.fail),
@@ -425,16 +431,6 @@ impl Page {
             self.line(&format!("  {} of write-ahead log per order", format::bytes(wal)));
         }
     }
-}
-
-fn latency_cells(stats: &LatencyStats) -> Vec<String> {
-    vec![
-        format::count(stats.count),
-        format::micros_or_none(stats.us_p50),
-        format::micros_or_none(stats.us_p99),
-        format::micros_or_none(stats.us_p999),
-        if stats.count == 0 { format::NONE.to_owned() } else { format::micros(stats.us_max) },
-    ]
 }
 
 fn time_of(line: &WitnessLine) -> String {

@@ -1,7 +1,10 @@
 //! The sentences that all reports share: what an exit code, an invariant and a word mean, and what a verdict is worth.
 
+use std::collections::BTreeMap;
+
+use super::format;
 use crate::check::Verdict;
-use crate::summary::{LatencyStats, Summary};
+use crate::summary::{FaultSummary, LatencyStats, Summary};
 
 /// How the run as a whole is to be read; it decides the colour of the banner and never softens the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,17 +150,58 @@ pub(crate) fn missing(stats: &LatencyStats, percentile: &str, needed: u64) -> St
     match own {
         Some(line) if stats.count >= needed => line.clone(),
         _ => {
-            let (n, needed) = (super::format::count(stats.count), super::format::count(needed));
+            let (n, needed) = (format::count(stats.count), format::count(needed));
             format!("not enough samples for {percentile} ({n} of {needed} needed)")
         }
     }
 }
 
-/// What a step lacks, one sentence for each percentile that matters.
-pub(crate) fn gaps(stats: &LatencyStats) -> Vec<String> {
-    let tails = [("TP99", stats.us_p99, 1_000), ("TP999", stats.us_p999, 10_000)];
-    let absent = tails.into_iter().filter(|(_, value, _)| value.is_none());
-    absent.map(|(name, _, needed)| missing(stats, name, needed)).collect()
+/// What the steps lack, one sentence for each percentile that matters; a reason of another kind has its own.
+pub(crate) fn gaps(summary: &Summary) -> Vec<String> {
+    let mut gaps = Vec::new();
+    for (percentile, needed) in [("TP99", 1_000), ("TP999", 10_000)] {
+        let value = |stats: &LatencyStats| if percentile == "TP99" { stats.us_p99 } else { stats.us_p999 };
+        let absent = in_step_order(summary, &summary.latency.steps).into_iter().filter(|(_, s)| value(s).is_none());
+        let (few, odd): (Vec<_>, Vec<_>) = absent.partition(|(_, stats)| stats.count < needed);
+        if !few.is_empty() {
+            let steps: Vec<_> = few.iter().map(|(step, s)| format!("{step} {}", format::count(s.count))).collect();
+            let needed = format::count(needed);
+            gaps.push(format!("not enough samples for {percentile}, which needs {needed}: {}", steps.join(", ")));
+        }
+        gaps.extend(odd.into_iter().map(|(step, stats)| format!("{step}: {}", missing(stats, percentile, needed))));
+    }
+    gaps
+}
+
+/// What is known by step, in the order in which buyers make the steps; those that no journey has come last.
+pub(crate) fn in_step_order<'a, T>(summary: &Summary, by_step: &'a BTreeMap<String, T>) -> Vec<(&'a String, &'a T)> {
+    let order = &summary.latency.step_order;
+    let mut steps: Vec<_> = by_step.iter().collect();
+    steps.sort_by_key(|(name, _)| order.iter().position(|step| step == *name).unwrap_or(usize::MAX));
+    steps
+}
+
+/// The columns of a table of latencies where there is room for few.
+pub(crate) const LATENCY_COLUMNS: [&str; 6] = ["step", "samples", "TP50", "TP99", "TP999", "max"];
+
+/// What stands in these columns after the step. `tail` writes a percentile that has an interval.
+pub(crate) fn latency_cells(
+    stats: &LatencyStats,
+    tail: impl Fn(Option<u64>, Option<[u64; 2]>) -> String,
+) -> [String; 5] {
+    [
+        format::count(stats.count),
+        format::micros_or_none(stats.us_p50),
+        tail(stats.us_p99, stats.us_p99_interval),
+        tail(stats.us_p999, stats.us_p999_interval),
+        if stats.count == 0 { format::NONE.to_owned() } else { format::micros(stats.us_max) },
+    ]
+}
+
+/// Which other faults were in effect while one's recovery was waited for, if any.
+pub(crate) fn meanwhile(fault: &FaultSummary) -> Option<String> {
+    let others = &fault.overlapped_by;
+    (!others.is_empty()).then(|| format!("meanwhile in effect: {}", others.join(", ")))
 }
 
 /// How to repeat the run.
@@ -195,7 +239,7 @@ pub(crate) const GLOSSARY: &[(&str, &str)] = &[
     ),
     (
         "Send lag",
-        "How much later than intended an arrival was really sent. A large one means that the generator was too slow to be believed.",
+        "How much later than intended an arrival was really sent. A large one means that the generator was too slow to be believed. I11 looks at the first attempts at all later steps as well.",
     ),
     ("Dropped", "An arrival that could not be sent. It is counted, never passed over in silence."),
     (
@@ -203,8 +247,8 @@ pub(crate) const GLOSSARY: &[(&str, &str)] = &[
         "A request with no clear answer: timeout, reset, 5xx. It may or may not have taken effect.",
     ),
     (
-        "Recovered",
-        "Of an order: found in the ledger although its buyer never got an acknowledgement at the first try, which is legal. Of a fault: the service is steady again after healing.",
+        "Found in the ledger",
+        "An order whose buyer got no clear answer at the first try, and which exists, as the audit shows. That is legal.",
     ),
     (
         "Goodput",

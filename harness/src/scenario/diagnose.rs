@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::{Scenario, validate};
+use super::{Ask, Scenario, Target, validate};
 
 /// Why a scenario cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum ScenarioError {
     /// The file has mistakes; the text is ready to be printed.
     #[error("{0}")]
     Invalid(String),
+    /// The reference service cannot be asked what it has; the text says why, and the remedy.
+    #[error("the stack could not be provisioned: {0}")]
+    NoTarget(String),
 }
 
 /// One mistake, at a place in the text.
@@ -149,6 +152,7 @@ pub(super) fn parse(
     original: &str,
     resolved: &str,
     overrides: &[String],
+    ask: Ask<'_>,
 ) -> Result<Scenario, ScenarioError> {
     let scenario: Scenario = toml::from_str(resolved).map_err(|error| {
         let what = error.message().to_owned();
@@ -156,7 +160,15 @@ pub(super) fn parse(
         let at = error.span().unwrap_or(0..0).into();
         render(path, original, resolved, overrides, &[Mistake { at, what, help }])
     })?;
-    let mistakes = validate::validate(&scenario);
+    let mut mistakes = validate::validate(&scenario);
+    if let Target::Reference(asked) = &scenario.target {
+        match ask() {
+            Ok(catalogue) => mistakes.extend(catalogue.iter().flat_map(|catalogue| catalogue.mistakes(asked))),
+            // A mistake in the file can be mended without the service, so it is told first.
+            Err(why) if mistakes.is_empty() => return Err(ScenarioError::NoTarget(why)),
+            Err(_) => {}
+        }
+    }
     if mistakes.is_empty() { Ok(scenario) } else { Err(render(path, original, resolved, overrides, &mistakes)) }
 }
 

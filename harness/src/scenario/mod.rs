@@ -18,12 +18,14 @@ use crate::history::Role;
 use crate::load::arrival::{Arrivals, Plan};
 use crate::measure::slo::SloSpec;
 
+pub mod catalogue;
 mod diagnose;
 pub mod journey;
 pub mod template;
 mod validate;
 pub mod value;
 
+use catalogue::Catalogue;
 pub use diagnose::ScenarioError;
 use value::{BugChoice, Drawn, Dur, Toggle};
 
@@ -490,11 +492,33 @@ pub struct Loaded {
     pub path: PathBuf,
 }
 
-/// Reads a scenario file, applies overrides (`--set PATH=VALUE`) and the seed, and checks everything.
+/// Reads a scenario file, applies overrides (`--set PATH=VALUE`) and the seed, and checks everything but whether the
+/// reference service has what is asked of it.
 ///
 /// # Errors
 /// Names the file, the line, the key, what is accepted and the remedy.
 pub fn load(path: &Path, sets: &[String], seed: Option<u64>) -> Result<Loaded, ScenarioError> {
+    read(path, sets, seed, &|| Ok(None))
+}
+
+/// The same for a scenario that is about to be run: what it asks of the reference service is held against what the
+/// service says that it has. `ask` is called once, and only if the target is the reference service.
+///
+/// # Errors
+/// As [`load`]; or the service cannot be asked.
+pub fn load_to_run(
+    path: &Path,
+    sets: &[String],
+    seed: Option<u64>,
+    ask: impl Fn() -> Result<Catalogue, String>,
+) -> Result<Loaded, ScenarioError> {
+    read(path, sets, seed, &|| ask().map(Some))
+}
+
+/// Asks the reference service what it has; nothing where that is not to be checked.
+type Ask<'a> = &'a dyn Fn() -> Result<Option<Catalogue>, String>;
+
+fn read(path: &Path, sets: &[String], seed: Option<u64>, ask: Ask<'_>) -> Result<Loaded, ScenarioError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ScenarioError::Unreadable { path: path.to_owned(), source })?;
     let mut overrides: Vec<String> = sets.to_vec();
@@ -502,7 +526,7 @@ pub fn load(path: &Path, sets: &[String], seed: Option<u64>) -> Result<Loaded, S
         overrides.push(format!("seed={seed}"));
     }
     let resolved = diagnose::with_overrides(path, &text, &overrides)?;
-    let scenario = diagnose::parse(path, &text, &resolved, &overrides)?;
+    let scenario = diagnose::parse(path, &text, &resolved, &overrides, ask)?;
     Ok(Loaded { scenario, resolved, path: path.to_owned() })
 }
 
@@ -559,6 +583,13 @@ impl Scenario {
             }
         }
         timeline
+    }
+
+    /// The steps in the order in which buyers make them.
+    pub fn step_order(&self) -> Vec<String> {
+        let journey =
+            |cohort: &'_ Spanned<Cohort>| cohort.get_ref().journey.iter().map(|s| s.get_ref().clone()).collect();
+        in_one_order(self.cohort.values().map(journey))
     }
 
     /// The item of that number.
@@ -625,4 +656,37 @@ impl Inject {
 pub fn json_schema() -> serde_json::Value {
     let generator = schemars::generate::SchemaSettings::draft07().into_generator();
     generator.into_root_schema_for::<Scenario>().to_value()
+}
+
+/// Journeys laid over each other: each keeps its order as far as the earlier ones allow, and a step that none of those
+/// makes comes right after the step before it.
+fn in_one_order(journeys: impl Iterator<Item = Vec<String>>) -> Vec<String> {
+    let mut order: Vec<String> = Vec::new();
+    for journey in journeys {
+        let mut at = 0;
+        for step in journey {
+            at = 1 + order.iter().position(|known| *known == step).unwrap_or_else(|| {
+                order.insert(at, step);
+                at
+            });
+        }
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn journeys_are_laid_over_each_other() {
+        let order = |journeys: &[&[&str]]| {
+            in_one_order(journeys.iter().map(|j| j.iter().map(|s| (*s).to_owned()).collect())).join(" ")
+        };
+        assert_eq!(order(&[]), "");
+        assert_eq!(order(&[&["page", "order", "pay"], &["page", "captcha", "order", "cancel"]]), {
+            "page captcha order cancel pay"
+        });
+        assert_eq!(order(&[&["login", "page", "page"], &["peek"]]), "peek login page");
+    }
 }

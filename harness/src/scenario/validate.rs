@@ -39,6 +39,7 @@ impl Mistakes {
 pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
     let mut m = Mistakes(Vec::new());
     names_and_items(scenario, &mut m);
+    target(&scenario.target, &mut m);
     load(scenario, &mut m);
     for (name, step) in &scenario.step {
         self::step(name, step, &mut m);
@@ -97,6 +98,15 @@ fn names_and_items(scenario: &Scenario, m: &mut Mistakes) {
         }
         if item.hold.0.is_zero() {
             m.add(key("hold"), format!("{label}: `hold` is 0s"), "a hold lasts at least 1ms");
+        }
+    }
+}
+
+fn target(target: &Target, m: &mut Mistakes) {
+    let Target::Reference(reference) = target else { return };
+    for (key, value) in [("pool", reference.pool), ("workers", reference.workers)] {
+        if value == 0 {
+            m.add(Place::key(&format!("target.reference.{key}")), format!("target: `{key}` is 0"), "at least 1");
         }
     }
 }

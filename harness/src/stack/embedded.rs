@@ -7,6 +7,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -19,10 +21,30 @@ use super::process::{Process, RunAs, Spec};
 use super::{Component, Provision, Stack, StackError};
 use crate::doctor;
 use crate::fault::proxy::{Endpoint, Protocol, Proxy, ProxyConfig};
+use crate::scenario::catalogue::Catalogue;
 use crate::scenario::{Reference, Scenario};
 
 /// How long a part may take to come up. Generous: a loaded machine is slow, not broken.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the reference service can be asked for, as its program says.
+///
+/// # Errors
+/// There is no such program, or it is of another version than the harness.
+pub fn catalogue() -> Result<Catalogue, StackError> {
+    let program = doctor::target_binary()?;
+    let other = |why: String| StackError::Missing {
+        why: format!("{} does not say what it has: {why}", program.display()),
+        remedy: "build it and the harness together: cargo build --release --workspace".to_owned(),
+    };
+    let mut command = Command::new(&program);
+    command.args(["catalogue", "--output", "json"]).stdin(Stdio::null());
+    let output = command.output().map_err(|error| other(error.to_string()))?;
+    if !output.status.success() {
+        return Err(other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| other(error.to_string()))
+}
 
 /// Provisions Postgres, the service, and the proxies between them.
 ///
@@ -32,7 +54,7 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
     let binaries = doctor::find_postgres()?;
     let target = canonical(&doctor::target_binary()?)?;
     let run_as = doctor::unprivileged_user()?.map(|user| RunAs { uid: user.uid, gid: user.gid });
-    let folder = private_folder(&provision.run_id)?;
+    let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
     let guard = Guard::start(&folder, &[target.clone(), canonical(&binaries.bin_dir.join("postgres"))?])
         .map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))?;
 
@@ -71,51 +93,35 @@ fn proxy(name: &str, upstream: Endpoint, protocol: Protocol, seed: u64) -> Resul
     Ok(Proxy::start(ProxyConfig { name: name.to_owned(), listen, upstream, protocol, seed })?)
 }
 
-/// A folder of the run's own. Others may pass through it, since Postgres runs as another user, but not list it.
-fn private_folder(run_id: &str) -> Result<PathBuf, StackError> {
-    let base = std::env::temp_dir();
+/// A folder of the run's own below `base`. Others may pass through it, since Postgres runs as another user, but not list it.
+fn private_folder(base: &Path, run_id: &str) -> Result<PathBuf, StackError> {
     let folder = base.join(format!("seckill-{run_id}"));
     let fail = |e| StackError::io(format!("cannot make {}; TMPDIR names another place", folder.display()), e);
     std::fs::create_dir(&folder).map_err(fail)?;
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711)).map_err(fail)?;
-    canonical(&folder)
+    Ok(folder)
 }
 
 impl Component for Postgres {
-    fn role(&self) -> &'static str {
-        self.process.role()
-    }
-    fn start(&self) -> Result<(), StackError> {
-        self.process.start()
+    fn process(&self) -> &Arc<Process> {
+        &self.process
     }
     fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>> {
         Box::pin(Postgres::ready(self, limit))
     }
-    fn kill(&self) -> Result<usize, StackError> {
-        self.process.kill_all()
-    }
-    fn pause(&self, paused: bool) -> usize {
-        self.process.signal_all(if paused { Signal::SIGSTOP } else { Signal::SIGCONT })
-    }
-    fn pids(&self) -> Vec<i32> {
-        self.process.pids()
-    }
-    fn ended(&self) -> Option<String> {
-        self.process.ended()
+    fn farewell(&self) -> Signal {
+        // An immediate shutdown: the cluster is thrown away, so a last checkpoint would be for nobody.
+        Signal::SIGQUIT
     }
     fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
         Box::pin(async { Postgres::wal_bytes(self).await.ok() })
-    }
-    fn stop(&self) {
-        // An immediate shutdown: the cluster is thrown away, so a last checkpoint would be for nobody.
-        self.process.stop(Signal::SIGQUIT, Duration::from_secs(3));
     }
 }
 
 /// The reference service.
 #[derive(Debug)]
 struct Service {
-    process: Process,
+    process: Arc<Process>,
     control: Control,
     public: PathBuf,
     admin: PathBuf,
@@ -155,7 +161,7 @@ impl Service {
         let control = Control::new(&Endpoint::Unix(admin.clone()))?;
         let log = logs.join("service.log");
         let spec = Spec { role: "service", program, arguments, folder, log, run_as: None };
-        Ok(Service { process: Process::new(spec), control, public, admin })
+        Ok(Service { process: Arc::new(Process::new(spec)), control, public, admin })
     }
 }
 
@@ -165,11 +171,8 @@ fn secret(folder: &Path) -> String {
 }
 
 impl Component for Service {
-    fn role(&self) -> &'static str {
-        self.process.role()
-    }
-    fn start(&self) -> Result<(), StackError> {
-        self.process.start()
+    fn process(&self) -> &Arc<Process> {
+        &self.process
     }
     fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>> {
         Box::pin(async move {
@@ -188,19 +191,7 @@ impl Component for Service {
             Ok(())
         })
     }
-    fn kill(&self) -> Result<usize, StackError> {
-        self.process.kill_all()
-    }
-    fn pause(&self, paused: bool) -> usize {
-        self.process.signal_all(if paused { Signal::SIGSTOP } else { Signal::SIGCONT })
-    }
-    fn pids(&self) -> Vec<i32> {
-        self.process.pids()
-    }
-    fn ended(&self) -> Option<String> {
-        self.process.ended()
-    }
-    fn stop(&self) {
-        self.process.stop(Signal::SIGTERM, Duration::from_secs(3));
+    fn farewell(&self) -> Signal {
+        Signal::SIGTERM
     }
 }

@@ -5,9 +5,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use nix::sys::signal::Signal;
 
 use crate::fault::proxy::Proxy;
 use crate::scenario::{Scenario, Target};
@@ -20,6 +22,7 @@ pub mod postgres;
 pub mod process;
 
 use control::Control;
+use process::Process;
 
 /// Why a stack could not be provisioned, or a part of it does not obey.
 #[derive(Debug, thiserror::Error)]
@@ -61,34 +64,49 @@ impl From<crate::doctor::Missing> for StackError {
     }
 }
 
-/// A part of the stack that runs, and that can be broken: a process with its descendants, or a container.
+/// A part of the stack that runs and that can be broken: a process with its descendants, and what is special about it.
 pub trait Component: Send + Sync + std::fmt::Debug {
-    /// `service`, `postgres`, ...
-    fn role(&self) -> &'static str;
-    /// Starts it (again, on the same data).
-    ///
-    /// # Errors
-    /// It cannot be started.
-    fn start(&self) -> Result<(), StackError>;
+    /// Its processes.
+    fn process(&self) -> &Arc<Process>;
     /// Waits until it does its work.
     fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>>;
-    /// Kills it, as a power cut would; says how many processes that hit.
-    ///
-    /// # Errors
-    /// It does not die.
-    fn kill(&self) -> Result<usize, StackError>;
-    /// Stops it in its tracks (true) or lets it go on (false); says how many processes that hit.
-    fn pause(&self, paused: bool) -> usize;
-    /// Its processes, for accounting.
-    fn pids(&self) -> Vec<i32>;
-    /// How it ended, if it did so by itself.
-    fn ended(&self) -> Option<String>;
+    /// The signal on which it ends in an orderly way.
+    fn farewell(&self) -> Signal;
     /// Bytes of write-ahead log written so far, for a database.
     fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
         Box::pin(async { None })
     }
-    /// Asks it to end in an orderly way.
-    fn stop(&self);
+
+    /// `service`, `postgres`, ...
+    fn role(&self) -> &'static str {
+        self.process().role()
+    }
+    /// Starts it (again, on the same data). Where this may be called is said at [`Process::start`].
+    ///
+    /// # Errors
+    /// It cannot be started.
+    fn start(&self) -> Result<(), StackError> {
+        self.process().start()
+    }
+    /// Kills it, as a power cut would; says how many processes that hit.
+    ///
+    /// # Errors
+    /// It does not die.
+    fn kill(&self) -> BoxFuture<'_, Result<usize, StackError>> {
+        let process = self.process().clone();
+        Box::pin(async move {
+            let killed = tokio::task::spawn_blocking(move || process.kill_all()).await;
+            killed.unwrap_or_else(|error| Err(StackError::Other(format!("the killing ended early: {error}"))))
+        })
+    }
+    /// Stops it in its tracks (true) or lets it go on (false); says how many processes that hit.
+    fn pause(&self, paused: bool) -> usize {
+        self.process().signal_all(if paused { Signal::SIGSTOP } else { Signal::SIGCONT })
+    }
+    /// Asks it to end in an orderly way, and waits for a while.
+    fn stop(&self) {
+        self.process().stop(self.farewell(), Duration::from_secs(3));
+    }
 }
 
 /// A provisioned stack.
@@ -155,7 +173,12 @@ impl Stack {
     }
 
     /// Takes everything down and waits until it is gone: orderly where it obeys, by the guard where it does not.
-    pub fn down(mut self) {
+    pub async fn down(self) {
+        // Much of that is waiting, for which the blocking pool is made.
+        let _ = tokio::task::spawn_blocking(move || self.take_down()).await;
+    }
+
+    fn take_down(mut self) {
         // The links first: a service that ends in order waits for its clients to hang up.
         for proxy in &self.links {
             proxy.shutdown();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::NoTls;
@@ -13,7 +14,7 @@ use super::process::{Process, RunAs, Spec, drop_to};
 #[derive(Debug)]
 pub struct Postgres {
     /// Its processes.
-    pub process: Process,
+    pub process: Arc<Process>,
     socket_folder: PathBuf,
 }
 
@@ -41,7 +42,7 @@ impl Postgres {
         let arguments = settings(&data, &socket_folder);
         let log = logs.join("postgres.log");
         let spec = Spec { role: "postgres", program, arguments, folder: data, log, run_as };
-        Ok(Postgres { process: Process::new(spec), socket_folder })
+        Ok(Postgres { process: Arc::new(Process::new(spec)), socket_folder })
     }
 
     /// Where its Unix socket is.

@@ -61,7 +61,11 @@ impl Process {
         &self.spec.log
     }
 
-    /// Starts it. It dies with the harness's main thread, whatever else happens.
+    /// Starts it. The kernel kills it when the **thread** that called this ends, whatever else happens.
+    ///
+    /// So this is for the main thread and for tasks, which run on the runtime's workers: both live as long as the
+    /// runtime. It must never be called on the blocking pool, whose threads end when they have had nothing to do for
+    /// some seconds, and would take the process with them.
     ///
     /// # Errors
     /// The program cannot be started, or its log cannot be written.

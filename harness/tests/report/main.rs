@@ -115,6 +115,31 @@ fn absent_percentiles_are_explained() {
 }
 
 #[test]
+fn a_recovery_that_was_never_seen_is_the_slowest() {
+    let mut summary = fixture::passing();
+    assert!(text(Html, &summary).contains("3 of 3 faults injected, 3 recovered<"));
+    summary.faults[1].recovered_at_ms = None;
+    summary.faults[1].recovery_ms = None;
+    let html = text(Html, &summary);
+    assert!(html.contains(">not recovered<") && html.contains("3 of 3 faults injected, 2 recovered within 240 ms<"));
+}
+
+#[test]
+fn steps_stand_in_the_order_of_the_journey() {
+    let summary = fixture::passing();
+    let reports = [
+        (text(Html, &summary), "<h3>By step</h3>", "<div>"),
+        (text(Markdown, &summary), "| step |", "\n| "),
+        (text(PLAIN, &summary), "Latency from", "\n  "),
+    ];
+    for (report, heading, lead) in reports {
+        let table = &report[report.find(heading).unwrap()..];
+        let places = ["page", "poll", "order", "pay"].map(|step| table.find(&format!("{lead}{step}")).unwrap());
+        assert!(places.is_sorted(), "{heading}: {places:?}");
+    }
+}
+
+#[test]
 fn what_failed_stands_before_what_passed() {
     let html = text(Html, &fixture::failing());
     let witness = html.find("id=\"witness-1\"").expect("the witness of I1");

@@ -43,7 +43,12 @@ impl Sandbox {
 
     /// `seckill` with these arguments, working in the sandbox.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_seckill"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_seckill")), arguments)
+    }
+
+    /// The same with another `seckill` than the one that was built.
+    pub fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).current_dir(self.root.path()).stdin(Stdio::null());
         command.env("TMPDIR", self.tmp()).env_remove("SECKILL_LOG");
         command

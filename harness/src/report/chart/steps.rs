@@ -4,7 +4,7 @@ use plotters::style::text_anchor::HPos;
 
 use super::super::ReportError;
 use super::{Canvas, Drawn, Paint, Room, fit, log_label, log_range, log_ticks, log_us, render, text_width};
-use crate::report::format;
+use crate::report::{format, words};
 use crate::summary::{LatencyStats, Summary};
 
 const ROW: f64 = 30.0;
@@ -16,7 +16,8 @@ const MOST: usize = 24;
 
 /// Draws it; nothing if no step has a percentile.
 pub(in crate::report) fn draw(summary: &Summary) -> Result<Option<String>, ReportError> {
-    let mut steps: Vec<_> = summary.latency.steps.iter().filter(|(_, s)| s.us_p50.is_some()).collect();
+    let mut steps = words::in_step_order(summary, &summary.latency.steps);
+    steps.retain(|(_, stats)| stats.us_p50.is_some());
     steps.truncate(MOST);
     let low = steps.iter().filter_map(|(_, s)| s.us_p50).min();
     let (Some(low), Some(high)) = (low, steps.iter().map(|(_, s)| s.us_max).max()) else { return Ok(None) };

@@ -102,7 +102,8 @@ struct Invariant<'a> {
     id: &'a str,
     name: &'a str,
     demand: &'static str,
-    detail: String,
+    /// Its parts.
+    detail: Vec<String>,
     tone: Tone,
     witness: Option<Witness>,
 }
@@ -156,7 +157,7 @@ impl<'a> Page<'a> {
             starved: starved(summary),
             latency: figures::latency(summary, &time)?,
             ranges: figures::ranges(summary)?,
-            steps: tables::latency("step", &summary.latency.steps),
+            steps: tables::latency("step", words::in_step_order(summary, &summary.latency.steps)),
             phases: tables::latency("phase", in_order(summary)),
             phase_steps: phase_steps(summary),
             stock: figures::stock(summary, &time)?,
@@ -191,7 +192,13 @@ fn place(summary: &Summary, phase: &str) -> usize {
 fn phase_steps(summary: &Summary) -> Vec<(String, Table)> {
     let mut phases: Vec<_> = summary.latency.phase_steps.iter().collect();
     phases.sort_by_key(|(name, _)| place(summary, name));
-    phases.into_iter().filter_map(|(phase, steps)| Some((phase.clone(), tables::latency("step", steps)?))).collect()
+    phases
+        .into_iter()
+        .filter_map(|(phase, steps)| {
+            let steps = words::in_step_order(summary, steps);
+            Some((phase.clone(), tables::latency("step", steps)?))
+        })
+        .collect()
 }
 
 /// Foreign text cut to what a page can bear; the whole is in `summary.json`.
@@ -302,21 +309,25 @@ fn order_cards(summary: &Summary) -> Vec<Card> {
     ]
 }
 
-/// The slowest recovery: what an operator would have had to sit through.
+/// The slowest recovery: what an operator would have had to sit through. One that was never seen is slower than any.
 fn recovery_card(summary: &Summary) -> Card {
-    let injected = summary.faults.iter().filter(|f| f.injected_at_ms.is_some()).count();
-    let recovered: Vec<f64> = summary.faults.iter().filter_map(|f| f.recovery_ms).filter(|ms| ms.is_finite()).collect();
-    let slowest = recovered.iter().copied().fold(f64::NAN, f64::max);
+    let injected: Vec<_> = summary.faults.iter().filter(|f| f.injected_at_ms.is_some()).collect();
+    let recovered: Vec<f64> = injected.iter().filter_map(|f| f.recovery_ms).filter(|ms| ms.is_finite()).collect();
+    let slowest = format::millis(recovered.iter().copied().fold(f64::NAN, f64::max));
+    let all = recovered.len() == injected.len();
+    let note = match summary.faults.len() {
+        0 => "no faults planned".to_owned(),
+        n => {
+            let planned = format::plural(n as u64, "fault");
+            let others = if all || recovered.is_empty() { String::new() } else { format!(" within {slowest}") };
+            format!("{} of {planned} injected, {} recovered{others}", injected.len(), recovered.len())
+        }
+    };
     Card {
         label: "Slowest recovery".to_owned(),
-        value: format::millis(slowest),
-        note: match summary.faults.len() {
-            0 => "no faults planned".to_owned(),
-            n => {
-                format!("{} of {} injected, {} recovered", injected, format::plural(n as u64, "fault"), recovered.len())
-            }
-        },
-        tone: if recovered.len() < injected { "unknown" } else { "" },
+        value: if all { slowest } else { "not recovered".to_owned() },
+        note,
+        tone: if all { "" } else { "unknown" },
     }
 }
 
@@ -329,7 +340,7 @@ fn invariants<'a>(summary: &'a Summary, time: &TimeAxis) -> Result<Vec<Invariant
             id: &finding.id,
             name: &finding.name,
             demand: words::demand(&finding.id),
-            detail: clip(&finding.detail),
+            detail: format::parts(&finding.detail, LONGEST),
             tone: finding.verdict.into(),
             witness,
         });

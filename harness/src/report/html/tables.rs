@@ -108,6 +108,7 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
     let rows = summary.faults.iter().map(|fault| {
         let on = fault.link.as_deref().or(fault.role.as_deref()).unwrap_or(format::NONE);
         let late = fault.injected_at_ms.map(|at| at - fault.planned_at_ms).filter(|late| late.abs() >= 50.0);
+        let meanwhile = words::meanwhile(fault).map(|text| clip(&text)).unwrap_or_default();
         let injected = Cell::figure(format::moment_ms(fault.injected_at_ms));
         let recovery = match (fault.recovery_ms, fault.injected_at_ms) {
             (Some(ms), _) => Cell::figure(format::millis(ms)),
@@ -127,7 +128,7 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
             }),
             Cell::figure(format::moment_ms(fault.healed_at_ms)),
             Cell::figure(format::moment_ms(fault.recovered_at_ms)),
-            recovery,
+            recovery.below(meanwhile),
             match &fault.error {
                 Some(error) => Cell::text(clip(&format!("failed: {error}"))).toned("fail").below(clip(&fault.hit)),
                 None => Cell::text(clip(&fault.hit)),
@@ -220,7 +221,7 @@ pub(super) fn purchases(summary: &Summary) -> Table {
             noted("Refused", format::count(intents.fail), "sold out, and the like"),
             noted("Indeterminate", format::count(intents.info), "when the buyer gave up"),
             noted("Retried", format::count(intents.retried), "tried more than once"),
-            noted("Recovered", format::count(intents.recovered), "in the ledger, though not acknowledged at once"),
+            noted("Found in the ledger", format::count(intents.recovered), "though the first answer was unclear"),
         ],
     )
 }
@@ -268,7 +269,7 @@ pub(super) fn outcome_steps(summary: &Summary) -> Option<Table> {
     if steps.is_empty() {
         return None;
     }
-    let rows = steps.iter().map(|(step, outcomes)| {
+    let rows = words::in_step_order(summary, steps).into_iter().map(|(step, outcomes)| {
         let of = |prefix: &str| {
             let reasons: BTreeMap<String, u64> =
                 outcomes.iter().filter_map(|(name, n)| Some((name.strip_prefix(prefix)?.to_owned(), *n))).collect();

@@ -1,0 +1,97 @@
+//! What the reference service can be asked for, as it says itself: strategies, switches and seeded bugs.
+//!
+//! The service is the only one to know them, so a scenario's choices are held against its own list, before anything is
+//! started.
+
+use serde::Deserialize;
+
+use super::Reference;
+use super::diagnose::{Mistake, Place};
+
+/// Everything that the reference service can be asked for.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Catalogue {
+    /// Ways to deduct stock.
+    pub strategies: Vec<Strategy>,
+    /// Mechanisms that can be turned off.
+    pub switches: Vec<Switch>,
+    /// Mistakes that can be planted.
+    pub bugs: Vec<SeededBug>,
+}
+
+/// A way to deduct stock.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Strategy {
+    /// Its name.
+    pub name: String,
+    /// What it does, in one line.
+    pub meaning: String,
+}
+
+/// A mechanism that can be turned off.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Switch {
+    /// Its name.
+    pub id: String,
+    /// What works while it is on, in one line.
+    pub meaning: String,
+}
+
+/// A mistake that can be planted.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SeededBug {
+    /// Its number.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// Why it cannot be planted yet.
+    pub pending: Option<String>,
+}
+
+impl SeededBug {
+    fn is_called(&self, text: &str) -> bool {
+        self.name == text || text.parse() == Ok(self.number)
+    }
+}
+
+impl Catalogue {
+    /// What a scenario asks of the service that it does not have.
+    pub(super) fn mistakes(&self, asked: &Reference) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        let mut add = |key: &str, what: String, help: String| {
+            mistakes.push(Mistake { at: Place::key(&format!("target.reference.{key}")), what, help });
+        };
+        if !self.strategies.iter().any(|known| known.name == asked.strategy) {
+            let what = format!("target: there is no strategy \"{}\"", asked.strategy);
+            add("strategy", what, one_of(self.strategies.iter().map(|s| format!("\"{}\" ({})", s.name, s.meaning))));
+        }
+        if let Some(bug) = &asked.bug {
+            match self.bugs.iter().find(|known| known.is_called(&bug.0)) {
+                None => add("bug", format!("target: there is no seeded bug \"{}\"", bug.0), self.bugs_there_are()),
+                Some(SeededBug { number, name, pending: Some(why) }) => {
+                    let what = format!("target: the seeded bug {number} ({name}) cannot be planted yet: {why}");
+                    add("bug", what, self.bugs_there_are());
+                }
+                Some(_) => {}
+            }
+        }
+        for id in asked.switches.keys() {
+            if !self.switches.iter().any(|known| known.id == *id) {
+                let what = format!("target: there is no switch \"{id}\"");
+                let known = self.switches.iter().map(|s| format!("{} ({})", s.id, s.meaning));
+                add(&format!("switches.{id}"), what, one_of(known));
+            }
+        }
+        mistakes
+    }
+
+    fn bugs_there_are(&self) -> String {
+        let ready = self.bugs.iter().filter(|bug| bug.pending.is_none());
+        let list = one_of(ready.map(|bug| format!("{}={}", bug.number, bug.name)));
+        format!("a number or a name, {list}; or leave `bug` out for the correct service")
+    }
+}
+
+fn one_of(known: impl Iterator<Item = String>) -> String {
+    format!("one of {}", known.collect::<Vec<_>>().join(", "))
+}
