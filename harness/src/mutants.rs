@@ -21,11 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::check::Verdict;
 use crate::report::format;
+use crate::scenario::catalogue::SeededBug;
+use crate::stack::embedded;
 use crate::summary::Summary;
-use crate::{doctor, exit, scenario};
+use crate::{exit, scenario};
 
 /// The catalogue that comes with the project.
-pub const CATALOGUE: &str = "scenarios/mutants.toml";
+pub const CATALOGUE: &str = "scenarios/mutants/catalogue.toml";
 /// Where the table and the runs worth looking at are kept.
 const FOLDER: &str = "reports/mutants";
 /// A run that takes longer is broken itself.
@@ -84,14 +86,6 @@ struct Mutant {
     /// Values of the scenario that this bug needs otherwise: `path = value`, as with `--set`.
     #[serde(default)]
     set: Vec<String>,
-}
-
-/// A seeded bug, as the target lists it.
-#[derive(Debug, Deserialize)]
-struct Known {
-    number: u32,
-    name: String,
-    pending: Option<String>,
 }
 
 /// One line of the detection table.
@@ -186,7 +180,7 @@ fn code(rows: &[Row], interrupted: bool) -> i32 {
 
 async fn rows(trial: &Trial, cancel: &CancellationToken) -> Result<Vec<Row>, MutantsError> {
     let catalogue = read_catalogue(&trial.catalogue)?;
-    let known = known_bugs().await?;
+    let known = embedded::catalogue().map_err(|error| MutantsError::NoTarget(error.to_string()))?.bugs;
     let mut rows = blank_rows(&catalogue, &known, trial)?;
     let runs = Path::new(FOLDER).join(format!("runs-{}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S")));
     let system = |what: String| move |source| MutantsError::System { what, source };
@@ -213,7 +207,8 @@ async fn rows(trial: &Trial, cancel: &CancellationToken) -> Result<Vec<Row>, Mut
 }
 
 fn read_catalogue(path: &Path) -> Result<Catalogue, MutantsError> {
-    let help = "help: the one that comes with the project is scenarios/mutants.toml; --catalogue names another";
+    let help =
+        "help: the one that comes with the project is scenarios/mutants/catalogue.toml; --catalogue names another";
     let text = std::fs::read_to_string(path)
         .map_err(|error| MutantsError::Usage(format!("cannot read {}: {error}\n{help}", path.display())))?;
     toml::from_str(&text).map_err(|error| {
@@ -222,21 +217,8 @@ fn read_catalogue(path: &Path) -> Result<Catalogue, MutantsError> {
     })
 }
 
-async fn known_bugs() -> Result<Vec<Known>, MutantsError> {
-    let program =
-        doctor::target_binary().map_err(|m| MutantsError::NoTarget(format!("{}\nhelp: {}", m.why, m.remedy)))?;
-    let fail = |why: String| MutantsError::NoTarget(format!("{} bugs: {why}\nhelp: make build", program.display()));
-    let output = tokio::process::Command::new(&program)
-        .args(["bugs", "--output", "json"])
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .map_err(|error| fail(error.to_string()))?;
-    serde_json::from_slice(&output.stdout).map_err(|error| fail(error.to_string()))
-}
-
 /// The table before anything was tried: the correct target, then every bug that was asked for.
-fn blank_rows(catalogue: &Catalogue, known: &[Known], trial: &Trial) -> Result<Vec<Row>, MutantsError> {
+fn blank_rows(catalogue: &Catalogue, known: &[SeededBug], trial: &Trial) -> Result<Vec<Row>, MutantsError> {
     let numbers: BTreeSet<u32> = known.iter().map(|bug| bug.number).chain([0]).collect();
     if let Some(stranger) = trial.bugs.iter().find(|bug| !numbers.contains(bug)) {
         let all: Vec<String> = numbers.iter().map(u32::to_string).collect();
@@ -505,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_bug_without_a_trigger_and_a_bug_that_does_not_exist_are_refused() {
-        let known = [Known { number: 4, name: "case-when".into(), pending: None }];
+        let known = [SeededBug { number: 4, name: "case-when".into(), pending: None }];
         let trial = Trial { catalogue: "c.toml".into(), seeds: 1, bugs: Vec::new(), jobs: 1 };
         let none = Catalogue { mutant: Vec::new() };
         let error = blank_rows(&none, &known, &trial).unwrap_err().to_string();

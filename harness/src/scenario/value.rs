@@ -116,7 +116,9 @@ impl<'de> Deserialize<'de> for Drawn {
         impl<'de> Visitor<'de> for V {
             type Value = Drawn;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration such as \"8s\", or two that the seed draws between: [\"8s\", \"10s\"]")
+                f.write_str(
+                    "a duration with its unit in quotes, such as \"250ms\" or \"8s\", or two that the seed draws between: [\"8s\", \"10s\"]",
+                )
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Drawn, E> {
                 let said = DurVisitor.visit_str(text)?;
