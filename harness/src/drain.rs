@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::history::{DrainProbe, Outcome, Role, StockRow};
+use crate::history::{DrainProbe, OrderState, Outcome, Role, StockRow};
 use crate::load::classify;
 use crate::load::client::Connection;
 use crate::scenario::Scenario;
@@ -107,59 +107,100 @@ async fn probe_item(
 /// long would otherwise expire, and be sold to another of its buyers.
 async fn buy(journey: &Journey, connection: &mut Connection, user: &str, key: &str) -> Bought {
     let mut captured = vec![String::new(); journey.slots.len()];
-    let mut ordered = false;
+    let (mut ordered, mut pending) = (false, false);
     for step in journey.steps.iter().filter(|s| !s.only_unsettled) {
-        let mut last = String::new();
-        for attempt in 0..6 {
-            if attempt > 0 {
-                tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
-            }
-            match once(step, journey, connection, (user, key), &mut captured).await {
-                Ok(()) => {
-                    last.clear();
-                    break;
-                }
-                Err((reason, false)) if step.role == Role::Order && reason == "sold-out" => return Bought::SoldOut,
-                Err((reason, again)) => {
-                    last = format!("{}: {reason}", step.name);
-                    if !again {
-                        break;
-                    }
-                }
-            }
+        if step.role == Role::Ticket && !pending {
+            continue;
         }
-        match step.role {
+        let told = match step.role {
+            Role::Ticket => ask(step, journey, connection, (user, key), &mut captured).await,
+            _ => insist(step, journey, connection, (user, key), &mut captured).await,
+        };
+        match (step.role, told) {
+            (Role::Order | Role::Ticket, Err((reason, _))) if reason == "sold-out" => return Bought::SoldOut,
+            (Role::Order | Role::Ticket, Ok(state)) => {
+                pending = state == OrderState::Pending;
+                ordered = !pending;
+            }
             // A hold whose payment did not go through may expire, and be sold to another buyer of the probe.
-            Role::Pay if ordered && !last.is_empty() => return Bought::Other(format!("ordered, but {last}")),
-            Role::Pay if ordered => return Bought::Sold,
-            Role::Order if last.is_empty() => ordered = true,
-            _ if !last.is_empty() => return Bought::Other(last),
-            _ => {}
+            (Role::Pay, Err((reason, _))) if ordered => {
+                return Bought::Other(format!("ordered, but {}: {reason}", step.name));
+            }
+            (Role::Pay, Ok(_)) if ordered => return Bought::Sold,
+            (_, Err((reason, _))) => return Bought::Other(format!("{}: {reason}", step.name)),
+            (_, Ok(_)) => {}
         }
     }
-    if ordered { Bought::Sold } else { Bought::Other("the journey has no order".into()) }
+    match (ordered, pending) {
+        (true, _) => Bought::Sold,
+        (_, true) => Bought::Other("accepted, and no step of the journey asks about the ticket".into()),
+        _ => Bought::Other("the journey has no order".into()),
+    }
 }
 
-/// One attempt at one step; the error is the reason, and whether another try can help.
+/// Why an attempt came to nothing, and whether another one can help.
+type Failed = (String, bool);
+
+/// Makes a step, a few times if it has to be.
+async fn insist(
+    step: &CompiledStep,
+    journey: &Journey,
+    connection: &mut Connection,
+    who: (&str, &str),
+    captured: &mut [String],
+) -> Result<OrderState, Failed> {
+    let mut told = once(step, journey, connection, who, captured).await;
+    for attempt in 1..6 {
+        if !matches!(told, Err((_, true))) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
+        told = once(step, journey, connection, who, captured).await;
+    }
+    told
+}
+
+/// Asks about a ticket until it is decided, or its time is over.
+async fn ask(
+    step: &CompiledStep,
+    journey: &Journey,
+    connection: &mut Connection,
+    who: (&str, &str),
+    captured: &mut [String],
+) -> Result<OrderState, Failed> {
+    let end = tokio::time::Instant::now() + step.polling.at_least.0;
+    loop {
+        match once(step, journey, connection, who, captured).await {
+            Ok(OrderState::Pending) if tokio::time::Instant::now() >= end => {
+                return Err(("the ticket is not decided in time".into(), false));
+            }
+            Err((_, true)) if tokio::time::Instant::now() < end => {}
+            Ok(OrderState::Pending) => {}
+            told => return told,
+        }
+        tokio::time::sleep(step.polling.every.0).await;
+    }
+}
+
+/// One attempt at one step: the state of the order, as far as it is said.
 async fn once(
     step: &CompiledStep,
     journey: &Journey,
     connection: &mut Connection,
     (user, key): (&str, &str),
     captured: &mut [String],
-) -> Result<(), (String, bool)> {
+) -> Result<OrderState, Failed> {
     let values = Values { user, key, item: journey.item, quantity: 1, captured };
     let request = step.request(&values, b"host: target\r\n");
     match connection.exchange(&request, Duration::from_secs(5)).await {
         Err(broken) => Err((broken.reason().to_owned(), true)),
         Ok(reply) => {
-            let classified = classify::reply(reply.status, reply.body);
-            if classified.outcome != Outcome::Ok {
-                let again = classify::worth_retrying(&classified, reply.status);
-                return Err((classified.reason, again));
+            let said = classify::read(step, &reply, captured);
+            if said.classified.outcome != Outcome::Ok {
+                let again = classify::worth_retrying(&said.classified, reply.status);
+                return Err((said.classified.reason, again));
             }
-            step.keep_captures(reply.body, captured);
-            Ok(())
+            Ok(said.state)
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::fault::proxy::Proxy;
 use crate::history::recorder::Recorder;
 use crate::history::{Event, FinalState, HistoryError, LinkCalls, Machine, RunInfo};
 use crate::judge::{self, JudgeError};
-use crate::load::clock::{Clock, unix_us};
+use crate::load::clock::{Clock, WallWatch, unix_us};
 use crate::load::driver::{self, LoadError, LoadSpec};
 use crate::nemesis::Nemesis;
 use crate::progress::Progress;
@@ -165,6 +165,10 @@ async fn on_stack(
     recorder.event(&Event::Links(stack.links.iter().map(link_calls).collect()));
     if how == "completed" {
         audit(&spec, stack, folder, &recorder, progress, cancel).await;
+    }
+    // The sampler looks at the wall clock while the load runs; this is for before and after.
+    if let Some(why) = WallWatch::anchored_at(info.epoch_unix_us).look(clock.epoch_unix_us()) {
+        recorder.event(&Event::Distrust { at_us: clock.now_us(), why });
     }
     recorder.close(how)?;
     Ok(())

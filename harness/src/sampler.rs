@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::history::recorder::EventSink;
 use crate::history::{Event, Micros, RoleCost, Sample};
 use crate::load::client::Connection;
-use crate::load::clock::Clock;
+use crate::load::clock::{Clock, WallWatch};
 use crate::scenario::Scenario;
 use crate::scenario::journey::{CompiledStep, Journey};
 use crate::scenario::template::Values;
@@ -149,7 +149,9 @@ impl Sampler {
         let steady = Steady { status: receiver, hold: probe.hold };
         let probing = tokio::spawn(keep_probing(probe, clock, events.clone(), sender, stop.clone()));
         let usage = Arc::new(Mutex::new(Usage::default()));
-        let watching = tokio::spawn(keep_watching(usage.clone(), stack.clone(), clock, events.clone(), stop.clone()));
+        let wall = WallWatch::anchored_at(clock.epoch_unix_us());
+        let watching =
+            tokio::spawn(keep_watching(usage.clone(), stack.clone(), clock, wall, events.clone(), stop.clone()));
         Sampler { steady, usage, stop, tasks: vec![probing, watching] }
     }
 
@@ -290,19 +292,15 @@ async fn keep_watching(
     usage: Arc<Mutex<Usage>>,
     stack: Arc<Stack>,
     clock: Clock,
+    mut wall: WallWatch,
     events: EventSink,
     stop: CancellationToken,
 ) {
-    let mut wall_offset = crate::load::clock::unix_us() - clock.now_us();
     let before = Processors::now();
     loop {
         usage.lock().unwrap_or_else(PoisonError::into_inner).look(&stack);
-        let offset = crate::load::clock::unix_us() - clock.now_us();
-        // The ledger is stamped by wall clocks: a step between the two makes its times worthless.
-        if (offset - wall_offset).abs() > 50_000 {
-            let why = format!("this machine's wall clock was stepped by {} ms", (offset - wall_offset) / 1_000);
+        if let Some(why) = wall.look(clock.epoch_unix_us()) {
             events.event(&Event::Distrust { at_us: clock.now_us(), why });
-            wall_offset = offset;
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(250)) => {}

@@ -35,14 +35,14 @@ struct TextOp {
     times: (i64, i64, i64),
     ids: (u64, u64, u16, u16),
     meaning: (usize, usize, usize),
-    names: (String, String, String, String),
+    names: [String; 6],
     units: (i64, i32, i64),
 }
 
 impl TextOp {
     fn record(&self, sink: &mut OpSink) {
-        let cohort = sink.intern(&self.names.0);
-        let step = sink.intern(&self.names.1);
+        let cohort = sink.intern(&self.names[0]);
+        let step = sink.intern(&self.names[1]);
         sink.record(RawOp {
             intent: self.ids.0,
             user: self.ids.1,
@@ -53,8 +53,10 @@ impl TextOp {
             state: OrderState::ALL[self.meaning.2],
             cohort,
             step,
-            reason: &self.names.2,
-            order: &self.names.3,
+            reason: &self.names[2],
+            order: &self.names[3],
+            ticket: &self.names[4],
+            token: &self.names[5],
             item: self.units.0,
             quantity: self.units.1,
             amount_cents: self.units.2,
@@ -71,7 +73,7 @@ fn texts(history: &History) -> Vec<TextOp> {
         times: (op.intended_us, op.invoked_us, op.completed_us),
         ids: (op.intent, op.user, op.attempt, op.status),
         meaning: (op.role as usize, op.outcome as usize, op.state as usize),
-        names: (name(op.cohort), name(op.step), name(op.reason), name(op.order)),
+        names: [op.cohort, op.step, op.reason, op.order, op.ticket, op.token].map(name),
         units: (op.item, op.quantity, op.amount_cents),
     };
     history.ops.iter().map(text).collect()
@@ -82,10 +84,10 @@ fn any_op() -> impl Strategy<Value = TextOp> {
         (any::<i64>(), any::<i64>(), any::<i64>()),
         (any::<u64>(), any::<u64>(), any::<u16>(), any::<u16>()),
         (0..Role::ALL.len(), 0..Outcome::ALL.len(), 0..OrderState::ALL.len()),
-        ("[a-c]{0,2}", "[a-c]{0,2}", "(sold-out|timeout|)", "\\PC{0,40}"),
+        ("[a-c]{0,2}", "[a-c]{0,2}", "(sold-out|timeout|)", "\\PC{0,40}", "(t[0-9]|)", "(|\\PC{0,200})"),
         (any::<i64>(), any::<i32>(), any::<i64>()),
     )
-        .prop_map(|(times, ids, meaning, names, units)| TextOp { times, ids, meaning, names, units })
+        .prop_map(|(times, ids, meaning, names, units)| TextOp { times, ids, meaning, names: names.into(), units })
 }
 
 fn plain_op(sink: &OpSink, n: u64) -> RawOp<'static> {
@@ -102,6 +104,8 @@ fn plain_op(sink: &OpSink, n: u64) -> RawOp<'static> {
         step: sink.intern("page"),
         reason: "",
         order: "",
+        ticket: "",
+        token: "",
         item: 1,
         quantity: 0,
         amount_cents: -1,
@@ -127,6 +131,21 @@ fn record_plain(dir: &Path, ops: u64) {
 
 fn part(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("history/ops-{number:05}.parquet"))
+}
+
+#[test]
+fn a_history_from_before_there_were_tickets_is_read() {
+    let dir = TempDir::new().unwrap();
+    record_plain(dir.path(), 1);
+    fs::write(part(dir.path(), 1), include_bytes!("golden/ops-without-tickets.parquet")).unwrap();
+    let history = read(dir.path()).unwrap();
+    // What is wrong is only that run.json counts another number of ops.
+    assert_eq!(history.damage.len(), 1, "{:?}", history.damage);
+    assert!(history.damage[0].contains("counts 1 ops"), "{:?}", history.damage);
+    assert!(!history.ops.is_empty() && history.ops.iter().any(|op| op.role == Role::Read && op.status == 200));
+    assert!(
+        history.ops.iter().all(|op| history.names.get(op.ticket).is_empty() && history.names.get(op.token).is_empty())
+    );
 }
 
 proptest! {

@@ -53,7 +53,13 @@ fn rules() -> Rules {
         closes_us: 10_000_000,
         plentiful: false,
     };
-    Rules { items: vec![item], epsilon_us: 0, expect: Expectations::default(), send_lag_limit_us: 5_000 }
+    Rules {
+        items: vec![item],
+        epsilon_us: 0,
+        ticket_deadline_us: 5_000_000,
+        expect: Expectations::default(),
+        send_lag_limit_us: 5_000,
+    }
 }
 
 fn finding(verdict: Verdict) -> Finding {
@@ -88,6 +94,8 @@ impl Builder {
             step: history.names.intern(step),
             reason: history.names.intern(outcome.1),
             order: Sym(0),
+            ticket: Sym(0),
+            token: Sym(0),
             item: 1,
             quantity: i32::from(role == Role::Order),
             amount_cents: -1,
@@ -217,6 +225,34 @@ fn the_load_by_hand() {
     assert_eq!(load.send_lag_us_p99_at_peak, 100);
     assert_eq!((load.generator_wait_fraction, load.starved), (0.01, false));
     assert_eq!((load.busy_max, load.buyers), (2, 3));
+}
+
+#[test]
+fn a_generator_without_processor_time_is_not_trusted() {
+    // The load lasts 2 s.
+    let with = |cpu_s: f64, wait_s: f64| {
+        let mut history = golden();
+        for event in &mut history.events {
+            if let Event::LoadTotals(totals) = event {
+                (totals.generator_cpu_s, totals.generator_wait_s) = (cpu_s, wait_s);
+            }
+        }
+        summary(&history)
+    };
+    assert_eq!(with(0.1, 0.02).verdict, Verdict::Pass);
+    // Short of processor time is worth a remark, out of it is not to be trusted.
+    let short = with(0.1, 0.3);
+    assert_eq!((short.verdict, short.load.starved), (Verdict::Pass, true));
+    let waited = with(0.1, 0.5);
+    assert_eq!(waited.verdict, Verdict::Unknown);
+    assert!(
+        waited.verdict_reason.contains("waited for a processor during 25% of the load"),
+        "{}",
+        waited.verdict_reason
+    );
+    let busy = with(1.9, 0.0);
+    assert_eq!(busy.verdict, Verdict::Unknown);
+    assert!(busy.verdict_reason.contains("busy for 95% of the load"), "{}", busy.verdict_reason);
 }
 
 #[test]
@@ -523,6 +559,8 @@ proptest! {
                 step: Sym(syms[1]),
                 reason: Sym(syms[2]),
                 order: Sym(syms[0]),
+                ticket: Sym(syms[1]),
+                token: Sym(syms[2]),
                 item: 1,
                 quantity: i32::MAX,
                 amount_cents: i64::MAX,

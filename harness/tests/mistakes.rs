@@ -114,6 +114,48 @@ const MISTAKES: &[Mistake] = &[
         says: &["step \"order\"", "sends no ${key}", "idempotency-key"],
     },
     Mistake {
+        name: "a ticket's step that asks about no ticket",
+        replace: ("role = \"lookup\"", "role = \"ticket\""),
+        line: "path = \"/orders?idempotency_key",
+        says: &["step \"lookup\"", "its path has no ${ticket}", "header:location"],
+    },
+    Mistake {
+        name: "a ticket that nobody captured",
+        replace: (
+            "role = \"lookup\"\npath = \"/orders?idempotency_key=${key}\"",
+            "role = \"ticket\"\npath = \"/tickets/${ticket}\"",
+        ),
+        line: "path = \"/tickets/",
+        says: &["`${ticket}` is no variable", "capture = { ticket ="],
+    },
+    Mistake {
+        name: "polling of what is no ticket",
+        replace: ("only_unsettled = true", "only_unsettled = true\nevery = \"1s\""),
+        line: "[step.lookup]",
+        says: &["step \"lookup\"", "`every` is how a ticket is asked about", "role = \"ticket\""],
+    },
+    Mistake {
+        name: "a state of a ticket that means two things",
+        replace: (
+            "role = \"lookup\"\npath = \"/orders?idempotency_key=${key}\"",
+            "role = \"ticket\"\npath = \"/t/${ticket}\"\nreply = { failed = [\"expired\"] }",
+        ),
+        line: "[step.lookup]",
+        says: &["\"expired\" stands twice", "means one thing"],
+    },
+    Mistake {
+        name: "a token that the order does not send",
+        replace: ("role = \"order\"", "role = \"order\"\ntoken = \"${challenge}\""),
+        line: "token = \"${challenge}\"",
+        says: &["`token` is `${challenge}`", "an earlier step captures"],
+    },
+    Mistake {
+        name: "a token that nobody spends",
+        replace: ("role = \"lookup\"", "role = \"lookup\"\ntoken = \"${token}\""),
+        line: "token = \"${token}\"",
+        says: &["step \"lookup\"", "only an order spends a `token`"],
+    },
+    Mistake {
         name: "a negative rate",
         replace: ("rate = 200", "rate = -200"),
         line: "[[cohort.buyers.arrivals]]",

@@ -31,7 +31,7 @@ pub fn claims(case: &Case<'_>) -> Vec<Claim> {
     for ack in &case.index.acks {
         let op = &case.history.ops[ack.op as usize];
         let intent = &case.index.intents[ack.intent as usize];
-        if op.role != Role::Order {
+        if op.role == Role::Lookup {
             continue;
         }
         let Some(item) = case.index.item(op.item) else { continue };

@@ -1,7 +1,7 @@
 //! I2: what a buyer was told is kept. Every acknowledged order is in the ledger exactly once, as it was acknowledged.
 
 use super::claims::says_paid;
-use super::index::{Ack, Books, DurableOrder, acknowledges};
+use super::index::{Ack, Books, DurableOrder};
 use super::tally::{Tally, count};
 use super::{Case, Check, Finding};
 use crate::history::{EntryKind, LedgerEntry, Micros, Op, OrderState, Outcome, Role, Sym};
@@ -41,7 +41,7 @@ fn judge_replies(case: &Case<'_>, books: &Books<'_>, intent: u32, tally: &mut Ta
     let mut last = None;
     for n in case.index.ops_of(&case.index.intents[intent as usize]) {
         let op = &case.history.ops[*n as usize];
-        if !acknowledges(op) || last == Some((op.order, op.state)) {
+        if !op.acknowledges() || last == Some((op.order, op.state)) {
             continue;
         }
         last = Some((op.order, op.state));
@@ -121,6 +121,8 @@ fn judge_state(case: &Case<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry,
         // A payment that arrives too late is given back, which leaves the order refunded.
         Expired => matches!(now, Expired | Refunded),
         Refunded => now == Refunded,
+        // No acknowledgement is in one of these.
+        OrderState::Pending | OrderState::Refused => true,
     };
     // A released order that was reserved anew may have become anything.
     let reserved_again = || order.count(EntryKind::Reserve) > 1;

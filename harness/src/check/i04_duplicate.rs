@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::index::{Books, By, Class, DurableOrder, Intent, acknowledges, numbered};
+use super::index::{Books, By, Class, DurableOrder, Intent, numbered};
 use super::tally::{Tally, count};
 use super::{Case, Check, Finding};
 use crate::history::{EntryKind, Sym};
@@ -160,7 +160,7 @@ fn replies_agree(case: &Case<'_>, n: u32, intent: &Intent, tally: &mut Tally<'_>
     let (mut order, mut amount, mut asked) = (Sym(0), -1, None);
     for op_index in ops {
         let op = &case.history.ops[*op_index as usize];
-        if !acknowledges(op) {
+        if !op.acknowledges() {
             continue;
         }
         let same_order = order == Sym(0) || op.order == Sym(0) || op.order == order;

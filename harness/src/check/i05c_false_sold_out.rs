@@ -192,7 +192,7 @@ fn judge_refusal(case: &Case<'_>, flow: &Flow, hints: &mut (usize, usize), item:
     let op = &case.history.ops[n as usize];
     let asked = i64::from(op.quantity).max(1);
     let out = flow.always + flow.out.before(op.completed_us, &mut hints.0);
-    let most = out - flow.back.before(op.invoked_us, &mut hints.1);
+    let most = out - flow.back.before(case.index.asked_at(op), &mut hints.1);
     if most + asked > rules.stock {
         return;
     }
@@ -202,7 +202,7 @@ fn judge_refusal(case: &Case<'_>, flow: &Flow, hints: &mut (usize, usize), item:
         witness.note(format!(
             "units of item {} that can have been out between {} and {}: at most {most}, of {}",
             rules.item,
-            seconds(op.invoked_us),
+            seconds(case.index.asked_at(op)),
             seconds(op.completed_us),
             rules.stock
         ));

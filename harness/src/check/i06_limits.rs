@@ -1,10 +1,10 @@
-//! I6: no buyer holds or owns more than the limit, at any moment.
+//! I6: no buyer holds or owns more than the limit, at any moment, and a single-use token buys once, for its owner.
 
 use super::claims::Claim;
-use super::index::{Books, QuickMap};
+use super::index::{Books, Class, Intent, QuickMap};
 use super::tally::{Tally, count, seconds};
 use super::{Case, Check, Finding};
-use crate::history::{EntryKind, LedgerEntry};
+use crate::history::{EntryKind, LedgerEntry, Outcome, Role, Sym};
 
 pub(super) struct Limits;
 
@@ -26,12 +26,15 @@ impl Check for Limits {
             most = by_ledger(case, books, &mut tally);
         }
         most = most.max(by_replies(case, &mut tally));
+        let spent = tokens(case, &mut tally);
         let limits: Vec<String> =
             case.rules.items.iter().map(|item| format!("{} of item {}", item.per_user_limit, item.item)).collect();
-        tally.finish(
-            self,
-            format!("no user had more than {} at once; allowed are {}", count(most, "unit"), limits.join(", ")),
-        )
+        let mut seen =
+            format!("no user had more than {} at once; allowed are {}", count(most, "unit"), limits.join(", "));
+        if spent > 0 {
+            seen.push_str(&format!("; {} spent, each once and by its owner", count(spent, "single-use token")));
+        }
+        tally.finish(self, seen)
     }
 }
 
@@ -129,4 +132,73 @@ fn by_replies(case: &Case<'_>, tally: &mut Tally<'_>) -> i64 {
         }
     }
     most
+}
+
+/// Follows single-use tokens from the replies that gave them to the orders that they bought; returns how many bought one.
+fn tokens(case: &Case<'_>, tally: &mut Tally<'_>) -> i64 {
+    // To whom each token was given first, and by which op.
+    let mut given: QuickMap<u32, u32> = QuickMap::default();
+    let mut spent: QuickMap<u32, u32> = QuickMap::default();
+    let ops = &case.history.ops;
+    for n in &case.index.scan.tokens {
+        let op = &ops[*n as usize];
+        if op.role == Role::Order || op.outcome != Outcome::Ok {
+            continue;
+        }
+        let first = given.entry(op.token.0).or_insert(*n);
+        if op.completed_us < ops[*first as usize].completed_us {
+            *first = *n;
+        }
+    }
+    let mut bought: Vec<u32> = case.index.scan.tokens.iter().filter_map(|n| token_of_purchase(case, *n)).collect();
+    // Of a purchase with several attempts, the one that was acknowledged is the one to show.
+    bought.sort_unstable_by_key(|n| {
+        let op = &ops[*n as usize];
+        (!op.acknowledges(), op.invoked_us, *n)
+    });
+    for n in bought {
+        let op = &ops[n as usize];
+        let first = *spent.entry(op.token.0).or_insert(n);
+        if ops[first as usize].intent != op.intent {
+            tally.violation("single-use tokens that bought twice", |case, witness| {
+                given.get(&op.token.0).into_iter().for_each(|n| witness.op(case, *n));
+                witness.op(case, first);
+                witness.bad_op(case, n);
+                format!(
+                    "one single-use token bought two orders: purchase {} of {} and purchase {} of {}",
+                    ops[first as usize].intent,
+                    case.user(ops[first as usize].user),
+                    op.intent,
+                    case.user(op.user)
+                )
+            });
+        }
+        let Some(gave) = given.get(&op.token.0).filter(|gave| ops[**gave as usize].user != op.user) else { continue };
+        tally.violation("single-use tokens spent by another than their owner", |case, witness| {
+            witness.op(case, *gave);
+            witness.bad_op(case, n);
+            format!(
+                "a single-use token that was given to {} bought an order for {}",
+                case.user(ops[*gave as usize].user),
+                case.user(op.user)
+            )
+        });
+    }
+    spent.len() as i64
+}
+
+/// The op itself, if it is the attempt whose token bought the order of its purchase: an attempt that was acknowledged,
+/// or any of a purchase that was acknowledged later, if all its attempts spent the one token.
+fn token_of_purchase(case: &Case<'_>, n: u32) -> Option<u32> {
+    let op = &case.history.ops[n as usize];
+    if op.role != Role::Order || op.outcome == Outcome::Fail {
+        return None;
+    }
+    let intent: &Intent = &case.index.intents[case.index.intent_of(op.intent)? as usize];
+    if op.acknowledges() {
+        return Some(n);
+    }
+    let mut attempts = case.index.ops_of(intent).iter().map(|n| &case.history.ops[*n as usize]);
+    let one = attempts.all(|other| other.role != Role::Order || other.token == op.token && op.token != Sym(0));
+    (intent.class == Class::Ok && one).then_some(n)
 }

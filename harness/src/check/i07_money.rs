@@ -1,7 +1,7 @@
 //! I7: money. Nobody pays for what was given back, nobody pays twice or the wrong price, and whoever was told "paid" is.
 
 use super::claims::says_paid;
-use super::index::{Ack, Books, DurableOrder, acknowledges};
+use super::index::{Ack, Books, DurableOrder};
 use super::tally::{Tally, count, show, show_all};
 use super::{Case, Check, Finding};
 use crate::history::{EntryKind, LedgerEntry, Op, OrderState, Outcome, Role, Sym};
@@ -167,7 +167,7 @@ fn asked_to_pay(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, ta
     let mut replies =
         case.index.ops_of(&case.index.intents[ack.intent as usize]).iter().map(|n| &case.history.ops[*n as usize]);
     // An order that a service takes the money for at once, or of which it does not say, is paid without being asked.
-    if !replies.find(|op| acknowledges(op)).is_some_and(|op| op.state == OrderState::Held) {
+    if !replies.find(|op| op.acknowledges()).is_some_and(|op| op.state == OrderState::Held) {
         return;
     }
     let Some(row) = books.rows_of(order).find(|row| row.kind == EntryKind::Pay) else { return };
@@ -197,7 +197,7 @@ fn asked_to_pay(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, ta
 fn stated_amounts(case: &Case<'_>, tally: &mut Tally<'_>) {
     for n in &case.index.scan.amounts {
         let op = &case.history.ops[*n as usize];
-        if !matches!(op.role, Role::Order | Role::Pay | Role::Lookup) {
+        if !matches!(op.role, Role::Order | Role::Pay | Role::Lookup | Role::Ticket) {
             continue;
         }
         let Some((item, quantity)) = goods(case, op) else { continue };

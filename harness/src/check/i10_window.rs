@@ -94,13 +94,14 @@ fn bought(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<'_>) 
 
 fn turned_away(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<'_>) {
     let rules = &case.rules.items[item];
-    if op.invoked_us > rules.opens_us.saturating_add(case.rules.epsilon_us) {
+    let asked = case.index.asked_at(op);
+    if asked > rules.opens_us.saturating_add(case.rules.epsilon_us) {
         tally.violation("buyers told \"too early\" after the opening", |case, witness| {
             witness.bad_op(case, n);
             format!(
                 "{} asked at {} and was told that it is too early, and the sale of item {} had opened at {}",
                 case.user(op.user),
-                seconds(op.invoked_us),
+                seconds(asked),
                 rules.item,
                 seconds(rules.opens_us)
             )

@@ -19,13 +19,14 @@ pub(super) const NONE: u32 = u32::MAX;
 pub enum Class {
     /// Some attempt was acknowledged.
     Ok,
-    /// Every attempt was definitely refused, or provably sent nothing.
+    /// Every attempt was definitely refused, at once or by its ticket, or provably sent nothing.
     Fail,
     /// Anything else: it may or may not have taken effect.
     Info,
 }
 
-/// One logical purchase: the attempts to order under one idempotency key, and the lookups of it.
+/// One logical purchase: the attempts to order under one idempotency key, the lookups of it, and what was heard of its
+/// ticket.
 #[derive(Debug, Clone, Copy)]
 pub struct Intent {
     /// Its number; the idempotency key is the run's prefix followed by it.
@@ -63,12 +64,16 @@ pub struct Ack {
 /// What a single look at every op tells: reading a large history again for each check would take most of the time.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// Orders refused as sold out, too early, or ended.
+    /// Orders refused as sold out, too early, or ended, at once or by their tickets.
     pub refusals: Vec<u32>,
     /// Replies that state an amount.
     pub amounts: Vec<u32>,
-    /// Orders acknowledged.
+    /// Orders acknowledged, at once or by their tickets.
     pub orders_ok: Vec<u32>,
+    /// Orders accepted and not decided yet, and everything that was heard of tickets.
+    pub tickets: Vec<u32>,
+    /// Single-use tokens, given or spent.
+    pub tokens: Vec<u32>,
     /// Orders refused as sold out.
     pub sold_out: usize,
     /// Indeterminate ops.
@@ -99,7 +104,7 @@ impl Scan {
             let n = n as u32;
             scan.top = scan.top.max(op.order.0);
             match op.role {
-                Role::Order | Role::Lookup => scan.wanted.push((op.intent, n)),
+                Role::Order | Role::Lookup | Role::Ticket => scan.wanted.push((op.intent, n)),
                 Role::Pay | Role::Cancel => {
                     scan.actions.push(n);
                     scan.tried_to_pay |= op.role == Role::Pay;
@@ -108,6 +113,12 @@ impl Scan {
             }
             if op.outcome == Outcome::Dropped {
                 continue;
+            }
+            if op.role == Role::Ticket || op.is_pending() {
+                scan.tickets.push(n);
+            }
+            if op.token != Sym(0) {
+                scan.tokens.push(n);
             }
             scan.backwards += usize::from(op.completed_us < op.invoked_us);
             scan.indeterminate += usize::from(op.outcome == Outcome::Info);
@@ -118,7 +129,10 @@ impl Scan {
             }
             if op.outcome == Outcome::Ok {
                 scan.ok(n, op);
-            } else if op.outcome == Outcome::Fail && op.role == Role::Order && reasons.contains(&Some(op.reason)) {
+            } else if op.outcome == Outcome::Fail
+                && (op.role == Role::Order || op.ticket_refused())
+                && reasons.contains(&Some(op.reason))
+            {
                 scan.refusals.push(n);
                 scan.sold_out += usize::from(reasons[0] == Some(op.reason));
             }
@@ -130,7 +144,7 @@ impl Scan {
 
     fn ok(&mut self, n: u32, op: &Op) {
         self.told_expired += usize::from(op.state == OrderState::Expired);
-        if op.role == Role::Order {
+        if op.role != Role::Lookup && op.acknowledges() {
             self.orders_ok.push(n);
         }
         if op.amount_cents >= 0 {
@@ -210,7 +224,7 @@ impl<'a> Index<'a> {
         if item == 0 && self.items.len() == 1 { Some(0) } else { self.items.get(&item).copied() }
     }
 
-    /// The ops of an intent, by time of invocation: attempts and lookups.
+    /// The ops of an intent, by time of invocation: attempts, lookups, and questions about its ticket.
     pub fn ops_of(&self, intent: &Intent) -> &[u32] {
         &self.by_intent[intent.start as usize..(intent.start + intent.len) as usize]
     }
@@ -218,6 +232,16 @@ impl<'a> Index<'a> {
     /// The index of the intent with this number.
     pub fn intent_of(&self, id: u64) -> Option<u32> {
         self.intents.binary_search_by_key(&id, |intent| intent.id).ok().map(|n| n as u32)
+    }
+
+    /// When what a reply says can have been decided at the earliest: for a ticket, when its purchase was first asked for,
+    /// which may be any time before if the history is not whole.
+    pub fn asked_at(&self, op: &Op) -> Micros {
+        if op.role != Role::Ticket {
+            return op.invoked_us;
+        }
+        let intent = self.intent_of(op.intent).map(|intent| &self.intents[intent as usize]);
+        intent.filter(|intent| intent.attempts > 0 && self.whole()).map_or(Micros::MIN, |intent| intent.first_invoked)
     }
 
     /// The acknowledgement that names this order.
@@ -253,7 +277,7 @@ impl<'a> Index<'a> {
             for at in intent.start..intent.start + intent.len {
                 let op_index = self.by_intent[at as usize];
                 let op = &history.ops[op_index as usize];
-                if !acknowledges(op) {
+                if !op.acknowledges() {
                     continue;
                 }
                 if op.order == Sym(0) {
@@ -265,7 +289,7 @@ impl<'a> Index<'a> {
                 if known == NONE {
                     self.ack_of_sym[op.order.0 as usize] = self.acks.len() as u32;
                     self.acks.push(Ack { order: op.order, intent: n as u32, op: op_index, actions: (0, 0) });
-                } else if op.role == Role::Order {
+                } else if op.role != Role::Lookup {
                     let ack = &mut self.acks[known as usize];
                     if history.ops[ack.op as usize].role == Role::Lookup {
                         (ack.op, ack.intent) = (op_index, n as u32);
@@ -288,7 +312,7 @@ impl<'a> Index<'a> {
             let by_intent = || {
                 let intent = self.intent_of(op.intent)?;
                 let mut ops = self.ops_of(&self.intents[intent as usize]).iter().map(|n| &history.ops[*n as usize]);
-                ops.find(|op| acknowledges(op) && op.order != Sym(0)).map(|op| op.order)
+                ops.find(|op| op.acknowledges() && op.order != Sym(0)).map(|op| op.order)
             };
             match if op.order == Sym(0) { by_intent() } else { Some(op.order) } {
                 Some(order) => self.actions.push((order, n)),
@@ -315,12 +339,7 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Whether a reply tells the buyer that there is an order.
-pub fn acknowledges(op: &Op) -> bool {
-    op.outcome == Outcome::Ok && (op.role == Role::Order || op.role == Role::Lookup && op.order != Sym(0))
-}
-
-/// Indices of the attempts and lookups, those of one intent side by side.
+/// Indices of the ops that belong to purchases, those of one intent side by side.
 fn group_by_intent(mut wanted: Vec<(u64, u32)>) -> Vec<u32> {
     let low = wanted.iter().map(|(intent, _)| *intent).min().unwrap_or(0);
     let high = wanted.iter().map(|(intent, _)| *intent).max().unwrap_or(0);
@@ -372,8 +391,10 @@ fn fold_intent(ops: &[Op], group: &[u32], start: u32) -> Intent {
     let last_attempt = attempts().map(|op| op.attempt).max().unwrap_or(0);
     // A missing attempt may have been the one that took effect, so such an intent is never taken for refused.
     let complete = count > 0 && usize::from(last_attempt) <= count;
-    let refused = attempts().all(|op| matches!(op.outcome, Outcome::Fail | Outcome::Dropped));
-    let class = if all().any(acknowledges) {
+    let by_ticket = all().any(Op::ticket_refused);
+    let refused =
+        attempts().all(|op| matches!(op.outcome, Outcome::Fail | Outcome::Dropped) || by_ticket && op.is_pending());
+    let class = if all().any(Op::acknowledges) {
         Class::Ok
     } else if complete && refused {
         Class::Fail

@@ -22,6 +22,7 @@ mod i05c_false_sold_out;
 mod i06_limits;
 mod i07_money;
 mod i08_release;
+mod i09_queue;
 mod i10_window;
 mod i11_vacuous;
 pub mod index;
@@ -101,10 +102,17 @@ pub struct Rules {
     pub items: Vec<ItemRules>,
     /// Bound on the difference between the harness's clock and the service's, in microseconds (ε).
     pub epsilon_us: Micros,
+    /// How long after it was accepted, or after the last fault was healed, a ticket may stay undecided, in microseconds.
+    #[serde(default = "default_ticket_deadline")]
+    pub ticket_deadline_us: Micros,
     /// What must have happened for the run to mean anything.
     pub expect: Expectations,
     /// Largest p99 of the send lag at which the measurement is still trusted, in microseconds.
     pub send_lag_limit_us: u64,
+}
+
+fn default_ticket_deadline() -> Micros {
+    5_000_000
 }
 
 /// The rules of one item.
@@ -187,9 +195,8 @@ pub trait Check: Sync {
     fn check(&self, case: &Case<'_>) -> Finding;
 }
 
-/// Every invariant, in the order of the report. I9 (terminal results of tickets) is not among them: no step of the
-/// history stands for a ticket yet, so there is nothing to judge it from.
-pub const CHECKS: [&dyn Check; 12] = [
+/// Every invariant, in the order of the report.
+pub const CHECKS: [&dyn Check; 13] = [
     &i01_oversell::Oversell,
     &i02_lost_ack::LostAck,
     &i03_phantom::Phantom,
@@ -200,6 +207,7 @@ pub const CHECKS: [&dyn Check; 12] = [
     &i06_limits::Limits,
     &i07_money::Money,
     &i08_release::Releases,
+    &i09_queue::Queue,
     &i10_window::Window,
     &i11_vacuous::Vacuous,
 ];

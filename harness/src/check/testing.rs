@@ -29,6 +29,8 @@ pub struct OpSpec {
     status: u16,
     reason: &'static str,
     order: String,
+    ticket: String,
+    token: String,
     state: OrderState,
     item: i64,
     quantity: i32,
@@ -47,9 +49,11 @@ fn op(role: Role, intent: u64) -> OpSpec {
         status: 0,
         reason: "timeout",
         order: String::new(),
+        ticket: String::new(),
+        token: String::new(),
         state: OrderState::Unknown,
         item: 1,
-        quantity: if role == Role::Order { 1 } else { 0 },
+        quantity: if matches!(role, Role::Order | Role::Ticket) { 1 } else { 0 },
         amount_cents: -1,
     }
 }
@@ -72,6 +76,16 @@ pub fn cancel(intent: u64, order: &str) -> OpSpec {
 /// A look-up by idempotency key.
 pub fn lookup(intent: u64) -> OpSpec {
     op(Role::Lookup, intent)
+}
+
+/// A question about a ticket.
+pub fn ticket(intent: u64, ticket: &str) -> OpSpec {
+    OpSpec { ticket: ticket.to_owned(), ..op(Role::Ticket, intent) }
+}
+
+/// A challenge passed, for which its buyer got a single-use token.
+pub fn challenge(intent: u64, token: &str) -> OpSpec {
+    OpSpec { outcome: Outcome::Ok, status: 200, reason: "", ..op(Role::Read, intent) }.token(token)
 }
 
 impl OpSpec {
@@ -110,9 +124,25 @@ impl OpSpec {
         OpSpec { outcome: Outcome::Ok, status: 201, reason: "", order: order.to_owned(), state, ..self }
     }
 
+    /// Accepted, and not decided yet: an order gets this ticket, and a ticket is answered with it.
+    pub fn pending(self, ticket: &str) -> OpSpec {
+        let state = OrderState::Pending;
+        OpSpec { outcome: Outcome::Ok, status: 202, reason: "", ticket: ticket.to_owned(), state, ..self }
+    }
+
     /// Definitely refused.
     pub fn refused(self, reason: &'static str) -> OpSpec {
         OpSpec { outcome: Outcome::Fail, status: 409, reason, ..self }
+    }
+
+    /// Decided against, as a ticket says it.
+    pub fn decided_against(self, reason: &'static str) -> OpSpec {
+        OpSpec { outcome: Outcome::Fail, status: 200, reason, state: OrderState::Refused, ..self }
+    }
+
+    /// With a single-use token.
+    pub fn token(self, token: &str) -> OpSpec {
+        OpSpec { token: token.to_owned(), ..self }
     }
 
     /// Indeterminate.
@@ -258,7 +288,13 @@ pub fn rules(stock: i64) -> Rules {
         closes_us: 60_000_000,
         plentiful: false,
     };
-    Rules { items: vec![item], epsilon_us: 10_000, expect: Expectations::default(), send_lag_limit_us: 5_000 }
+    Rules {
+        items: vec![item],
+        epsilon_us: 10_000,
+        ticket_deadline_us: 5_000_000,
+        expect: Expectations::default(),
+        send_lag_limit_us: 5_000,
+    }
 }
 
 impl Story {
@@ -295,6 +331,8 @@ impl Story {
             step: names.intern(spec.role.name()),
             reason: names.intern(spec.reason),
             order: names.intern(&spec.order),
+            ticket: names.intern(&spec.ticket),
+            token: names.intern(&spec.token),
             item: spec.item,
             quantity: spec.quantity,
             amount_cents: spec.amount_cents,

@@ -95,7 +95,7 @@ fn a_correct_sale_passes_every_check() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(merged(&findings), Verdict::Pass);
     let ids: Vec<&str> = findings.iter().map(|f| f.id.as_str()).collect();
-    assert_eq!(ids, ["I1", "I2", "I3", "I4", "I5a", "I5b", "I5c", "I6", "I7", "I8", "I10", "I11"]);
+    assert_eq!(ids, ["I1", "I2", "I3", "I4", "I5a", "I5b", "I5c", "I6", "I7", "I8", "I9", "I10", "I11"]);
 }
 
 mod i01 {
@@ -871,6 +871,66 @@ mod i06 {
     fn without_a_ledger_it_is_unknown() {
         unknown(&Story::new(9).bought(1).without_audit(), "I6", "no audit");
     }
+
+    /// Two buyers pass a challenge each, and buy with these tokens.
+    fn with_tokens(first: &str, second: &str) -> Story {
+        Story::new(9)
+            .op(challenge(1, "c1").at(10, 20))
+            .op(challenge(2, "c2").at(30, 40))
+            .op(order(1).token(first).at(100, 1100).lost())
+            .op(order(1).token(first).attempt(2).at(1200, 1240).ok("o1", Held))
+            .row(reserve("o1", 1, Held).at(1220))
+            .op(order(2).token(second).at(2000, 2040).ok("o2", Held))
+            .row(reserve("o2", 2, Held).at(2020))
+            .settle()
+    }
+
+    #[test]
+    fn a_token_buys_once_and_for_its_owner() {
+        let story = with_tokens("c1", "c2");
+        passes(&story, "I6");
+        let detail = story.finding("I6").detail;
+        assert!(detail.ends_with("; 2 single-use tokens spent, each once and by its owner."), "{detail}");
+        // What was refused, or never answered, did not spend it.
+        let refused = with_tokens("c1", "c2").op(order(3).token("c1").at(3000, 3010).refused("challenge-required"));
+        passes(&refused, "I6");
+        passes(&with_tokens("c1", "c2").op(order(3).token("c1").at(3000, 4000).lost()), "I6");
+    }
+
+    #[test]
+    fn a_token_that_bought_twice() {
+        let twice = with_tokens("c1", "c2")
+            .op(order(3).by(1).token("c1").at(3000, 3040).ok("o3", Held))
+            .row(reserve("o3", 3, Held).by("u1").at(3020))
+            .settle();
+        insta::assert_snapshot!(told_of(&twice, "I6"), @r#"
+        fail: One single-use token bought two orders: purchase 1 of u1 and purchase 3 of u1.
+         10 op u1 read ok: 200, token c1 (purchase 1)
+         1200 op u1 order ok: 201, order o1 held, token c1, 1 unit of item 1 (purchase 1, attempt 2)
+        > 3000 op u1 order ok: 201, order o3 held, token c1, 1 unit of item 1 (purchase 3)
+        "#);
+        fails(&twice.without_audit(), "I6", "one single-use token bought two orders", &["order ok: 201, order o3"]);
+    }
+
+    #[test]
+    fn a_token_that_bought_twice_by_way_of_a_ticket() {
+        let story = with_tokens("c1", "c2")
+            .op(order(3).by(1).token("c1").at(3000, 3040).pending("t3"))
+            .row(reserve("o3", 3, Held).by("u1").at(3060))
+            .settle();
+        passes(&story, "I6");
+        let story = story.op(ticket(3, "t3").by(1).at(3200, 3210).ok("o3", Held));
+        fails(&story, "I6", "bought two orders: purchase 1 of u1 and purchase 3 of u1", &["order ok: 202, ticket t3"]);
+    }
+
+    #[test]
+    fn a_token_spent_by_another_than_its_owner() {
+        insta::assert_snapshot!(told_of(&with_tokens("c1", "c9").op(challenge(3, "c9").at(50, 60)), "I6"), @r#"
+        fail: A single-use token that was given to u3 bought an order for u2.
+         50 op u3 read ok: 200, token c9 (purchase 3)
+        > 2000 op u2 order ok: 201, order o2 held, token c9, 1 unit of item 1 (purchase 2)
+        "#);
+    }
 }
 
 mod i07 {
@@ -1052,6 +1112,165 @@ mod i08 {
     #[test]
     fn without_a_ledger_it_is_unknown() {
         unknown(&Story::new(5).bought(1).without_audit(), "I8", "no audit");
+    }
+}
+
+mod i09 {
+    use super::*;
+
+    /// Purchase 1 is accepted at 140 ms and ordered, purchase 2 is accepted at 240 ms and refused.
+    fn queued() -> Story {
+        Story::new(9)
+            .op(order(1).at(100, 140).pending("t1"))
+            .op(ticket(1, "t1").at(300, 310).pending("t1"))
+            .row(reserve("o1", 1, Held).at(320))
+            .op(ticket(1, "t1").at(500, 510).ok("o1", Held))
+            .op(order(2).at(200, 240).pending("t2"))
+            .op(ticket(2, "t2").at(600, 610).decided_against("limit-reached"))
+            .settle()
+    }
+
+    #[test]
+    fn a_result_that_stays_and_comes_in_time() {
+        let story = queued()
+            .op(pay(1, "o1").at(520, 600).ok("o1", Paid))
+            .row(paid("o1").at(550))
+            .with(|s| s.audit.iter_mut().for_each(|audit| audit.ledger[0].state = Some(Paid)))
+            .settle()
+            .op(ticket(1, "t1").at(700, 710).ok("o1", Paid))
+            .op(ticket(2, "t2").at(700, 710).decided_against("limit-reached"))
+            .op(ticket(1, "t1").at(800, 1800).lost());
+        for id in ["I1", "I2", "I3", "I4", "I5a", "I5c", "I6", "I7", "I10"] {
+            passes(&story, id);
+        }
+        passes(&story, "I9");
+        let detail = story.finding("I9").detail;
+        assert_eq!(detail, "2 tickets: 1 came to an order, 1 were refused, 0 stayed open.");
+    }
+
+    #[test]
+    fn without_tickets_there_is_nothing_to_judge() {
+        passes(&whole_sale(), "I9");
+        assert_eq!(whole_sale().finding("I9").detail, "No tickets were issued: nothing to judge.");
+        unknown(&cut_short(whole_sale()), "I9", "no tickets were issued");
+    }
+
+    #[test]
+    fn a_result_that_changes() {
+        let flipped = queued().op(ticket(1, "t1").at(700, 710).decided_against("sold-out"));
+        insta::assert_snapshot!(told_of(&flipped, "I9"), @r#"
+        fail: Ticket t1 of u1 was order o1, and at 0.710 s it was refused (sold-out).
+         100 op u1 order ok: 202, ticket t1 pending, 1 unit of item 1 (purchase 1)
+         300 op u1 ticket ok: 202, ticket t1 pending (purchase 1)
+         500 op u1 ticket ok: 201, order o1 held, ticket t1 (purchase 1)
+        > 700 op u1 ticket refused: 200, sold-out, ticket t1 refused (purchase 1)
+        "#);
+        let other = queued().op(ticket(1, "t1").at(700, 710).ok("o9", Held));
+        fails(
+            &other,
+            "I9",
+            "ticket t1 of u1 was order o1, and at 0.710 s it was order o9",
+            &["ticket ok: 201, order o9"],
+        );
+        let late = queued().op(ticket(2, "t2").at(700, 710).ok("o2", Held));
+        fails(
+            &late,
+            "I9",
+            "was refused (limit-reached), and at 0.710 s it was order o2",
+            &["ticket ok: 201, order o2"],
+        );
+    }
+
+    #[test]
+    fn a_result_that_is_taken_back() {
+        let open = queued().op(ticket(1, "t1").at(700, 710).pending("t1"));
+        fails(&open, "I9", "ticket t1 of u1 was order o1, and at 0.710 s it was not decided", &["ticket ok: 202"]);
+        let gone = queued().op(ticket(1, "t1").at(700, 710).refused("not-found"));
+        fails(&gone, "I9", "and at 0.710 s it was unknown to the service", &["ticket refused: 409, not-found"]);
+        // An answer that was under way already is older than the result.
+        passes(&queued().op(ticket(1, "t1").at(400, 610).pending("t1")), "I9");
+        // The order sent again gets the answer that it got the first time.
+        passes(&queued().op(order(1).attempt(2).at(700, 710).pending("t1")), "I9");
+    }
+
+    fn never_decided(asked_ms: i64) -> Story {
+        Story::new(9)
+            .op(order(1).at(100, 140).pending("t1"))
+            .op(ticket(1, "t1").at(300, 310).pending("t1"))
+            .op(ticket(1, "t1").at(asked_ms, asked_ms + 10).pending("t1"))
+            .fault("kill", 1000, 2000)
+            .settle()
+    }
+
+    #[test]
+    fn no_result_by_the_deadline() {
+        insta::assert_snapshot!(told_of(&never_decided(7001), "I9"), @r#"
+        fail: Ticket t1 of u1 was accepted at 0.140 s, and at 7.001 s it was still not decided.
+         100 op u1 order ok: 202, ticket t1 pending, 1 unit of item 1 (purchase 1)
+         300 op u1 ticket ok: 202, ticket t1 pending (purchase 1)
+         1000 fault kill: latency on service-db 10ms, until 2.000 s
+        > 7001 op u1 ticket ok: 202, ticket t1 pending (purchase 1)
+         - note a result is due 5.000 s after the later of acceptance and the last healing: by 7.000 s
+        "#);
+        // A result that comes after that is too late as well.
+        let late = never_decided(7001).op(ticket(1, "t1").at(7300, 7310).ok("o1", Held));
+        fails(&late, "I9", "at 7.001 s it was still not decided", &["ticket ok: 202"]);
+        let gone = Story::new(9)
+            .op(order(1).at(100, 140).pending("t1"))
+            .op(ticket(1, "t1").at(5200, 5210).refused("not-found"));
+        fails(&gone, "I9", "at 5.200 s it was still unknown to the service", &["ticket refused: 409, not-found"]);
+    }
+
+    #[test]
+    fn whom_nobody_asked_for_long_enough_is_unknown() {
+        unknown(&never_decided(6999), "I9", "nothing clear was heard after its deadline");
+        unknown(&never_decided(6999).op(ticket(1, "t1").at(9000, 10_000).lost()), "I9", "have its step ask for longer");
+        let broken = never_decided(7001).planned("pause", 300, 400).injected("pause", 300);
+        unknown(&broken, "I9", "a fault was never healed");
+        let nameless = Story::new(9).op(order(1).at(100, 140).pending(""));
+        unknown(&nameless, "I9", "1 order accepted without a ticket");
+        passes(&nameless.op(lookup(1).at(200, 210).ok("o1", Held)), "I9");
+    }
+
+    #[test]
+    fn an_accepted_order_is_neither_acknowledged_nor_refused() {
+        let accepted = |story: Story| story.op(order(1).at(100, 140).pending("t1"));
+        passes(&accepted(Story::new(9)), "I2");
+        passes(&accepted(Story::new(9)).row(reserve("o1", 1, Held).at(120)).settle(), "I3");
+        let refused = accepted(Story::new(9))
+            .op(ticket(1, "t1").at(300, 310).decided_against("sold-out"))
+            .row(reserve("o1", 1, Held).at(120))
+            .settle();
+        fails(&refused, "I3", "u1 was definitely refused, and yet order o1 was made", &["row 1:"]);
+        fails(&refused, "I5c", "u1 was told at 0.310 s that item 1 is sold out", &["ticket refused: 200, sold-out"]);
+        // That the ticket cannot be asked about refuses nothing.
+        let unheard = accepted(Story::new(9))
+            .op(ticket(1, "t1").at(300, 310).refused("rate-limited"))
+            .row(reserve("o1", 1, Held).at(120))
+            .settle();
+        passes(&unheard, "I3");
+    }
+
+    #[test]
+    fn a_ticket_acknowledges_what_it_came_to() {
+        let lost = Story::new(9)
+            .op(order(1).at(100, 140).pending("t1"))
+            .op(ticket(1, "t1").at(300, 310).ok("o1", Held))
+            .settle();
+        fails(&lost, "I2", "order o1 was acknowledged to u1, and the ledger has no such order", &["ticket ok: 201"]);
+        let oversold = [1, 2].into_iter().fold(Story::new(1), |story, n| {
+            let id = format!("t{n}");
+            let at = 100 * n as i64;
+            story
+                .op(order(n).at(at, at + 40).pending(&id))
+                .op(ticket(n, &id).at(at + 50, at + 60).ok(&format!("o{n}"), Paid))
+        });
+        fails(
+            &oversold.without_audit(),
+            "I1",
+            "buyers held up to 2 units of item 1 at once",
+            &["ticket ok: 201, order o2"],
+        );
     }
 }
 

@@ -39,7 +39,7 @@ impl Witness {
         self.push(row_line(case, row, true));
     }
 
-    /// The attempts and lookups of an intent; a purchase with many retries is shown by its first and last ones.
+    /// The ops of an intent; a purchase with many retries is shown by its first and last ones.
     pub fn intent(&mut self, case: &Case<'_>, intent: u32) {
         let ops = case.index.ops_of(&case.index.intents[intent as usize]);
         for (n, op) in ops.iter().enumerate() {
@@ -165,9 +165,19 @@ pub fn op_text(case: &Case<'_>, op: &Op) -> String {
     if op.reason != Sym(0) {
         parts.push(case.history.names.get(op.reason).to_owned());
     }
-    if op.order != Sym(0) {
-        let state = if op.state == OrderState::Unknown { String::new() } else { format!(" {}", op.state.name()) };
+    let state = if op.state == OrderState::Unknown { String::new() } else { format!(" {}", op.state.name()) };
+    let undecided = matches!(op.state, OrderState::Pending | OrderState::Refused);
+    if op.order != Sym(0) && !undecided {
         parts.push(format!("{}{state}", case.order(op.order)));
+    }
+    if op.ticket != Sym(0) {
+        let state = if undecided { state.as_str() } else { "" };
+        parts.push(format!("ticket {}{state}", case.history.names.get(op.ticket)));
+    } else if undecided {
+        parts.push(op.state.name().to_owned());
+    }
+    if op.token != Sym(0) {
+        parts.push(format!("token {}", short(case.history.names.get(op.token))));
     }
     if op.role == Role::Order {
         parts.push(format!("{} of item {}", count(i64::from(op.quantity), "unit"), op.item));
@@ -177,6 +187,15 @@ pub fn op_text(case: &Case<'_>, op: &Op) -> String {
     }
     let retry = if op.attempt > 1 { format!(", attempt {}", op.attempt) } else { String::new() };
     format!("{} {outcome}: {} (purchase {}{retry})", op.role.name(), parts.join(", "), op.intent)
+}
+
+/// A token as it can be told from others at a glance; signed ones are long.
+fn short(token: &str) -> String {
+    if token.chars().count() <= 24 {
+        return token.to_owned();
+    }
+    let tail = token.chars().count() - 8;
+    format!("{}…{}", token.chars().take(8).collect::<String>(), token.chars().skip(tail).collect::<String>())
 }
 
 fn row_line(case: &Case<'_>, row: &LedgerEntry, offending: bool) -> WitnessLine {

@@ -70,11 +70,13 @@ pub enum Role {
     Cancel,
     /// Asks what became of an order by its idempotency key.
     Lookup,
+    /// Asks what became of an order that was accepted and not decided yet, by the ticket that stands for it.
+    Ticket,
 }
 
 impl Role {
     /// All roles, in the order of their codes.
-    pub const ALL: [Role; 5] = [Role::Read, Role::Order, Role::Pay, Role::Cancel, Role::Lookup];
+    pub const ALL: [Role; 6] = [Role::Read, Role::Order, Role::Pay, Role::Cancel, Role::Lookup, Role::Ticket];
 
     /// The name used in files and reports.
     pub fn name(self) -> &'static str {
@@ -84,6 +86,7 @@ impl Role {
             Role::Pay => "pay",
             Role::Cancel => "cancel",
             Role::Lookup => "lookup",
+            Role::Ticket => "ticket",
         }
     }
 }
@@ -106,17 +109,23 @@ pub enum OrderState {
     Expired,
     /// Paid, then refunded.
     Refunded,
+    /// Accepted, and not decided yet: there may or may not come to be an order.
+    Pending,
+    /// Decided: there is no order, and there will be none. Only a ticket is answered with it.
+    Refused,
 }
 
 impl OrderState {
     /// All states, in the order of their codes.
-    pub const ALL: [OrderState; 6] = [
+    pub const ALL: [OrderState; 8] = [
         OrderState::Unknown,
         OrderState::Held,
         OrderState::Paid,
         OrderState::Cancelled,
         OrderState::Expired,
         OrderState::Refunded,
+        OrderState::Pending,
+        OrderState::Refused,
     ];
 
     /// The name used in files and reports.
@@ -128,12 +137,20 @@ impl OrderState {
             OrderState::Cancelled => "cancelled",
             OrderState::Expired => "expired",
             OrderState::Refunded => "refunded",
+            OrderState::Pending => "pending",
+            OrderState::Refused => "refused",
         }
     }
+
+    /// Words for [`OrderState::Pending`].
+    pub const PENDING: [&str; 4] = ["accepted", "pending", "queued", "processing"];
 
     /// Reads a state as a service names it; anything unrecognised is [`OrderState::Unknown`].
     pub fn parse(text: &str) -> OrderState {
         let lower = text.to_ascii_lowercase();
+        if OrderState::PENDING.contains(&lower.as_str()) {
+            return OrderState::Pending;
+        }
         OrderState::ALL.into_iter().find(|s| s.name() == lower).unwrap_or_default()
     }
 
@@ -221,9 +238,13 @@ pub struct Op {
     pub reason: Sym,
     /// The order's id as the service gave it; empty if none.
     pub order: Sym,
+    /// The ticket that the reply gave, or that was asked about; empty if none.
+    pub ticket: Sym,
+    /// The single-use token that an order spent, or that the reply of another step gave; empty if none.
+    pub token: Sym,
     /// The item asked for; 0 if the step names none.
     pub item: i64,
-    /// Units asked for; 0 if the step takes no stock.
+    /// Units that the purchase asks for, on orders and tickets; 0 if the step is not about stock.
     pub quantity: i32,
     /// Amount in the currency's smallest unit as the reply states it; -1 if it does not.
     pub amount_cents: i64,
@@ -236,6 +257,29 @@ pub struct Op {
 }
 
 impl Op {
+    /// Whether the reply tells the buyer that there is an order. One that was accepted and not decided is none yet, and a
+    /// lookup has to name what it found.
+    pub fn acknowledges(&self) -> bool {
+        let role = match self.role {
+            Role::Order | Role::Ticket => true,
+            Role::Lookup => self.order != Sym(0),
+            Role::Read | Role::Pay | Role::Cancel => false,
+        };
+        role && self.outcome == Outcome::Ok && self.state != OrderState::Pending
+    }
+
+    /// Whether the reply tells the buyer that the order was accepted, and that what becomes of it is not decided yet.
+    pub fn is_pending(&self) -> bool {
+        let role = matches!(self.role, Role::Order | Role::Lookup | Role::Ticket);
+        role && self.outcome == Outcome::Ok && self.state == OrderState::Pending
+    }
+
+    /// Whether the reply says that a ticket's order was decided against. That a ticket could not be asked about is
+    /// another thing.
+    pub fn ticket_refused(&self) -> bool {
+        self.role == Role::Ticket && self.outcome == Outcome::Fail && self.state == OrderState::Refused
+    }
+
     /// Latency from the intended start, in microseconds.
     pub fn latency_us(&self) -> u64 {
         u64::try_from(self.completed_us.saturating_sub(self.intended_us)).unwrap_or(0)

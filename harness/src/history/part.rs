@@ -37,10 +37,15 @@ const SCHEMA: &str = "message op {
     required int64 intended_us;
     required int64 invoked_us;
     required int64 completed_us;
+    optional binary ticket (string);
+    optional binary token (string);
 }";
 
+/// Columns of the first histories. Those after them were added later and may be missing.
+pub(super) const FIRST_COLUMNS: usize = 17;
+
 /// Name, kind and highest definition level of the columns in file order; the reader refuses a part with others.
-pub(super) const COLUMNS: [(&str, Type, i16); 17] = [
+pub(super) const COLUMNS: [(&str, Type, i16); 19] = [
     ("intent", Type::INT64, 0),
     ("user", Type::INT64, 0),
     ("attempt", Type::INT32, 0),
@@ -58,6 +63,8 @@ pub(super) const COLUMNS: [(&str, Type, i16); 17] = [
     ("intended_us", Type::INT64, 0),
     ("invoked_us", Type::INT64, 0),
     ("completed_us", Type::INT64, 0),
+    ("ticket", Type::BYTE_ARRAY, 1),
+    ("token", Type::BYTE_ARRAY, 1),
 ];
 
 /// Columns of ever new but close numbers, for which differences are far smaller than a dictionary.
@@ -99,10 +106,12 @@ pub(super) struct PackedOp {
     pub cohort: u32,
     pub step: u32,
     pub quantity: i32,
-    /// Where in [`Batch::text`] the reason begins; the order's id follows it.
+    /// Where in [`Batch::text`] the reason begins; the ids of order, ticket and token follow it.
     pub text_at: u32,
     pub reason_len: u16,
     pub order_len: u16,
+    pub ticket_len: u16,
+    pub token_len: u16,
     pub attempt: u16,
     pub status: u16,
     pub role: Role,
@@ -137,6 +146,12 @@ impl Batch {
 }
 
 impl PackedOp {
+    /// Where one of the texts lies in [`Batch::text`], and how long it is: reason, order, ticket, token.
+    fn text(&self, which: usize) -> (usize, usize) {
+        let lengths = [self.reason_len, self.order_len, self.ticket_len, self.token_len].map(usize::from);
+        (self.text_at as usize + lengths[..which].iter().sum::<usize>(), lengths[which])
+    }
+
     const BLANK: PackedOp = PackedOp {
         intent: 0,
         user: 0,
@@ -151,6 +166,8 @@ impl PackedOp {
         text_at: 0,
         reason_len: 0,
         order_len: 0,
+        ticket_len: 0,
+        token_len: 0,
         attempt: 0,
         status: 0,
         role: Role::Read,
@@ -232,14 +249,16 @@ impl PartEncoder {
         columns.texts(|op| texts.states[op.state as usize].clone())?;
         columns.texts(|op| texts.name(op.cohort))?;
         columns.texts(|op| texts.name(op.step))?;
-        columns.optional_texts(|op| (op.text_at as usize, usize::from(op.reason_len)))?;
-        columns.optional_texts(|op| (op.text_at as usize + usize::from(op.reason_len), usize::from(op.order_len)))?;
+        columns.optional_texts(|op| op.text(0))?;
+        columns.optional_texts(|op| op.text(1))?;
         columns.longs(|op| op.item)?;
         columns.ints(|op| op.quantity)?;
         columns.longs(|op| op.amount_cents)?;
         columns.longs(|op| op.intended_us)?;
         columns.longs(|op| op.invoked_us)?;
         columns.longs(|op| op.completed_us)?;
+        columns.optional_texts(|op| op.text(2))?;
+        columns.optional_texts(|op| op.text(3))?;
         group.close()?;
         self.ops += rows as u64;
         Ok(())
@@ -323,12 +342,12 @@ pub(super) fn verify(bytes: &[u8]) -> std::result::Result<(), String> {
     }
     let at = seal_position(bytes).ok_or_else(|| "its seal is missing or damaged".to_string())?;
     let end = at + SEAL_BLANK.len();
-    let stated = std::str::from_utf8(&bytes[at..end]).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok());
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&bytes[..at]);
     hasher.update(SEAL_BLANK);
     hasher.update(&bytes[end..]);
-    if stated != Some(hasher.finalize()) {
+    // Digit by digit: read as a number, an `a` that was flipped to an `A` would go unnoticed.
+    if bytes[at..end] != *format!("{:08x}", hasher.finalize()).as_bytes() {
         return Err("its checksum does not match its content".to_string());
     }
     Ok(())

@@ -15,7 +15,7 @@ use parquet::file::reader::{FileReader, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
 
 pub use super::audit::read_audit;
-use super::part::{COLUMNS, verify};
+use super::part::{COLUMNS, FIRST_COLUMNS, verify};
 use super::recorder::{EVENTS_FILE, HISTORY_DIR, PARTIAL_SUFFIX, RUN_FILE};
 use super::{Event, History, HistoryError, Names, Op, OrderState, Outcome, Role, RunInfo, Sym};
 
@@ -197,7 +197,7 @@ impl Decoder {
     fn decode(&mut self, bytes: Bytes, ops: &mut Vec<Op>) -> ParquetResult<()> {
         let file = SerializedFileReader::new(bytes)?;
         let schema = file.metadata().file_metadata().schema_descr_ptr();
-        let same = schema.num_columns() == COLUMNS.len()
+        let same = [FIRST_COLUMNS, COLUMNS.len()].contains(&schema.num_columns())
             && schema.columns().iter().zip(COLUMNS).all(|(column, (name, kind, levels))| {
                 column.name() == name && column.physical_type() == kind && column.max_def_level() == levels
             });
@@ -233,7 +233,12 @@ impl Decoder {
         self.longs(group, 13, ops, |op, v| op.amount_cents = v)?;
         self.longs(group, 14, ops, |op, v| op.intended_us = v)?;
         self.longs(group, 15, ops, |op, v| op.invoked_us = v)?;
-        self.longs(group, 16, ops, |op, v| op.completed_us = v)
+        self.longs(group, 16, ops, |op, v| op.completed_us = v)?;
+        if group.num_columns() > FIRST_COLUMNS {
+            self.texts(group, 17, ops, Names::symbol, |op, v| op.ticket = v)?;
+            self.texts(group, 18, ops, Names::symbol, |op, v| op.token = v)?;
+        }
+        Ok(())
     }
 
     fn longs(
@@ -362,6 +367,8 @@ const BLANK: Op = Op {
     step: Sym(0),
     reason: Sym(0),
     order: Sym(0),
+    ticket: Sym(0),
+    token: Sym(0),
     item: 0,
     quantity: 0,
     amount_cents: 0,

@@ -74,8 +74,8 @@ pub struct NameId(u32);
 
 /// An op as the generator knows it; the fields mean what those of [`super::Op`] mean.
 ///
-/// `reason` and `order` are copied by [`OpSink::record`], so they may borrow from a buffer that is used again; they are
-/// empty where there is none. Beyond 65,535 bytes they are cut off.
+/// The texts are copied by [`OpSink::record`], so they may borrow from a buffer that is used again; they are empty where
+/// there is none. Beyond 65,535 bytes they are cut off.
 #[derive(Debug, Clone, Copy)]
 pub struct RawOp<'a> {
     /// The logical purchase.
@@ -100,6 +100,10 @@ pub struct RawOp<'a> {
     pub reason: &'a str,
     /// The order's id as the service gave it.
     pub order: &'a str,
+    /// The ticket that the reply gave, or that was asked about.
+    pub ticket: &'a str,
+    /// The single-use token that was spent or given.
+    pub token: &'a str,
     /// The item asked for, 0 if none.
     pub item: i64,
     /// Units asked for.
@@ -349,11 +353,11 @@ impl OpSink {
         if self.batch.ops.len() >= self.batch_ops || self.batch.text.len() > BATCH_TEXT_BYTES {
             self.flush();
         }
-        let reason = clip(op.reason);
-        let order = clip(op.order);
+        let [reason, order, ticket, token] = [op.reason, op.order, op.ticket, op.token].map(clip);
         let text_at = self.batch.text.len() as u32;
-        self.batch.text.extend_from_slice(reason);
-        self.batch.text.extend_from_slice(order);
+        for text in [reason, order, ticket, token] {
+            self.batch.text.extend_from_slice(text);
+        }
         self.batch.ops.push(PackedOp {
             intent: op.intent,
             user: op.user,
@@ -368,6 +372,8 @@ impl OpSink {
             text_at,
             reason_len: reason.len() as u16,
             order_len: order.len() as u16,
+            ticket_len: ticket.len() as u16,
+            token_len: token.len() as u16,
             attempt: op.attempt,
             status: op.status,
             role: op.role,

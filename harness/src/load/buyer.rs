@@ -8,12 +8,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::arrival::Arrival;
-use super::classify::{self, Classified};
+use super::classify::{self, Said};
 use super::client::{Broken, Connection, Reply};
 use super::driver::Shared;
 use crate::history::recorder::RawOp;
 use crate::history::{Micros, OrderState, Outcome, Role};
-use crate::scenario::journey::{CompiledStep, Journey, text_of};
+use crate::scenario::journey::{CompiledStep, Journey};
 use crate::scenario::template::Values;
 
 /// Order steps of one arrival at most; each is an intent of its own.
@@ -43,18 +43,20 @@ struct Walk<'a> {
     captured: Vec<String>,
     orders: u64,
     order: String,
+    /// When an order was accepted that is not decided yet, and about whose ticket a later step asks.
+    accepted: Option<Micros>,
+    /// The step by which a ticket's result was learned.
+    decided: Option<usize>,
     unsettled: bool,
     dispatched: bool,
 }
 
 /// One attempt, as it is recorded.
 struct Attempt {
-    classified: Classified,
+    said: Said,
     status: u16,
     retry_after_s: Option<u32>,
-    order: String,
-    state: OrderState,
-    amount_cents: i64,
+    token: String,
 }
 
 impl Buyer {
@@ -67,7 +69,9 @@ impl Buyer {
 
     /// Connects ahead of the load, so that the spike does not pay for it.
     pub async fn warm(&mut self) {
-        self.connection.warm(Duration::from_secs(2)).await;
+        if self.connection.warm(Duration::from_secs(2)).await == Some(Broken::Exhausted) {
+            self.shared.exhausted();
+        }
     }
 
     /// Walks the journey of one arrival to its end.
@@ -84,10 +88,19 @@ impl Buyer {
             captured: vec![String::new(); journey.slots.len()],
             orders: 0,
             order: String::new(),
+            accepted: None,
+            decided: None,
             unsettled: false,
             dispatched: false,
         };
-        let mut intended = arrival.at_us;
+        self.steps(&mut walk).await;
+        self.ask_again(&mut walk).await;
+    }
+
+    async fn steps(&mut self, walk: &mut Walk<'_>) {
+        let shared = self.shared.clone();
+        let journey = walk.journey;
+        let mut intended = walk.arrival.at_us;
         for (index, step) in journey.steps.iter().enumerate() {
             if shared.stopping() && walk.dispatched {
                 return;
@@ -95,13 +108,18 @@ impl Buyer {
             if step.share < 1.0 && walk.random(shared.seed) >= step.share {
                 return;
             }
-            let pointless = matches!(step.role, Role::Pay | Role::Cancel) && walk.order.is_empty();
+            let pointless = match step.role {
+                Role::Pay | Role::Cancel => walk.order.is_empty(),
+                Role::Ticket => walk.accepted.is_none(),
+                _ => false,
+            };
             if pointless || (step.only_unsettled && !walk.unsettled) {
                 continue;
             }
             if step.role == Role::Order {
                 walk.orders += 1;
                 walk.order.clear();
+                (walk.accepted, walk.decided) = (None, None);
             }
             if index > 0 {
                 if !journey.think.0.is_zero() {
@@ -109,7 +127,11 @@ impl Buyer {
                 }
                 intended = shared.clock.now_us();
             }
-            if !self.step(&mut walk, step, index, intended).await {
+            let goes_on = match walk.accepted.filter(|_| step.role == Role::Ticket) {
+                Some(accepted) => self.ask_until_decided(walk, step, index, accepted).await,
+                None => self.step(walk, step, index, intended).await,
+            };
+            if !goes_on {
                 return;
             }
         }
@@ -139,18 +161,17 @@ impl Buyer {
                 self.record(walk, step, index, number, (intended, invoked, completed), &attempt);
                 (attempt, completed)
             };
-            match attempt.classified.outcome {
+            match attempt.said.classified.outcome {
                 Outcome::Ok => {
                     if step.role == Role::Order || step.role == Role::Lookup {
-                        walk.unsettled = false;
-                        walk.order = attempt.order;
+                        walk.learn(&attempt.said, index, completed);
                     }
                     return true;
                 }
                 Outcome::Info if step.role == Role::Order => walk.unsettled = true,
                 _ => {}
             }
-            let again = classify::worth_retrying(&attempt.classified, attempt.status);
+            let again = classify::worth_retrying(&attempt.said.classified, attempt.status);
             if !again || number >= retry.attempts || shared.stopping() {
                 break;
             }
@@ -167,7 +188,7 @@ impl Buyer {
         self.render(walk, step);
         let result = self.connection.exchange(&self.request, self.shared.request_timeout).await;
         let completed = self.shared.clock.now_us();
-        (understand(result, walk, step), completed)
+        (understand(result, &self.shared, walk, step), completed)
     }
 
     /// The same request over two connections at once, as somebody who clicks twice sends it.
@@ -179,7 +200,65 @@ impl Buyer {
             (result, clock.now_us())
         };
         let (first, twin) = tokio::join!(send(&mut self.connection), send(&mut self.second));
-        [(understand(first.0, walk, step), first.1), (understand(twin.0, walk, step), twin.1)]
+        let shared = &self.shared;
+        [(understand(first.0, shared, walk, step), first.1), (understand(twin.0, shared, walk, step), twin.1)]
+    }
+
+    /// Asks about a ticket until it has a result or its time is over; false if the buyer gives up the journey. What was
+    /// not answered is asked again like what was not decided.
+    async fn ask_until_decided(
+        &mut self,
+        walk: &mut Walk<'_>,
+        step: &CompiledStep,
+        index: usize,
+        accepted: Micros,
+    ) -> bool {
+        let until = step.polling.until_us(accepted);
+        loop {
+            let (said, wait) = self.ask(walk, step, index).await;
+            match (said.classified.outcome, said.state) {
+                (Outcome::Ok, OrderState::Pending) => {}
+                (Outcome::Ok, _) => {
+                    (walk.accepted, walk.decided, walk.order) = (None, Some(index), said.order);
+                    return true;
+                }
+                (_, OrderState::Refused) => {
+                    (walk.accepted, walk.decided) = (None, Some(index));
+                    return false;
+                }
+                _ => {}
+            }
+            if self.shared.clock.now_us() >= until || self.shared.stopping() {
+                walk.unsettled = true;
+                return true;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// A result that was learned is asked for again, to see whether it stays.
+    async fn ask_again(&mut self, walk: &mut Walk<'_>) {
+        let journey = walk.journey;
+        let Some(index) = walk.decided else { return };
+        let step = &journey.steps[index];
+        for _ in 0..step.polling.again {
+            tokio::time::sleep(step.polling.every.0).await;
+            if self.shared.stopping() {
+                return;
+            }
+            self.ask(walk, step, index).await;
+        }
+    }
+
+    /// Asks about a ticket once; gives what was said, and how long to wait before the next question.
+    async fn ask(&mut self, walk: &mut Walk<'_>, step: &CompiledStep, index: usize) -> (Said, Duration) {
+        let asked = self.shared.clock.now_us();
+        let (attempt, completed) = self.attempt(walk, step).await;
+        self.record(walk, step, index, 1, (asked, asked, completed), &attempt);
+        let retry = &self.shared.retry;
+        let told = attempt.retry_after_s.filter(|_| retry.honour_retry_after).unwrap_or(0);
+        let wait = step.polling.every.0.max(Duration::from_secs(told.into()).min(retry.max.0));
+        (attempt.said, wait)
     }
 
     /// Renders the request into the reused buffer.
@@ -206,13 +285,17 @@ impl Buyer {
     ) {
         let shared = &self.shared;
         let cohort = &shared.names[usize::from(walk.arrival.cohort)];
-        let takes_stock = step.role == Role::Order;
-        shared.live.count(step.role, attempt.classified.outcome);
+        let Said { classified, state, .. } = &attempt.said;
+        let takes_stock = matches!(step.role, Role::Order | Role::Ticket);
+        // A ticket's result is news only once.
+        let news = step.role == Role::Order || step.role == Role::Ticket && walk.accepted.is_some();
+        let bought = news && classified.outcome == Outcome::Ok && *state != OrderState::Pending;
+        shared.live.count(classified.outcome, bought);
         // A pay or cancel is about the order that it names, also when the reply does not say so again.
-        let order = if attempt.order.is_empty() && matches!(step.role, Role::Pay | Role::Cancel) {
+        let order = if attempt.said.order.is_empty() && matches!(step.role, Role::Pay | Role::Cancel) {
             &walk.order
         } else {
-            &attempt.order
+            &attempt.said.order
         };
         shared.record(RawOp {
             intent: walk.intent(),
@@ -220,15 +303,17 @@ impl Buyer {
             attempt: number,
             status: attempt.status,
             role: step.role,
-            outcome: attempt.classified.outcome,
-            state: attempt.state,
+            outcome: classified.outcome,
+            state: *state,
             cohort: cohort.cohort,
             step: cohort.steps[index],
-            reason: &attempt.classified.reason,
+            reason: &classified.reason,
             order,
+            ticket: &attempt.said.ticket,
+            token: &attempt.token,
             item: walk.journey.item,
             quantity: if takes_stock { walk.journey.quantity } else { 0 },
-            amount_cents: attempt.amount_cents,
+            amount_cents: attempt.said.amount_cents,
             intended_us,
             invoked_us,
             completed_us,
@@ -255,6 +340,15 @@ impl Walk<'_> {
         rng.random()
     }
 
+    /// What the reply to an order or a lookup means for what comes after.
+    fn learn(&mut self, said: &Said, index: usize, at: Micros) {
+        let pending = said.state == OrderState::Pending;
+        let asks = self.journey.steps[index..].iter().any(|step| step.role == Role::Ticket);
+        self.accepted = (pending && asks && !said.ticket.is_empty()).then_some(at);
+        self.unsettled = pending && self.accepted.is_none();
+        self.order.clone_from(&said.order);
+    }
+
     /// The number of the purchase under way.
     fn intent(&self) -> u64 {
         self.arrival.n * INTENTS_PER_ARRIVAL + self.orders.max(1) - 1
@@ -265,52 +359,40 @@ impl Walk<'_> {
 /// success, else what leaves the order's fate open, else what is worth another try.
 fn the_one_that_counts(first: (Attempt, Micros), twin: (Attempt, Micros)) -> (Attempt, Micros) {
     let completed = first.1.max(twin.1);
-    let rank = |attempt: &Attempt| match attempt.classified.outcome {
+    let rank = |attempt: &Attempt| match attempt.said.classified.outcome {
         Outcome::Ok => 3,
         Outcome::Info => 2,
-        _ => i32::from(classify::worth_retrying(&attempt.classified, attempt.status)),
+        _ => i32::from(classify::worth_retrying(&attempt.said.classified, attempt.status)),
     };
     let counts = if rank(&twin.0) > rank(&first.0) { twin.0 } else { first.0 };
     (counts, completed)
 }
 
 /// What an exchange means; on success the values that later steps need are kept.
-fn understand(result: Result<Reply<'_>, Broken>, walk: &mut Walk<'_>, step: &CompiledStep) -> Attempt {
-    let mut attempt = Attempt {
-        classified: Classified { outcome: Outcome::Info, reason: String::new() },
-        status: 0,
-        retry_after_s: None,
-        order: String::new(),
-        state: OrderState::Unknown,
-        amount_cents: -1,
-    };
-    match result {
-        Err(broken) => attempt.classified = classify::broken(broken),
-        Ok(reply) => {
-            attempt.status = reply.status;
-            attempt.retry_after_s = reply.retry_after_s;
-            attempt.classified = classify::reply(reply.status, reply.body);
-            if attempt.classified.outcome == Outcome::Ok && step.wants_json {
-                read_reply(reply.body, walk, step, &mut attempt);
+fn understand(result: Result<Reply<'_>, Broken>, shared: &Shared, walk: &mut Walk<'_>, step: &CompiledStep) -> Attempt {
+    // What an order spends is what it was sent with; what another step is given stands in its reply.
+    let value = |walk: &Walk<'_>, slot: Option<usize>| slot.map(|s| walk.captured[s].clone()).unwrap_or_default();
+    let spent = value(walk, step.token);
+    let (mut status, mut retry_after_s) = (0, None);
+    let mut said = match result {
+        Err(broken) => {
+            if broken == Broken::Exhausted {
+                shared.exhausted();
             }
+            Said::only(classify::broken(broken))
         }
-    }
-    attempt
-}
-
-/// Keeps what later steps need, and what the reply says of the order.
-fn read_reply(body: &[u8], walk: &mut Walk<'_>, step: &CompiledStep, attempt: &mut Attempt) {
-    let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else {
-        if step.role != Role::Read {
-            // A success without a readable body acknowledges nothing that could be held against the ledger.
-            attempt.classified = Classified { outcome: Outcome::Info, reason: "unreadable-reply".into() };
+        Ok(reply) => {
+            (status, retry_after_s) = (reply.status, reply.retry_after_s);
+            classify::read(step, &reply, &mut walk.captured)
         }
-        return;
     };
-    step.keep_captures_of(&json, &mut walk.captured);
-    if step.role != Role::Read {
-        attempt.order = json.pointer(&step.order).map(text_of).unwrap_or_default();
-        attempt.state = json.pointer(&step.state).and_then(|s| s.as_str()).map(OrderState::parse).unwrap_or_default();
-        attempt.amount_cents = json.pointer(&step.amount_cents).and_then(serde_json::Value::as_i64).unwrap_or(-1);
+    if step.role == Role::Ticket {
+        said.ticket = value(walk, step.ticket);
     }
+    let token = match (step.role, said.classified.outcome) {
+        (Role::Order, _) => spent,
+        (_, Outcome::Ok) => value(walk, step.token),
+        _ => String::new(),
+    };
+    Attempt { said, status, retry_after_s, token }
 }

@@ -1,7 +1,12 @@
-//! What a reply means: ok, definitely refused, or indeterminate. The one place that decides it.
+//! What a reply means: ok, definitely refused, or indeterminate, and what it says of an order. The one place that
+//! decides it.
 
-use super::client::Broken;
-use crate::history::Outcome;
+use serde_json::Value;
+
+use super::client::{Broken, Reply};
+use crate::history::{OrderState, Outcome, Role};
+use crate::scenario::TicketWords;
+use crate::scenario::journey::{CompiledStep, text_of};
 
 /// How an attempt ended, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +15,74 @@ pub struct Classified {
     pub outcome: Outcome,
     /// The reason; empty when ok.
     pub reason: String,
+}
+
+/// What came of an attempt: how it ended, and what its reply said of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// How it ended.
+    pub classified: Classified,
+    /// The order's id; empty if none was named.
+    pub order: String,
+    /// The order's state.
+    pub state: OrderState,
+    /// The amount that was stated; -1 if none was.
+    pub amount_cents: i64,
+    /// The ticket of an order that was accepted and not decided.
+    pub ticket: String,
+}
+
+impl Said {
+    /// Nothing but how it ended.
+    pub fn only(classified: Classified) -> Said {
+        Said { classified, order: String::new(), state: OrderState::Unknown, amount_cents: -1, ticket: String::new() }
+    }
+}
+
+/// Reads a reply by the places that its step declares, and keeps what later steps need of it.
+pub fn read(step: &CompiledStep, answer: &Reply<'_>, captured: &mut [String]) -> Said {
+    let mut said = Said::only(reply(answer.status, answer.body));
+    if said.classified.outcome != Outcome::Ok && step.role != Role::Ticket {
+        return said;
+    }
+    step.keep_location(answer.location, captured);
+    if !step.wants_json {
+        return said;
+    }
+    let json = serde_json::from_slice::<Value>(answer.body).unwrap_or_default();
+    if json.is_null() && said.classified.outcome == Outcome::Ok && answer.status != 202 {
+        if step.role != Role::Read {
+            // A success without a readable body acknowledges nothing that could be held against the ledger.
+            said.classified = Classified { outcome: Outcome::Info, reason: "unreadable-reply".into() };
+        }
+        return said;
+    }
+    step.keep_captures_of(&json, captured);
+    if step.role == Role::Read {
+        return said;
+    }
+    let text = |pointer: &str| json.pointer(pointer).map(text_of).unwrap_or_default();
+    let (order, state) = (text(&step.order), text(&step.state));
+    said.amount_cents = json.pointer(&step.amount_cents).and_then(Value::as_i64).unwrap_or(-1);
+    match step.role {
+        Role::Ticket => {
+            let told = (answer.status, state.as_str(), text(&step.reason));
+            (said.classified, said.state) =
+                ticket(&step.words, said.classified, (told.0, told.1, &told.2), !order.is_empty());
+        }
+        Role::Order | Role::Lookup => said.state = order_state(answer.status, &state),
+        _ => said.state = OrderState::parse(&state),
+    }
+    let ended_in_none = matches!(said.state, OrderState::Pending | OrderState::Refused);
+    if said.classified.outcome == Outcome::Ok && !ended_in_none {
+        said.order = order;
+    }
+    if said.state == OrderState::Pending
+        && let Some(slot) = step.ticket
+    {
+        said.ticket.clone_from(&captured[slot]);
+    }
+    said
 }
 
 /// Classifies a whole reply by the contract: 2xx and 304 are ok; 5xx may have taken effect; everything else is a
@@ -26,15 +99,58 @@ pub fn reply(status: u16, body: &[u8]) -> Classified {
 
 /// Classifies an attempt without a reply: only one that provably sent nothing is a failure.
 pub fn broken(broken: Broken) -> Classified {
-    let outcome = if broken == Broken::NotSent { Outcome::Fail } else { Outcome::Info };
+    let outcome = if matches!(broken, Broken::NotSent | Broken::Exhausted) { Outcome::Fail } else { Outcome::Info };
     Classified { outcome, reason: broken.reason().to_owned() }
+}
+
+/// The state that the reply to an order tells: as it says, else undecided if it was only accepted (202).
+pub fn order_state(status: u16, said: &str) -> OrderState {
+    match OrderState::parse(said) {
+        OrderState::Unknown if status == 202 => OrderState::Pending,
+        state => state,
+    }
+}
+
+/// Classifies what a reply says of a ticket, by the words that the scenario declares. `said` is the state in the reply,
+/// `why` the reason in it, and `names_order` whether it names an order. A word that nobody declared is no answer.
+pub fn ticket(
+    words: &TicketWords,
+    reply: Classified,
+    (status, said, why): (u16, &str, &str),
+    names_order: bool,
+) -> (Classified, OrderState) {
+    let ok = Classified { outcome: Outcome::Ok, reason: String::new() };
+    match reply.outcome {
+        Outcome::Ok => {}
+        // A refusal may come as a problem document, too, as it does for an order that is decided at once.
+        Outcome::Fail if words.failed.contains(&reply.reason) => return (reply, OrderState::Refused),
+        _ => return (reply, OrderState::Unknown),
+    }
+    let said = TicketWords::plain(said);
+    if words.done.contains(&said) {
+        // Of its state more may be known than that there is an order.
+        return (ok, OrderState::parse(&said));
+    }
+    if words.failed.contains(&said) {
+        let reason = if why.is_empty() { said } else { TicketWords::plain(why) };
+        return (Classified { outcome: Outcome::Fail, reason }, OrderState::Refused);
+    }
+    if words.pending.contains(&said) || said.is_empty() && status == 202 {
+        return (ok, OrderState::Pending);
+    }
+    if said.is_empty() && names_order {
+        return (ok, OrderState::Unknown);
+    }
+    (Classified { outcome: Outcome::Info, reason: "unknown-state".into() }, OrderState::Unknown)
 }
 
 /// Whether trying again under the same key can help.
 pub fn worth_retrying(classified: &Classified, status: u16) -> bool {
     match classified.outcome {
         Outcome::Info => true,
-        Outcome::Fail => status == 429 || matches!(classified.reason.as_str(), "in-flight" | "not-sent"),
+        Outcome::Fail => {
+            status == 429 || matches!(classified.reason.as_str(), "in-flight" | "not-sent" | "generator-exhausted")
+        }
         Outcome::Ok | Outcome::Dropped => false,
     }
 }
@@ -73,6 +189,37 @@ mod tests {
         assert!(worth_retrying(&broken(Broken::Timeout), 0) && worth_retrying(&broken(Broken::NotSent), 0));
         assert_eq!(broken(Broken::NotSent).outcome, Outcome::Fail);
         assert_eq!(broken(Broken::Reset).outcome, Outcome::Info);
+    }
+
+    #[test]
+    fn an_accepted_order_is_not_decided() {
+        assert_eq!(order_state(202, ""), OrderState::Pending);
+        assert_eq!(order_state(200, "queued"), OrderState::Pending);
+        assert_eq!(order_state(202, "held"), OrderState::Held);
+        assert_eq!(order_state(201, ""), OrderState::Unknown);
+    }
+
+    #[test]
+    fn a_ticket_says_what_its_words_mean() {
+        let words = TicketWords::default();
+        let says = |status: u16, said: &str, why: &str, names_order: bool| {
+            let (classified, state) = ticket(&words, reply(status, b""), (status, said, why), names_order);
+            (classified.outcome, classified.reason, state)
+        };
+        let ok = |state| (Outcome::Ok, String::new(), state);
+        assert_eq!(says(200, "queued", "", false), ok(OrderState::Pending));
+        assert_eq!(says(202, "", "", false), ok(OrderState::Pending));
+        assert_eq!(says(200, "ORDERED", "", true), ok(OrderState::Unknown));
+        assert_eq!(says(200, "held", "", true), ok(OrderState::Held));
+        assert_eq!(says(200, "", "", true), ok(OrderState::Unknown));
+        assert_eq!(says(200, "SOLD_OUT", "", false), (Outcome::Fail, "sold-out".into(), OrderState::Refused));
+        assert_eq!(says(200, "failed", "sold-out", false), (Outcome::Fail, "sold-out".into(), OrderState::Refused));
+        assert_eq!(says(200, "wobbling", "", false), (Outcome::Info, "unknown-state".into(), OrderState::Unknown));
+        assert_eq!(says(404, "", "", false), (Outcome::Fail, "http-404".into(), OrderState::Unknown));
+        assert_eq!(says(503, "done", "", true), (Outcome::Info, "http-503".into(), OrderState::Unknown));
+        let problem = reply(409, br#"{"type":"/problems/sold-out"}"#);
+        let (_, state) = ticket(&words, problem, (409, "", ""), false);
+        assert_eq!(state, OrderState::Refused);
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +17,9 @@ use tokio::net::TcpStream;
 pub enum Broken {
     /// Provably no byte reached the kernel: the attempt cannot have taken effect.
     NotSent,
+    /// Not sent either, because this machine had no descriptor, port or memory left for another connection: what is
+    /// measured then is the generator.
+    Exhausted,
     /// The whole reply did not come in time.
     Timeout,
     /// The connection was reset.
@@ -31,6 +35,7 @@ impl Broken {
     pub fn reason(self) -> &'static str {
         match self {
             Broken::NotSent => "not-sent",
+            Broken::Exhausted => "generator-exhausted",
             Broken::Timeout => "timeout",
             Broken::Reset => "reset",
             Broken::EarlyEnd => "early-end",
@@ -46,6 +51,8 @@ pub struct Reply<'a> {
     pub status: u16,
     /// Seconds of `Retry-After`, if it was given as a number.
     pub retry_after_s: Option<u32>,
+    /// The last part of the path in `Location`, if there is one: `17` of `/tickets/17`.
+    pub location: Option<&'a str>,
     /// The body without its transfer coding.
     pub body: &'a [u8],
 }
@@ -65,6 +72,8 @@ struct Head {
     framing: Framing,
     close: bool,
     retry_after_s: Option<u32>,
+    /// Where in the buffer the last part of the `Location` lies.
+    location: Option<Range<usize>>,
 }
 
 enum Framing {
@@ -82,11 +91,17 @@ impl Connection {
         Connection { address, stream: None, buffer: Vec::new(), decoded: Vec::new() }
     }
 
-    /// Connects now, so that the first request need not.
-    pub async fn warm(&mut self, limit: Duration) {
-        if self.stream.is_none() {
-            self.stream = tokio::time::timeout(limit, connect(self.address)).await.ok().and_then(Result::ok);
+    /// Connects now, so that the first request need not. Says what was in the way, if this machine was.
+    pub async fn warm(&mut self, limit: Duration) -> Option<Broken> {
+        if self.stream.is_some() {
+            return None;
         }
+        match tokio::time::timeout(limit, connect(self.address)).await {
+            Ok(Ok(stream)) => self.stream = Some(stream),
+            Ok(Err(error)) => return Some(not_connected(&error)),
+            Err(_) => {}
+        }
+        None
     }
 
     /// Sends a request and reads the whole reply within `limit`.
@@ -110,7 +125,8 @@ impl Connection {
                     Framing::Length(n) => &self.buffer[head.length..head.length + n],
                     Framing::UntilEnd => &self.buffer[head.length..],
                 };
-                Ok(Reply { status: head.status, retry_after_s: head.retry_after_s, body })
+                let location = head.location.and_then(|at| std::str::from_utf8(&self.buffer[at]).ok());
+                Ok(Reply { status: head.status, retry_after_s: head.retry_after_s, location, body })
             }
             Err(broken) => {
                 self.stream = None;
@@ -124,7 +140,7 @@ impl Connection {
             self.stream = None;
         }
         if self.stream.is_none() {
-            self.stream = Some(connect(self.address).await.map_err(|_| Broken::NotSent)?);
+            self.stream = Some(connect(self.address).await.map_err(|error| not_connected(&error))?);
         }
         let stream = self.stream.as_mut().ok_or(Broken::NotSent)?;
         self.buffer.clear();
@@ -213,6 +229,22 @@ fn broken_by(error: &io::Error) -> Broken {
     }
 }
 
+/// Why a connection could not be made: because of the other side, or of this one.
+fn not_connected(error: &io::Error) -> Broken {
+    let ours =
+        [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::EADDRINUSE, libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM];
+    if error.raw_os_error().is_some_and(|code| ours.contains(&code)) { Broken::Exhausted } else { Broken::NotSent }
+}
+
+/// Where the last part of a `Location` lies in the buffer that its head was parsed from.
+fn last_part(buffer: &[u8], location: &[u8]) -> Option<Range<usize>> {
+    let path = location.split(|b| matches!(b, b'?' | b'#')).next().unwrap_or(location).trim_ascii_end();
+    let path = path.strip_suffix(b"/").unwrap_or(path);
+    let last = path.rsplit(|b| *b == b'/').next()?;
+    let start = (last.as_ptr() as usize).checked_sub(buffer.as_ptr() as usize)?;
+    (!last.is_empty()).then_some(start..start + last.len())
+}
+
 fn parse_head(buffer: &[u8], bodiless: bool) -> Result<Option<Head>, Broken> {
     let mut headers = [httparse::EMPTY_HEADER; 48];
     let mut response = httparse::Response::new(&mut headers);
@@ -225,6 +257,7 @@ fn parse_head(buffer: &[u8], bodiless: bool) -> Result<Option<Head>, Broken> {
     let mut framing = Framing::UntilEnd;
     let mut close = response.version == Some(0);
     let mut retry_after_s = None;
+    let mut location = None;
     for header in response.headers.iter() {
         let value = || std::str::from_utf8(header.value).unwrap_or("").trim();
         if header.name.eq_ignore_ascii_case("content-length") {
@@ -239,12 +272,14 @@ fn parse_head(buffer: &[u8], bodiless: bool) -> Result<Option<Head>, Broken> {
             close = value().eq_ignore_ascii_case("close") || (close && !value().eq_ignore_ascii_case("keep-alive"));
         } else if header.name.eq_ignore_ascii_case("retry-after") {
             retry_after_s = value().parse().ok();
+        } else if header.name.eq_ignore_ascii_case("location") {
+            location = last_part(buffer, header.value);
         }
     }
     if bodiless || status == 204 || status == 304 || status < 200 {
         framing = Framing::Length(0);
     }
-    Ok(Some(Head { status, length, framing, close, retry_after_s }))
+    Ok(Some(Head { status, length, framing, close, retry_after_s, location }))
 }
 
 /// Decodes a chunked body from its start; true when it is whole.
@@ -355,6 +390,30 @@ mod tests {
             listener.local_addr().unwrap()
         };
         assert_eq!(Connection::new(nobody).exchange(GET, LIMIT).await.unwrap_err(), Broken::NotSent);
+    }
+
+    #[tokio::test]
+    async fn the_last_part_of_a_location_is_kept() {
+        let cases: [(&'static [u8], Option<&str>); 4] = [
+            (b"HTTP/1.1 202 Accepted\r\nlocation: /tickets/t-17\r\ncontent-length: 0\r\n\r\n", Some("t-17")),
+            (b"HTTP/1.1 202 A\r\nLocation: http://x/q/18/?a=/b\r\ncontent-length: 2\r\n\r\n{}", Some("18")),
+            (b"HTTP/1.1 202 A\r\nlocation: /\r\ncontent-length: 0\r\n\r\n", None),
+            (b"HTTP/1.1 202 A\r\ncontent-length: 0\r\n\r\n", None),
+        ];
+        for (reply, part) in cases {
+            let mut connection = Connection::new(serve(reply, 7, false).await);
+            assert_eq!(connection.exchange(GET, LIMIT).await.unwrap().location, part);
+        }
+    }
+
+    #[test]
+    fn a_lack_of_this_machine_is_told_from_a_refusal_of_the_other() {
+        for code in [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOBUFS] {
+            assert_eq!(not_connected(&io::Error::from_raw_os_error(code)), Broken::Exhausted, "{code}");
+        }
+        for code in [libc::ECONNREFUSED, libc::ECONNRESET, libc::ETIMEDOUT, libc::EHOSTUNREACH] {
+            assert_eq!(not_connected(&io::Error::from_raw_os_error(code)), Broken::NotSent, "{code}");
+        }
     }
 
     #[tokio::test]

@@ -20,6 +20,39 @@ pub fn unix_us() -> i64 {
     clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |t| t.tv_sec() * 1_000_000 + t.tv_nsec() / 1_000)
 }
 
+/// Largest difference between wall clock and monotonic clock that is no step. Slewing a clock moves it by at most half a
+/// millisecond in each second.
+const STEP_US: Micros = 50_000;
+
+/// Holds the wall clock against the monotonic one: the ledger is stamped by wall clocks, so a step of theirs makes its
+/// times worthless.
+#[derive(Debug, Clone, Copy)]
+pub struct WallWatch {
+    /// What the wall clock said at the epoch, as it was last seen.
+    epoch_unix_us: i64,
+}
+
+impl WallWatch {
+    /// A watch that takes the wall clock as it was when the run was anchored to it.
+    pub fn anchored_at(epoch_unix_us: i64) -> WallWatch {
+        WallWatch { epoch_unix_us }
+    }
+
+    /// Looks at what the wall clock says of the epoch now; tells of a step, once.
+    pub fn look(&mut self, epoch_unix_us: i64) -> Option<String> {
+        let step = epoch_unix_us - self.epoch_unix_us;
+        if step.abs() <= STEP_US {
+            return None;
+        }
+        self.epoch_unix_us = epoch_unix_us;
+        Some(format!(
+            "this machine's wall clock was stepped by {} ms, so the times in the ledger cannot be held against those of \
+             the history: stop what sets the clock, and run it again",
+            step / 1_000
+        ))
+    }
+}
+
 impl Clock {
     /// A clock whose epoch is `delay_us` from now.
     pub fn starting_in(delay_us: Micros) -> Clock {
@@ -47,5 +80,27 @@ impl Clock {
         if wait > 0 {
             tokio::time::sleep(std::time::Duration::from_micros(wait as u64)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_the_wall_clock_is_told_once_and_a_slew_is_none() {
+        let mut watch = WallWatch::anchored_at(1_000_000_000);
+        assert_eq!(watch.look(1_000_050_000), None);
+        let told = watch.look(1_000_050_001).unwrap();
+        assert!(told.contains("stepped by 50 ms"), "{told}");
+        assert_eq!(watch.look(1_000_050_001), None);
+        assert!(watch.look(999_990_000).unwrap().contains("stepped by -60 ms"));
+    }
+
+    #[test]
+    fn the_clocks_of_this_machine_agree_with_themselves() {
+        let clock = Clock::starting_in(0);
+        let mut watch = WallWatch::anchored_at(clock.epoch_unix_us());
+        assert_eq!(watch.look(clock.epoch_unix_us()), None);
     }
 }

@@ -86,8 +86,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// Counts one op.
-    pub fn count(&self, role: Role, outcome: Outcome) {
+    /// Counts one op; `bought` if it is the first to tell a buyer of an order.
+    pub fn count(&self, outcome: Outcome, bought: bool) {
         let counter = match outcome {
             Outcome::Ok => &self.ok,
             Outcome::Fail => &self.fail,
@@ -95,7 +95,7 @@ impl Live {
             Outcome::Dropped => &self.dropped,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if role == Role::Order && outcome == Outcome::Ok {
+        if bought {
             self.orders.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -129,6 +129,8 @@ pub struct Shared {
     cpu_share_wanted: f64,
     pool: Pool,
     sink: Mutex<OpSink>,
+    events: EventSink,
+    exhausted: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -146,6 +148,16 @@ impl Shared {
     /// Counts an arrival whose first request is being sent.
     pub fn count_sent(&self) {
         self.live.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// This machine had nothing left to make a connection with: what was refused then was refused by the generator. It
+    /// is told once.
+    pub fn exhausted(&self) {
+        if !self.exhausted.swap(true, Ordering::Relaxed) {
+            let why = "the generator ran out of file descriptors or ports, so some requests were never sent: raise \
+                       `ulimit -n`, lower load.virtual_buyers, or see why the service closes its connections";
+            self.events.event(&Event::Distrust { at_us: self.clock.now_us(), why: why.to_owned() });
+        }
     }
 
     /// Records an op.
@@ -221,6 +233,8 @@ pub fn start(spec: &LoadSpec<'_>, recorder: &Recorder) -> Result<Ready, LoadErro
         live: Live::default(),
         pool: Pool::new(buyers),
         sink: Mutex::new(recorder.sink()),
+        events: recorder.events(),
+        exhausted: AtomicBool::new(false),
         stop: AtomicBool::new(false),
     });
     let patience = load.patience.micros();
@@ -350,7 +364,7 @@ impl Shared {
         let names = &self.names[usize::from(arrival.cohort)];
         let journey = &self.journeys[usize::from(arrival.cohort)];
         let now = self.clock.now_us();
-        self.live.count(Role::Read, Outcome::Dropped);
+        self.live.count(Outcome::Dropped, false);
         self.record(RawOp {
             intent: arrival.n * super::buyer::INTENTS_PER_ARRIVAL,
             user: journey.user_of(arrival, self.seed),
@@ -363,6 +377,8 @@ impl Shared {
             step: names.steps[0],
             reason: "no-idle-buyer",
             order: "",
+            ticket: "",
+            token: "",
             item: journey.item,
             quantity: 0,
             amount_cents: -1,
@@ -383,6 +399,8 @@ async fn dispatch(
     patience: Micros,
     events: EventSink,
 ) -> Result<LoadTotals, LoadError> {
+    // Made before the buyers connect: they may leave no descriptor for it.
+    let timer = Timer::new()?;
     wait_for_buyers(&shared).await?;
     let late = shared.clock.now_us();
     if late > 0 {
@@ -391,7 +409,6 @@ async fn dispatch(
     }
     shared.pool.reset_busy();
     let before = ThreadTime::now();
-    let timer = Timer::new()?;
     let mut plan = plan.peekable();
     let mut planned = 0;
     let mut last_flush = 0;

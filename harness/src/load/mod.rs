@@ -7,3 +7,6 @@ pub mod client;
 pub mod clock;
 pub mod driver;
 pub mod pool;
+
+#[cfg(test)]
+mod tests;

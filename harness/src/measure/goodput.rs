@@ -59,7 +59,7 @@ fn acknowledged_units(history: &History) -> (i64, u64) {
     let (mut paid, mut cancelled) = (HashSet::new(), HashSet::new());
     for op in history.ops.iter().filter(|op| op.outcome == Outcome::Ok && op.order != Sym(0)) {
         match op.role {
-            Role::Order => {
+            Role::Order | Role::Ticket if op.acknowledges() => {
                 quantities.insert(op.order, i64::from(op.quantity));
             }
             Role::Pay => {
@@ -68,7 +68,7 @@ fn acknowledged_units(history: &History) -> (i64, u64) {
             Role::Cancel => {
                 cancelled.insert(op.order);
             }
-            Role::Read | Role::Lookup => {}
+            Role::Read | Role::Order | Role::Lookup | Role::Ticket => {}
         }
     }
     (paid.iter().filter_map(|order| quantities.get(order)).sum(), cancelled.len() as u64)

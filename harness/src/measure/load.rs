@@ -14,6 +14,11 @@ use crate::summary::{Load, PhaseSummary};
 pub const RATE_BIN_US: Micros = 100_000;
 /// Share of the load's time for which a generator may wait for a processor.
 const WAIT_FRACTION_LIMIT: f64 = 0.05;
+/// Share of it beyond which its latencies are no longer the service's: of every five moments at which a reply could have
+/// been read, one was spent waiting.
+const WAIT_FRACTION_TRUSTED: f64 = 0.2;
+/// Share of the load's time beyond which the generator's one thread has nothing left to be on time with.
+const CPU_FRACTION_TRUSTED: f64 = 0.9;
 /// Send lag at the peak, at the 99th percentile, that a generator with processor enough stays below.
 const STARVED_LAG_US: u64 = 1_000;
 /// Above this many ops, every 64th buyer is enough to tell which step journeys begin with.
@@ -79,7 +84,7 @@ fn first_ops(ops: &[Op], wanted: impl Fn(&Op) -> bool) -> UserMap<u32> {
 /// The step with which journeys begin, by the symbol of the cohort.
 fn entry_steps(ops: &[Op], names: usize) -> Vec<Option<Sym>> {
     let mask = if ops.len() > VOTE_BY_ALL { 63 } else { 0 };
-    let in_vote = |op: &Op| MulHasher::mix(op.user) & mask == 0 && op.role != Role::Lookup;
+    let in_vote = |op: &Op| MulHasher::mix(op.user) & mask == 0 && !matches!(op.role, Role::Lookup | Role::Ticket);
     let mut votes: HashMap<(Sym, Sym), u64> = HashMap::new();
     for index in first_ops(ops, in_vote).values() {
         let op = &ops[*index as usize];
@@ -151,6 +156,26 @@ pub fn load(history: &History, arrivals: &Arrivals, phases: &[PhaseSummary]) -> 
         busy_max: totals.busy_max,
         buyers: totals.buyers,
     }
+}
+
+/// Whether the generator was out of processor time: a reason to distrust what it measured.
+pub fn overloaded(history: &History, load: &Load) -> Option<String> {
+    let seconds = history.info.duration_us.max(0) as f64 / 1e6;
+    let used = totals(history).map_or(0.0, |totals| totals.generator_cpu_s);
+    let remedy = "give it a processor of its own, or lower the rate";
+    if load.generator_wait_fraction > WAIT_FRACTION_TRUSTED {
+        return Some(format!(
+            "the generator waited for a processor during {:.0}% of the load, so its latencies are not the service's \
+             alone: {remedy}",
+            load.generator_wait_fraction * 100.0
+        ));
+    }
+    (seconds > 0.0 && used > CPU_FRACTION_TRUSTED * seconds).then(|| {
+        format!(
+            "the generator's one thread was busy for {:.0}% of the load, so it cannot have been on time: {remedy}",
+            used / seconds * 100.0
+        )
+    })
 }
 
 fn highest(bins: &[u32]) -> f64 {

@@ -99,7 +99,8 @@ fn distrust(history: &History, rules: &Rules, load: &Load, disagreements: Vec<St
     });
     let damage = history.damage.iter().map(|damage| format!("the history is damaged: {damage}"));
     let mut reasons: Vec<String> = Vec::new();
-    for reason in noticed.chain(damage).chain(disagreements).chain(late(rules, load)) {
+    let generator = late(rules, load).into_iter().chain(load::overloaded(history, load));
+    for reason in noticed.chain(damage).chain(disagreements).chain(generator) {
         if !reasons.contains(&reason) {
             reasons.push(reason);
         }

@@ -76,9 +76,18 @@ impl Purchase {
     const INFO: u8 = 4;
     /// An attempt after the first was sent.
     const RETRIED: u8 = 8;
+    /// An attempt was accepted, to be decided later.
+    const PENDING: u8 = 16;
+    /// The ticket said that there is no order.
+    const DECIDED: u8 = 32;
 
     fn has(self, what: u8) -> bool {
         self.0 & what != 0
+    }
+
+    /// Whether nobody can say what became of it.
+    fn is_open(self) -> bool {
+        self.has(Purchase::INFO) || self.has(Purchase::PENDING) && !self.has(Purchase::DECIDED)
     }
 }
 
@@ -90,32 +99,30 @@ pub struct Intents {
     pub acknowledged: Vec<Micros>,
 }
 
-/// Folds attempts and lookups into purchases.
+/// Folds attempts, lookups and tickets into purchases.
 ///
-/// A purchase is ok if any attempt was acknowledged, or a lookup named its order; indeterminate if any attempt was and
-/// none was acknowledged; refused otherwise. It was recovered if an attempt was indeterminate and the ledger has the
+/// A purchase is ok if any attempt was acknowledged, or a lookup or its ticket told of its order; indeterminate if any
+/// attempt was, or was accepted and never decided, and none was acknowledged; refused otherwise. It was recovered if an attempt was indeterminate and the ledger has the
 /// order after all, whether or not a retry found out.
 pub fn intents(history: &History, audit: Option<&FinalState>) -> Intents {
     let mut purchases: HashMap<u64, Purchase, BuildHasherDefault<MulHasher>> = HashMap::default();
     let mut acknowledged = Vec::new();
     for op in &history.ops {
-        let acknowledges = match op.role {
-            Role::Order => op.outcome == Outcome::Ok,
-            Role::Lookup => op.outcome == Outcome::Ok && op.order != Sym(0),
-            _ => continue,
-        };
-        if op.outcome == Outcome::Dropped {
+        if op.outcome == Outcome::Dropped || !matches!(op.role, Role::Order | Role::Lookup | Role::Ticket) {
             continue;
         }
         let purchase = purchases.entry(op.intent).or_default();
-        if acknowledges && !purchase.has(Purchase::OK) {
+        if op.acknowledges() && !purchase.has(Purchase::OK) {
             purchase.0 |= Purchase::OK;
             acknowledged.push(op.completed_us);
         }
         if op.role == Role::Order {
             purchase.0 |= Purchase::TRIED;
             purchase.0 |= if op.outcome == Outcome::Info { Purchase::INFO } else { 0 };
+            purchase.0 |= if op.is_pending() { Purchase::PENDING } else { 0 };
             purchase.0 |= if op.attempt > 1 { Purchase::RETRIED } else { 0 };
+        } else if op.ticket_refused() {
+            purchase.0 |= Purchase::DECIDED;
         }
     }
     let mut outcomes = IntentOutcomes::default();
@@ -124,7 +131,7 @@ pub fn intents(history: &History, audit: Option<&FinalState>) -> Intents {
         outcomes.retried += u64::from(purchase.has(Purchase::RETRIED));
         if purchase.has(Purchase::OK) {
             outcomes.ok += 1;
-        } else if purchase.has(Purchase::INFO) {
+        } else if purchase.is_open() {
             outcomes.info += 1;
         } else {
             outcomes.fail += 1;
@@ -132,7 +139,8 @@ pub fn intents(history: &History, audit: Option<&FinalState>) -> Intents {
     }
     for intent in audited_intents(history, audit) {
         // Taken out, so that a duplicate order does not count twice.
-        outcomes.recovered += u64::from(purchases.remove(&intent).is_some_and(|p| p.has(Purchase::INFO)));
+        let open = |p: Purchase| p.has(Purchase::INFO) || p.is_open() && !p.has(Purchase::OK);
+        outcomes.recovered += u64::from(purchases.remove(&intent).is_some_and(open));
     }
     Intents { outcomes, acknowledged }
 }

@@ -7,11 +7,16 @@ use std::ops::Range;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::template::{Piece, Template, Values};
+use super::template::{Piece, Template, Values, Variable};
 use super::value::Dur;
-use super::{Cohort, Scenario, Step};
-use crate::history::Role;
+use super::{Cohort, Scenario, Step, TicketWords};
+use crate::history::{Micros, Role};
 use crate::load::arrival::Arrival;
+
+/// The captured value that is a ticket.
+pub const TICKET: &str = "ticket";
+/// The capture that reads a header instead of the body.
+pub const LOCATION: &str = "header:location";
 
 /// A cohort's journey, ready to be walked.
 #[derive(Debug, Clone)]
@@ -47,18 +52,64 @@ pub struct CompiledStep {
     pub body: Option<Template>,
     /// Values to keep: slot and JSON pointer.
     pub capture: Vec<(usize, String)>,
+    /// Slots that keep the last part of the path in `Location`.
+    pub capture_location: Vec<usize>,
     /// JSON pointer to the order's id.
     pub order: String,
     /// JSON pointer to its state.
     pub state: String,
     /// JSON pointer to its amount.
     pub amount_cents: String,
+    /// JSON pointer to why a ticket's order was decided against.
+    pub reason: String,
+    /// The words in which a ticket says what became of it.
+    pub words: TicketWords,
+    /// The slot with the ticket: of an order or a lookup, that it may give; of a ticket's step, that it asks about.
+    pub ticket: Option<usize>,
+    /// The slot with a single-use token: of an order, that it spends; of an earlier step, that it gives.
+    pub token: Option<usize>,
+    /// How a ticket is asked about.
+    pub polling: Polling,
     /// Only made when an order's fate is unknown.
     pub only_unsettled: bool,
     /// Share of the buyers who go on from here.
     pub share: f64,
     /// Whether the reply's body must be read as JSON at all.
     pub wants_json: bool,
+}
+
+/// How a ticket is asked about.
+#[derive(Debug, Clone, Copy)]
+pub struct Polling {
+    /// How often.
+    pub every: Dur,
+    /// For how long after its acceptance at least.
+    pub at_least: Dur,
+    /// Until this time of the run at least, since the deadline begins anew when a fault is healed.
+    pub not_before: Dur,
+    /// How often again when there is a result.
+    pub again: u16,
+}
+
+/// What lies between a deadline and the last question about a ticket: healing takes its time, and so does an answer.
+const POLLING_MARGIN: Dur = Dur::millis(2_000);
+
+impl Polling {
+    fn of(scenario: &Scenario, step: &Step) -> Polling {
+        let due = scenario.audit.ticket_deadline.0 + POLLING_MARGIN.0;
+        let healed = scenario.timeline().iter().map(|fault| fault.at.0 + fault.lasts.0).max();
+        let (at_least, not_before) = match step.until {
+            Some(until) => (until, Dur::default()),
+            None => (Dur(due), healed.map_or(Dur::default(), |healed| Dur(healed + due))),
+        };
+        let every = step.every.unwrap_or(Dur::millis(200));
+        Polling { every, at_least, not_before, again: step.again.unwrap_or(1) }
+    }
+
+    /// Until when a ticket is asked about that was accepted at a time of the run.
+    pub fn until_us(&self, accepted: Micros) -> Micros {
+        accepted.saturating_add(self.at_least.micros()).max(self.not_before.micros())
+    }
 }
 
 /// A mistake in a template: where, and what.
@@ -74,7 +125,13 @@ impl Journey {
         let mut steps = Vec::new();
         for name in &cohort.journey {
             let step = scenario.step.get(name.get_ref()).ok_or_else(|| (name.span(), "no such step".to_owned()))?;
-            steps.push(compile_step(name.get_ref(), step.get_ref(), &mut slots)?);
+            steps.push(compile_step(scenario, name.get_ref(), step.get_ref(), &mut slots)?);
+        }
+        // The step that captures what an order spends as its token is the one that was given it.
+        let spent: Vec<usize> = steps.iter().filter_map(|step| step.token).collect();
+        for step in steps.iter_mut().filter(|step| step.role != Role::Order) {
+            let kept = step.capture.iter().map(|(slot, _)| *slot).chain(step.capture_location.iter().copied());
+            step.token = kept.into_iter().find(|slot| spent.contains(slot));
         }
         let wanted = *cohort.item.get_ref();
         let item = if wanted == 0 { scenario.item.first().map_or(0, |i| i.id) } else { wanted };
@@ -112,7 +169,7 @@ impl Journey {
     /// The place and the mistake: it uses something that only a journey has.
     pub fn compile_probe(scenario: &Scenario, name: &str) -> Result<CompiledStep, TemplateMistake> {
         let step = scenario.step.get(name).ok_or((0..0, format!("there is no step \"{name}\"")))?;
-        compile_step(name, step.get_ref(), &mut Vec::new())
+        compile_step(scenario, name, step.get_ref(), &mut Vec::new())
     }
 }
 
@@ -152,17 +209,14 @@ impl CompiledStep {
         out.extend_from_slice(body);
     }
 
-    /// Keeps the values that later steps need from a reply's body.
-    pub fn keep_captures(&self, body: &[u8], captured: &mut [String]) {
-        if self.capture.is_empty() {
-            return;
-        }
-        if let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) {
-            self.keep_captures_of(&json, captured);
+    /// Keeps what later steps need of a reply's `Location`.
+    pub fn keep_location(&self, location: Option<&str>, captured: &mut [String]) {
+        for slot in &self.capture_location {
+            captured[*slot] = location.unwrap_or_default().to_owned();
         }
     }
 
-    /// The same from a body that is parsed already.
+    /// Keeps the values that later steps need from a reply's body.
     pub fn keep_captures_of(&self, json: &serde_json::Value, captured: &mut [String]) {
         for (slot, pointer) in &self.capture {
             captured[*slot] = json.pointer(pointer).map(text_of).unwrap_or_default();
@@ -179,7 +233,12 @@ pub fn text_of(value: &serde_json::Value) -> String {
     }
 }
 
-fn compile_step(name: &str, step: &Step, slots: &mut Vec<String>) -> Result<CompiledStep, TemplateMistake> {
+fn compile_step(
+    scenario: &Scenario,
+    name: &str,
+    step: &Step,
+    slots: &mut Vec<String>,
+) -> Result<CompiledStep, TemplateMistake> {
     let mut head = Vec::new();
     let text = |t: &str| Piece::Text(t.into());
     let known = slots.clone();
@@ -206,14 +265,30 @@ fn compile_step(name: &str, step: &Step, slots: &mut Vec<String>) -> Result<Comp
             Some(template)
         }
     };
-    let mut capture = Vec::new();
+    let token = match &step.token {
+        None => None,
+        Some(token) => {
+            let sent = head.iter().chain(body.iter().flat_map(|body| &body.0));
+            Some(spent_token(token.get_ref(), &known, sent).map_err(|why| (token.span(), why))?)
+        }
+    };
+    let (mut capture, mut capture_location) = (Vec::new(), Vec::new());
     for (variable, pointer) in &step.capture {
         let index = slots.iter().position(|s| s == variable).unwrap_or_else(|| {
             slots.push(variable.clone());
             slots.len() - 1
         });
-        capture.push((index, pointer.get_ref().clone()));
+        if pointer.get_ref() == LOCATION {
+            capture_location.push(index);
+        } else {
+            capture.push((index, pointer.get_ref().clone()));
+        }
     }
+    let gives_ticket = matches!(step.role, Role::Order | Role::Lookup) && step.capture.contains_key(TICKET);
+    let about_tickets = gives_ticket || step.role == Role::Ticket;
+    let default_order = if step.role == Role::Ticket { "/order" } else { "/id" };
+    let plain = |words: &[String]| words.iter().map(|word| TicketWords::plain(word)).collect();
+    let (pending, done, failed) = (plain(&step.reply.pending), plain(&step.reply.done), plain(&step.reply.failed));
     let wants_json = !capture.is_empty() || step.role != Role::Read;
     Ok(CompiledStep {
         name: name.to_owned(),
@@ -221,13 +296,32 @@ fn compile_step(name: &str, step: &Step, slots: &mut Vec<String>) -> Result<Comp
         head: Template(merge(head)),
         body,
         capture,
-        order: step.reply.order.clone(),
+        capture_location,
+        order: step.reply.order.clone().unwrap_or_else(|| default_order.to_owned()),
         state: step.reply.state.clone(),
         amount_cents: step.reply.amount_cents.clone(),
+        reason: step.reply.reason.clone(),
+        words: TicketWords { pending, done, failed },
+        ticket: slots.iter().position(|slot| slot == TICKET).filter(|_| about_tickets),
+        token,
+        polling: Polling::of(scenario, step),
         only_unsettled: step.only_unsettled,
         share: step.share,
         wants_json,
     })
+}
+
+/// The slot of a token that an order spends: one captured value, which the request really sends.
+fn spent_token<'p>(token: &str, known: &[String], mut sent: impl Iterator<Item = &'p Piece>) -> Result<usize, String> {
+    let name = token.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).map(str::trim);
+    let slot = name.and_then(|name| known.iter().position(|known| known == name)).ok_or_else(|| {
+        format!("`token` is `{token}`, and has to be one value that an earlier step captures, such as \"${{challenge_token}}\"")
+    })?;
+    if sent.any(|piece| *piece == Piece::Variable(Variable::Captured(slot))) {
+        Ok(slot)
+    } else {
+        Err(format!("`token` says that the step spends `{token}`, and its request does not send it"))
+    }
 }
 
 /// Renders with stand-ins and sees whether the result is JSON.

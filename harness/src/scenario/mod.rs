@@ -14,7 +14,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::check::{Expectations, ItemRules, Rules};
-use crate::history::Role;
+use crate::history::{OrderState, Role};
 use crate::load::arrival::{Arrivals, Plan};
 use crate::measure::slo::SloSpec;
 
@@ -225,13 +225,25 @@ pub struct Step {
     /// A JSON body, with `${variables}`.
     #[schemars(with = "Option<String>")]
     pub json: Option<Spanned<String>>,
-    /// Values kept for later steps: name = JSON pointer into the reply.
+    /// Values kept for later steps: name = JSON pointer into the reply, or `header:location` for the last part of the path
+    /// in that header. The value called `ticket` is the ticket of an order that is accepted and not decided at once.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     pub capture: BTreeMap<String, Spanned<String>>,
-    /// Where a reply names the order; the reference target's places by default.
+    /// Where a reply names the order, and which words it uses; those of the reference target by default.
     #[serde(default)]
     pub reply: ReplyPointers,
+    /// The captured value, as `${name}`, that an order spends as a single-use token.
+    #[schemars(with = "Option<String>")]
+    pub token: Option<Spanned<String>>,
+    /// How often a ticket is asked about; 200ms if absent. Only for steps with the role "ticket".
+    pub every: Option<Dur>,
+    /// For how long after its acceptance a ticket is asked about at most; until its deadline is surely over if absent.
+    /// Only for steps with the role "ticket".
+    pub until: Option<Dur>,
+    /// How often a ticket with a result is asked about again when the journey has ended, to see whether the result stays;
+    /// once if absent. Only for steps with the role "ticket".
+    pub again: Option<u16>,
     /// Only made when an order's fate is unknown after its last attempt.
     #[serde(default)]
     pub only_unsettled: bool,
@@ -247,21 +259,60 @@ fn one() -> f64 {
     1.0
 }
 
-/// JSON pointers to what a reply says of an order.
+/// JSON pointers to what a reply says of an order, and the words in which a ticket says it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplyPointers {
-    /// The order's id.
-    pub order: String,
+    /// The order's id; `/id` if absent, and `/order` in replies about tickets.
+    pub order: Option<String>,
     /// Its state.
     pub state: String,
     /// Its amount in the currency's smallest unit.
     pub amount_cents: String,
+    /// Why a ticket's order was decided against.
+    pub reason: String,
+    /// States that say of a ticket that nothing is decided yet.
+    pub pending: Vec<String>,
+    /// States that say of a ticket that there is an order.
+    pub done: Vec<String>,
+    /// States, or types of problems, that say of a ticket that there is no order and will be none.
+    pub failed: Vec<String>,
 }
 
 impl Default for ReplyPointers {
     fn default() -> Self {
-        ReplyPointers { order: "/id".into(), state: "/state".into(), amount_cents: "/amount_cents".into() }
+        let TicketWords { pending, done, failed } = TicketWords::default();
+        let (state, amount_cents, reason) = ("/state".into(), "/amount_cents".into(), "/reason".into());
+        ReplyPointers { order: None, state, amount_cents, reason, pending, done, failed }
+    }
+}
+
+/// The words in which replies say what became of a ticket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TicketWords {
+    /// Nothing is decided yet.
+    pub pending: Vec<String>,
+    /// There is an order.
+    pub done: Vec<String>,
+    /// There is none and will be none.
+    pub failed: Vec<String>,
+}
+
+impl TicketWords {
+    /// A word as it is compared: `SOLD_OUT` is `sold-out`.
+    pub fn plain(word: &str) -> String {
+        word.trim().to_ascii_lowercase().replace(['_', ' '], "-")
+    }
+}
+
+impl Default for TicketWords {
+    fn default() -> Self {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        TicketWords {
+            pending: words(&OrderState::PENDING),
+            done: words(&["done", "ordered", "succeeded", "held", "paid", "cancelled", "expired", "refunded"]),
+            failed: words(&["failed", "refused", "rejected", "sold-out", "limit-reached", "too-early", "ended"]),
+        }
     }
 }
 
@@ -471,13 +522,20 @@ pub struct Audit {
     pub grace: Dur,
     /// Bound on the difference between the harness's clock and the service's (ε).
     pub epsilon: Dur,
+    /// How long after it was accepted, or after the last fault was healed, a ticket may stay undecided.
+    pub ticket_deadline: Dur,
     /// Whether fresh buyers buy what is left, and one unit more, after the audit.
     pub drain_probe: bool,
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        Audit { grace: Dur::millis(500), epsilon: Dur::millis(100), drain_probe: true }
+        Audit {
+            grace: Dur::millis(500),
+            epsilon: Dur::millis(100),
+            ticket_deadline: Dur::millis(5_000),
+            drain_probe: true,
+        }
     }
 }
 
@@ -549,6 +607,7 @@ impl Scenario {
                 })
                 .collect(),
             epsilon_us: self.audit.epsilon.micros(),
+            ticket_deadline_us: self.audit.ticket_deadline.micros(),
             expect: Expectations {
                 sell_out: self.expect.sell_out,
                 indeterminate: self.expect.indeterminate,

@@ -6,9 +6,9 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::diagnose::{Mistake, Place};
-use super::journey::Journey;
+use super::journey::{Journey, LOCATION};
 use super::value::{Dur, normal_link};
-use super::{Cohort, Inject, Scenario, Step, Target};
+use super::{Cohort, Inject, Scenario, Step, Target, TicketWords};
 use crate::history::Role;
 
 /// The links that a stack of that kind has.
@@ -185,20 +185,73 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
         }
     }
     for (variable, pointer) in &s.capture {
-        if !pointer.get_ref().starts_with('/') {
+        if !pointer.get_ref().starts_with('/') && pointer.get_ref() != LOCATION {
             m.add(
                 pointer.span(),
                 format!("step \"{name}\": `{variable}` is captured from `{}`", pointer.get_ref()),
-                "a JSON pointer starts with `/`, such as \"/token\"",
+                "a JSON pointer starts with `/`, such as \"/token\"; \"header:location\" is the last part of that path",
             );
         }
     }
     fraction(&format!("step.{name}.share"), s.share, step.span(), m);
+    ticket(name, step, m);
+    if let Some(token) = s.token.as_ref().filter(|_| s.role != Role::Order) {
+        m.add(
+            token.span(),
+            format!("step \"{name}\": only an order spends a `token`"),
+            "remove the key; who was given a token is known from the step that captures it",
+        );
+    }
     if s.role == Role::Order && !uses_key(s) {
         m.add(
             step.span(),
             format!("step \"{name}\" has the role \"order\" but sends no ${{key}}"),
             "add headers = { idempotency-key = \"${key}\" }, so that a retry can be told from a second purchase",
+        );
+    }
+}
+
+/// What only a ticket's step may have, and what it must.
+fn ticket(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
+    let s = step.get_ref();
+    if s.role != Role::Ticket {
+        let settings = [("every", s.every.is_some()), ("until", s.until.is_some()), ("again", s.again.is_some())];
+        for (key, _) in settings.iter().filter(|(_, given)| *given) {
+            m.add(
+                step.span(),
+                format!("step \"{name}\": `{key}` is how a ticket is asked about, and this step asks about none"),
+                "remove the key, or give the step role = \"ticket\"",
+            );
+        }
+        return;
+    }
+    if !s.path.get_ref().contains("${ticket}") {
+        m.add(
+            s.path.span(),
+            format!("step \"{name}\" has the role \"ticket\" but its path has no ${{ticket}}"),
+            "path = \"/tickets/${ticket}\", and the order step captures it: capture = { ticket = \"header:location\" }",
+        );
+    }
+    if s.every.is_some_and(|every| every.0.is_zero()) {
+        m.add(step.span(), format!("step \"{name}\": `every` is 0s"), "a question needs time, such as \"200ms\"");
+    }
+    let words = [("pending", &s.reply.pending), ("done", &s.reply.done), ("failed", &s.reply.failed)];
+    for (key, list) in words {
+        if list.is_empty() && key != "pending" {
+            m.add(
+                step.span(),
+                format!("step \"{name}\": reply.{key} is empty, so no reply could ever mean it"),
+                "name the states that a ticket ends in: reply = { done = [\"ordered\"], failed = [\"sold-out\"] }",
+            );
+        }
+    }
+    let mut all: Vec<String> = words.iter().flat_map(|(_, list)| *list).map(|word| TicketWords::plain(word)).collect();
+    all.sort();
+    if let Some(pair) = all.windows(2).find(|pair| pair[0] == pair[1]) {
+        m.add(
+            step.span(),
+            format!("step \"{name}\": \"{}\" stands twice in reply.pending, done and failed", pair[0]),
+            "a state means one thing; a list that is not given has the words that `seckill schema scenario` shows",
         );
     }
 }
@@ -226,7 +279,7 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
         }
     }
     if let Some((name, step)) = c.journey.first().and_then(|n| Some((n, scenario.step.get(n.get_ref())?.get_ref())))
-        && (step.share < 1.0 || step.only_unsettled || matches!(step.role, Role::Pay | Role::Cancel))
+        && (step.share < 1.0 || step.only_unsettled || matches!(step.role, Role::Pay | Role::Cancel | Role::Ticket))
     {
         m.add(
             name.span(),

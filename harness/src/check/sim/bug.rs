@@ -43,11 +43,14 @@ pub enum Bug {
     ReleaseNotCounted,
     ChargedToAnotherOrder,
     CapturedButToldFailed,
+    TicketNeverFinished,
+    TicketResultFlips,
+    TicketResultForgotten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 35] = [
+    pub const ALL: [Bug; 38] = [
         Bug::ReadThenWriteBack,
         Bug::CheckThenDeduct,
         Bug::RowCountIgnored,
@@ -83,7 +86,15 @@ impl Bug {
         Bug::ReleaseNotCounted,
         Bug::ChargedToAnotherOrder,
         Bug::CapturedButToldFailed,
+        Bug::TicketNeverFinished,
+        Bug::TicketResultFlips,
+        Bug::TicketResultForgotten,
     ];
+
+    /// Whether only a shop that queues its orders can have it.
+    pub fn is_of_queues(self) -> bool {
+        matches!(self, Bug::TicketNeverFinished | Bug::TicketResultFlips | Bug::TicketResultForgotten)
+    }
 
     /// The numbers of the seeded bugs that it stands for; empty for what is on no list.
     pub fn seeded(self) -> &'static [u32] {
@@ -103,6 +114,7 @@ impl Bug {
             Bug::KeyCheckedThenInserted => &[18],
             Bug::InnerRetryWithoutRecheck => &[19],
             Bug::RedeliveredMessage => &[20],
+            Bug::TicketNeverFinished => &[21],
             Bug::PublishedThenRolledBack => &[22],
             Bug::ReleasedTwice => &[23],
             Bug::HeldForEverAfterFailedPayment | Bug::EndedWithoutGivingBack => &[25],
@@ -139,6 +151,7 @@ impl Bug {
             Bug::LimitRaced => &["I6"],
             Bug::TakenBeforeStart | Bug::ClientClock => &["I10"],
             Bug::AlwaysSoldOut => &["I5c"],
+            Bug::TicketNeverFinished | Bug::TicketResultFlips | Bug::TicketResultForgotten => &["I9"],
         }
     }
 
@@ -158,6 +171,9 @@ impl Bug {
             }
             Bug::ChargedToAnotherOrder => payment_undone(run) || charged_unasked(run),
             Bug::OrderNumberReused => reused_number_acknowledged(run),
+            Bug::TicketNeverFinished => told_pending_too_late(run),
+            Bug::TicketResultFlips => two_results(run),
+            Bug::TicketResultForgotten => result_taken_back(run),
             _ => run.shown,
         }
     }
@@ -173,16 +189,18 @@ fn in_ledger(run: &Run, id: &str) -> bool {
 }
 
 fn acknowledged_and_gone(run: &Run) -> bool {
-    let ok = run.history.ops.iter().filter(|op| op.role == Role::Order && op.outcome == Outcome::Ok);
+    let ok = run.history.ops.iter().filter(|op| op.role != Role::Lookup && op.acknowledges());
     ok.map(|op| run.history.names.get(op.order)).any(|id| !in_ledger(run, id))
 }
 
 fn told_failed(run: &Run) -> bool {
     let made = run.audit.ledger.iter().filter(|row| row.kind == EntryKind::Reserve);
     made.filter_map(|row| row.key.as_deref()?.strip_prefix('k')?.parse::<u64>().ok()).any(|intent| {
-        let mut ops =
-            run.history.ops.iter().filter(|op| op.intent == intent && matches!(op.role, Role::Order | Role::Lookup));
-        ops.all(|op| op.outcome == Outcome::Fail)
+        let ops = || run.history.ops.iter().filter(move |op| op.intent == intent);
+        let decided = ops().any(crate::history::Op::ticket_refused);
+        let mut asked = ops().filter(|op| matches!(op.role, Role::Order | Role::Lookup));
+        let refused = asked.all(|op| op.outcome == Outcome::Fail || decided && op.is_pending());
+        refused && !ops().any(crate::history::Op::acknowledges)
     })
 }
 
@@ -229,7 +247,7 @@ fn charged_unasked(run: &Run) -> bool {
         let intent = run.intent_of(&row.order);
         let at = row.at_unix_us - super::EPOCH_UNIX_US + run.rules.epsilon_us;
         let theirs = || run.history.ops.iter().filter(|op| Some(op.intent) == intent);
-        let told = theirs().filter(|op| op.outcome == Outcome::Ok && matches!(op.role, Role::Order | Role::Lookup));
+        let told = theirs().filter(|op| op.acknowledges());
         let held = told.min_by_key(|op| op.invoked_us).is_some_and(|op| op.state == OrderState::Held);
         held && !theirs().any(|op| op.role == Role::Pay && op.invoked_us <= at)
     })
@@ -245,6 +263,39 @@ fn captured_secretly(run: &Run) -> bool {
 }
 
 fn reused_number_acknowledged(run: &Run) -> bool {
-    let ok = || run.history.ops.iter().filter(|op| op.role == Role::Order && op.outcome == Outcome::Ok);
+    let ok = || run.history.ops.iter().filter(|op| op.role != Role::Lookup && op.acknowledges());
     ok().any(|op| ok().any(|other| other.order == op.order && other.user != op.user))
+}
+
+fn asked(run: &Run) -> impl Iterator<Item = &crate::history::Op> {
+    run.history.ops.iter().filter(|op| op.role == Role::Ticket)
+}
+
+/// Somebody who asked after the deadline was told that nothing is decided, and nobody had been told a result before.
+fn told_pending_too_late(run: &Run) -> bool {
+    let healed = run.crash.map_or(Micros::MIN, |(_, back)| back);
+    asked(run).filter(|op| op.is_pending()).any(|op| {
+        let theirs = || run.history.ops.iter().filter(|other| other.intent == op.intent);
+        let accepted = theirs().filter(|o| o.role == Role::Order && o.is_pending()).map(|o| o.completed_us).min();
+        let due = accepted.unwrap_or(Micros::MAX).max(healed).saturating_add(run.rules.ticket_deadline_us);
+        op.invoked_us > due
+    })
+}
+
+fn two_results(run: &Run) -> bool {
+    let result = |op: &crate::history::Op| {
+        let told = op.ticket_refused() || op.acknowledges();
+        told.then_some((op.intent, op.outcome, op.order))
+    };
+    asked(run).filter_map(result).any(|(intent, outcome, order)| {
+        asked(run).filter_map(result).any(|other| other.0 == intent && (other.1, other.2) != (outcome, order))
+    })
+}
+
+fn result_taken_back(run: &Run) -> bool {
+    let told = |op: &&crate::history::Op| op.ticket_refused() || op.acknowledges();
+    asked(run).filter(told).any(|op| {
+        let later = asked(run).filter(|later| later.intent == op.intent && later.invoked_us >= op.completed_us);
+        later.into_iter().any(|later| later.is_pending() || later.status == 404)
+    })
 }

@@ -22,6 +22,8 @@ use crate::history::{
 const MS: Micros = 1_000;
 const TIMEOUT: Micros = 400 * MS;
 const ATTEMPTS: u16 = 3;
+/// How long a ticket may stay undecided.
+const DEADLINE: Micros = 1_200 * MS;
 
 /// Random numbers that are the same on every machine: splitmix64.
 #[derive(Debug, Clone)]
@@ -57,6 +59,8 @@ pub struct Size {
     pub stock: i64,
     /// Over which time they come, in microseconds.
     pub spread_us: Micros,
+    /// Whether the shop queues its orders and gives tickets for them.
+    pub queued: bool,
 }
 
 impl Size {
@@ -65,12 +69,18 @@ impl Size {
         let mut dice = Dice(seed ^ 0x5eed);
         let purchases = dice.between(6, 22) as u64;
         let buyers = (purchases * 2 / 3).max(3);
-        Size { purchases, buyers, stock: dice.between(2, 9), spread_us: dice.between(300, 6_000) * MS }
+        Size {
+            purchases,
+            buyers,
+            stock: dice.between(2, 9),
+            spread_us: dice.between(300, 6_000) * MS,
+            queued: seed % 4 == 3,
+        }
     }
 
     /// A sale of so many purchases, nearly all of them refused, as in a flash sale.
     pub fn large(purchases: u64) -> Size {
-        Size { purchases, buyers: purchases, stock: purchases as i64 / 50, spread_us: 30_000 * MS }
+        Size { purchases, buyers: purchases, stock: purchases as i64 / 50, spread_us: 30_000 * MS, queued: false }
     }
 }
 
@@ -85,6 +95,8 @@ pub struct Run {
     pub rules: Rules,
     /// Whether the shop itself knows that its anomaly showed.
     shown: bool,
+    /// When the shop crashed, and when it was back.
+    crash: Option<(Micros, Micros)>,
 }
 
 impl Run {
@@ -118,6 +130,8 @@ enum What {
     Reply(u32),
     GiveUp(u32),
     Expire(u32),
+    Work(u32),
+    Corrupt(u32),
     Commit,
     Crash,
     Restart,
@@ -139,6 +153,19 @@ struct Purchase {
     plan: Plan,
     order: Sym,
     clock_error: Micros,
+    /// When its order was accepted, to be decided later.
+    accepted: Option<Micros>,
+    /// What the queue knows of it.
+    ticket: Ticket,
+}
+
+/// A queued order.
+#[derive(Default)]
+struct Ticket {
+    queued: bool,
+    missing: bool,
+    seen: Seen,
+    result: Option<Answer>,
 }
 
 struct Request {
@@ -165,6 +192,8 @@ struct Sim {
     down: bool,
     life: u32,
     crash: Option<(Micros, Micros)>,
+    /// Whether the shop queues its orders.
+    queued: bool,
     /// Whether replies that say nothing clear still tell in the history which order they were about.
     names_orders: bool,
 }
@@ -186,8 +215,13 @@ impl Sim {
             item.stock = size.purchases as i64 * 2 + 3;
         }
         let epsilon_us = 20 * MS;
-        let rules =
-            Rules { items: vec![item.clone()], epsilon_us, expect: Expectations::default(), send_lag_limit_us: 5_000 };
+        let rules = Rules {
+            items: vec![item.clone()],
+            epsilon_us,
+            ticket_deadline_us: DEADLINE,
+            expect: Expectations::default(),
+            send_lag_limit_us: 5_000,
+        };
         let shop = Shop::new(bug, Dice(dice.roll()), item, epsilon_us);
         let history = History {
             info: run_info(),
@@ -210,6 +244,7 @@ impl Sim {
             down: false,
             life: 0,
             crash: None,
+            queued: size.queued || bug.is_some_and(Bug::is_of_queues),
             names_orders,
         };
         sim.plan(bug, size);
@@ -246,7 +281,8 @@ impl Sim {
             }
             let skewed = bug == Some(Bug::ClientClock);
             let clock_error = if skewed { self.dice.between(-500 * MS, 500 * MS) } else { 0 };
-            self.purchases.push(Purchase { user, quantity, plan, order: Sym(0), clock_error });
+            let (order, accepted, ticket) = (Sym(0), None, Ticket::default());
+            self.purchases.push(Purchase { user, quantity, plan, order, clock_error, accepted, ticket });
             if self.dice.chance(3) {
                 self.now = at;
                 self.record_dropped(n as u32);
@@ -276,6 +312,8 @@ impl Sim {
             What::Reply(n) => self.reply(n),
             What::GiveUp(n) => self.give_up(n),
             What::Expire(order) => self.expire(order),
+            What::Work(purchase) => self.work(purchase),
+            What::Corrupt(purchase) => self.corrupt(purchase),
             What::Commit => self.commit(),
             What::Crash => {
                 self.down = true;
@@ -316,13 +354,12 @@ impl Sim {
 
     fn ask(&self, n: u32) -> Ask {
         let request = &self.requests[n as usize];
-        let purchase = &self.purchases[request.purchase as usize];
-        Ask {
-            intent: u64::from(request.purchase) + 1,
-            user: purchase.user,
-            quantity: purchase.quantity,
-            buyer_clock: request.sent + purchase.clock_error,
-        }
+        self.ask_of(request.purchase, request.sent)
+    }
+
+    fn ask_of(&self, purchase: u32, sent: Micros) -> Ask {
+        let Purchase { user, quantity, clock_error, .. } = self.purchases[purchase as usize];
+        Ask { intent: u64::from(purchase) + 1, user, quantity, buyer_clock: sent + clock_error }
     }
 
     fn arrive(&mut self, n: u32) {
@@ -367,20 +404,74 @@ impl Sim {
         let ask = self.ask(n);
         let order = self.shop.order_named(self.history.names.get(self.purchases[purchase as usize].order));
         match role {
-            Role::Order => {
-                let before = self.shop.orders.len();
-                let answer = self.shop.order(&ask, seen, self.now);
-                for order in before..self.shop.orders.len() {
-                    self.watch(order);
-                }
-                if !self.shop.uncommitted.is_empty() {
-                    self.push(self.now + 60 * MS, What::Commit);
-                }
-                answer
+            Role::Order if self.queued => self.enqueue(purchase, seen),
+            Role::Order => self.order(&ask, seen),
+            Role::Ticket => {
+                let ticket = &self.purchases[purchase as usize].ticket;
+                if ticket.missing { Answer::Missing } else { ticket.result.clone().unwrap_or(Answer::Pending) }
             }
             Role::Pay => order.map_or(Answer::Refused("not-found"), |order| self.shop.pay(order, self.now)),
             Role::Cancel => order.map_or(Answer::Refused("not-found"), |order| self.shop.cancel(order, self.now)),
             Role::Lookup | Role::Read => self.shop.lookup(ask.intent),
+        }
+    }
+
+    fn order(&mut self, ask: &Ask, seen: &Seen) -> Answer {
+        let before = self.shop.orders.len();
+        let answer = self.shop.order(ask, seen, self.now);
+        for order in before..self.shop.orders.len() {
+            self.watch(order);
+        }
+        if !self.shop.uncommitted.is_empty() {
+            self.push(self.now + 60 * MS, What::Commit);
+        }
+        answer
+    }
+
+    /// Accepts an order; sent again, it is answered as it was the first time.
+    fn enqueue(&mut self, purchase: u32, seen: &Seen) -> Answer {
+        let ticket = &mut self.purchases[purchase as usize].ticket;
+        if !ticket.queued {
+            (ticket.queued, ticket.seen) = (true, *seen);
+            let waits = self.dice.between(5 * MS, 400 * MS);
+            self.push(self.now + waits, What::Work(purchase));
+        }
+        Answer::Pending
+    }
+
+    /// Decides a queued order. The queue survives a crash of the shop.
+    fn work(&mut self, purchase: u32) {
+        if self.down {
+            return self.push(self.now + 50 * MS, What::Work(purchase));
+        }
+        let seen = self.purchases[purchase as usize].ticket.seen;
+        let answer = self.order(&self.ask_of(purchase, self.now), &seen);
+        if answer == Answer::Broken {
+            return self.push(self.now + 50 * MS, What::Work(purchase));
+        }
+        let odd = self.shop.bug.is_some_and(Bug::is_of_queues) && self.dice.chance(25);
+        if odd && self.shop.bug == Some(Bug::TicketNeverFinished) {
+            return;
+        }
+        self.purchases[purchase as usize].ticket.result = Some(answer);
+        if odd {
+            let later = self.dice.between(100 * MS, 500 * MS);
+            self.push(self.now + later, What::Corrupt(purchase));
+        }
+    }
+
+    /// What some bugs do to a result that was published.
+    fn corrupt(&mut self, purchase: u32) {
+        let gone = self.dice.chance(50);
+        let ticket = &mut self.purchases[purchase as usize].ticket;
+        if self.shop.bug == Some(Bug::TicketResultForgotten) {
+            (ticket.result, ticket.missing) = (None, gone);
+        } else {
+            ticket.result = Some(match ticket.result.take() {
+                Some(Answer::Order { state, cents, .. }) if gone => Answer::Order { id: "other".into(), state, cents },
+                Some(Answer::Refused(_)) => Answer::Order { id: "other".into(), state: OrderState::Held, cents: -1 },
+                _ => Answer::Refused("failed"),
+            });
         }
     }
 
@@ -415,7 +506,19 @@ impl Sim {
                 self.record(n, Outcome::Ok, 200, "", Some((&id, state, cents)));
                 self.after_order(n, &id, state);
             }
+            Some(Answer::Refused(reason)) if request.role == Role::Ticket => {
+                self.record(n, Outcome::Fail, 200, reason, Some(("", OrderState::Refused, -1)));
+                self.ask_again(n);
+            }
             Some(Answer::Refused(reason)) => self.record(n, Outcome::Fail, 409, reason, None),
+            Some(Answer::Missing) => {
+                self.record(n, Outcome::Fail, 404, "not-found", None);
+                self.after_unclear(n);
+            }
+            Some(Answer::Pending) => {
+                self.record(n, Outcome::Ok, 202, "", Some(("", OrderState::Pending, -1)));
+                self.after_pending(n, 0);
+            }
             Some(Answer::Broken) | None => {
                 self.record(n, Outcome::Info, 500, "status-500", None);
                 self.after_unclear(n);
@@ -433,6 +536,10 @@ impl Sim {
     /// What a buyer does after an unclear answer: try again, then ask.
     fn after_unclear(&mut self, n: u32) {
         let Request { role, purchase, attempt, .. } = self.requests[n as usize];
+        if role == Role::Ticket {
+            // Who got no clear answer in the end asks for a while longer.
+            return self.after_pending(n, 5_000 * MS);
+        }
         let at = self.now + self.dice.between(20 * MS, 300 * MS);
         let limit = if role == Role::Order { ATTEMPTS } else { 2 };
         if role != Role::Lookup && attempt < limit && self.dice.chance(85) {
@@ -442,22 +549,52 @@ impl Sim {
         }
     }
 
+    /// What a buyer does while nothing is decided: ask on, until some time after the deadline.
+    fn after_pending(&mut self, n: u32, longer: Micros) {
+        let Request { role, purchase, .. } = self.requests[n as usize];
+        let waiting = self.purchases[purchase as usize].accepted;
+        if role != Role::Ticket && waiting.is_some() {
+            return;
+        }
+        let accepted = *self.purchases[purchase as usize].accepted.get_or_insert(self.now);
+        let healed = self.crash.map_or(Micros::MIN, |(_, back)| back);
+        if self.now < accepted.max(healed) + DEADLINE + 400 * MS + longer {
+            let at = self.now + self.dice.between(50 * MS, 200 * MS);
+            self.push(at, What::Send { role: Role::Ticket as u8, purchase, attempt: 1 });
+        }
+    }
+
+    /// A result is asked for once more, now and then, to see whether it stays.
+    fn ask_again(&mut self, n: u32) {
+        let purchase = self.requests[n as usize].purchase;
+        if self.dice.chance(60) {
+            let at = self.now + self.dice.between(50 * MS, 900 * MS);
+            self.push(at, What::Send { role: Role::Ticket as u8, purchase, attempt: 1 });
+        }
+    }
+
     /// What a buyer does with an order.
     fn after_order(&mut self, n: u32, id: &str, state: OrderState) {
         let Request { role, purchase, .. } = self.requests[n as usize];
         let sym = self.history.names.intern(id);
+        if role == Role::Ticket {
+            self.ask_again(n);
+        }
         let buyer = &mut self.purchases[purchase as usize];
-        if matches!(role, Role::Order | Role::Lookup) {
+        if role == Role::Ticket && buyer.order != Sym(0) {
+            return;
+        }
+        if matches!(role, Role::Order | Role::Lookup | Role::Ticket) {
             buyer.order = sym;
         }
         let plan = buyer.plan;
         let soon = self.now + self.dice.between(10 * MS, 1_200 * MS);
         let late = self.now + self.dice.between(1_700 * MS, 2_500 * MS);
         let next = match (role, plan) {
-            (Role::Order | Role::Lookup, _) if state != OrderState::Held => None,
-            (Role::Order | Role::Lookup, Plan::Pay | Plan::PayThenCancel) => Some((soon, Role::Pay)),
-            (Role::Order | Role::Lookup, Plan::PayLate) => Some((late, Role::Pay)),
-            (Role::Order | Role::Lookup, Plan::Cancel) => {
+            (Role::Order | Role::Lookup | Role::Ticket, _) if state != OrderState::Held => None,
+            (Role::Order | Role::Lookup | Role::Ticket, Plan::Pay | Plan::PayThenCancel) => Some((soon, Role::Pay)),
+            (Role::Order | Role::Lookup | Role::Ticket, Plan::PayLate) => Some((late, Role::Pay)),
+            (Role::Order | Role::Lookup | Role::Ticket, Plan::Cancel) => {
                 Some((if self.dice.chance(30) { late } else { soon }, Role::Cancel))
             }
             (Role::Pay, Plan::PayThenCancel) => Some((soon, Role::Cancel)),
@@ -494,7 +631,9 @@ impl Sim {
         if matches!(role, Role::Pay | Role::Cancel) && (self.names_orders || outcome == Outcome::Ok) {
             order = buyer.order;
         }
-        let taking = role == Role::Order;
+        let taking = matches!(role, Role::Order | Role::Ticket);
+        let by_ticket = role == Role::Ticket || state == OrderState::Pending;
+        let ticket = if by_ticket { names.intern(&format!("t{}", purchase + 1)) } else { Sym(0) };
         self.history.ops.push(Op {
             intent: u64::from(purchase) + 1,
             user: buyer.user,
@@ -507,6 +646,8 @@ impl Sim {
             step: names.intern(role.name()),
             reason: names.intern(reason),
             order,
+            ticket,
+            token: Sym(0),
             item: if taking { 1 } else { 0 },
             quantity: if taking { buyer.quantity as i32 } else { 0 },
             amount_cents: cents,
@@ -546,6 +687,6 @@ impl Sim {
             ledger: self.shop.ledger,
             probes: vec![probe],
         };
-        Run { history, audit, rules: self.rules, shown: self.shop.shown }
+        Run { history, audit, rules: self.rules, shown: self.shop.shown, crash: self.crash }
     }
 }

@@ -37,6 +37,10 @@ pub(super) enum Answer {
         cents: i64,
     },
     Refused(&'static str),
+    /// Queued: a ticket stands for it, and will say what became of it.
+    Pending,
+    /// There is no such ticket.
+    Missing,
     /// A 5xx: it may or may not have worked.
     Broken,
 }
