@@ -91,7 +91,12 @@ pub(crate) async fn reserve_by(store: &Store, statement: &str, wanted: &Wanted) 
     Err(StoreError::Contended("units kept coming and going".into()))
 }
 
-async fn deduct(lease: &mut Lease, statement: &str, wanted: &Wanted) -> Result<Option<Reservation>, StoreError> {
+/// One attempt by the given statement; none if it deducted nothing.
+pub(super) async fn deduct(
+    lease: &mut Lease,
+    statement: &str,
+    wanted: &Wanted,
+) -> Result<Option<Reservation>, StoreError> {
     let Wanted { item, user, key, quantity, now } = wanted;
     let row = lease.query_opt(statement, &[item, user, key, quantity, now]).await?;
     row.as_ref().map(|row| orders::order_from(row).map(Reservation::Held)).transpose()

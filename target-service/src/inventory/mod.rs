@@ -3,7 +3,11 @@
 //! A strategy owns the reservation. What follows it (paying, cancelling, expiring, finding by key) is the
 //! same for all strategies that keep their orders in the database, and is provided here.
 
+mod batch;
+mod check_constraint;
 mod conditional_update;
+mod item_queue;
+mod transaction;
 
 use std::fmt;
 use std::future::Future;
@@ -13,8 +17,13 @@ use std::sync::Arc;
 use crate::order::{Claim, Order, Reservation, Settlement, Wanted};
 use crate::store::{Store, StoreError, orders};
 
+pub use batch::Batch;
+pub use check_constraint::CheckConstraint;
 pub use conditional_update::ConditionalUpdate;
+use conditional_update::deduct;
 pub(crate) use conditional_update::{reserve_by, reserve_statement};
+pub use item_queue::ItemQueue;
+pub use transaction::Transaction;
 
 /// What a strategy promises to deliver.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -67,6 +76,14 @@ pub enum Strategy {
     /// One statement deducts if enough is left and inserts the order.
     #[default]
     ConditionalUpdate,
+    /// A transaction locks the item, looks, and deducts or rolls back.
+    Transaction,
+    /// The column's constraint refuses what is not there; nothing is looked at beforehand.
+    CheckConstraint,
+    /// A bounded queue for each item in front of the conditional update.
+    ItemQueue,
+    /// Whoever waits for the same item is served by one transaction; sold out is refused from memory.
+    Batch,
 }
 
 impl Strategy {
@@ -74,6 +91,10 @@ impl Strategy {
     pub fn build(self, store: Store) -> Arc<dyn Inventory> {
         match self {
             Self::ConditionalUpdate => Arc::new(ConditionalUpdate::new(store)),
+            Self::Transaction => Arc::new(Transaction::new(store)),
+            Self::CheckConstraint => Arc::new(CheckConstraint::new(store)),
+            Self::ItemQueue => Arc::new(ItemQueue::new(store)),
+            Self::Batch => Arc::new(Batch::new(store)),
         }
     }
 }
@@ -82,6 +103,10 @@ impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ConditionalUpdate => "conditional-update",
+            Self::Transaction => "transaction",
+            Self::CheckConstraint => "check-constraint",
+            Self::ItemQueue => "item-queue",
+            Self::Batch => "batch",
         })
     }
 }

@@ -3,7 +3,7 @@
 use tokio_postgres::error::{DbError, SqlState};
 
 /// Why the database did not do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// No connection became free in time. Nothing was sent.
     #[error("no database connection became free in time")]

@@ -63,6 +63,49 @@ impl Lease {
         Ok(())
     }
 
+    /// Opens a transaction and runs two prepared statements in it, all in one round trip. Each sees what was committed when
+    /// the one before it had ended.
+    pub async fn begin_with(
+        &mut self,
+        first: (&str, &[&(dyn ToSql + Sync)]),
+        second: (&str, &[&(dyn ToSql + Sync)]),
+    ) -> Result<(Vec<Row>, Vec<Row>), StoreError> {
+        let object = self.object.as_ref().ok_or_else(given_up)?;
+        (self.unsettled, self.in_transaction) = (true, true);
+        let outcome = tokio::time::timeout(self.patience, async {
+            let (one, two) = (object.prepare_cached(first.0).await?, object.prepare_cached(second.0).await?);
+            // They are sent in this order, and the server works them off in this order.
+            let begin = object.batch_execute("BEGIN");
+            let ((), first, second) =
+                tokio::try_join!(begin, object.query(&one, first.1), object.query(&two, second.1))?;
+            Ok((first, second))
+        })
+        .await;
+        self.settle(outcome)
+    }
+
+    /// Runs a last prepared statement and commits, in one round trip. If the statement fails, nothing is committed, and the
+    /// transaction stays open for a rollback.
+    pub async fn query_and_commit(
+        &mut self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let object = self.object.as_ref().ok_or_else(given_up)?;
+        self.unsettled = true;
+        let outcome = tokio::time::timeout(self.patience, async {
+            let statement = object.prepare_cached(sql).await?;
+            // To commit what has failed means to roll it back, and the server reports that as done: the error stands.
+            let (rows, committed) = tokio::join!(object.query(&statement, params), object.batch_execute("COMMIT"));
+            let rows = rows?;
+            committed.map(|()| rows)
+        })
+        .await;
+        let rows = self.settle(outcome)?;
+        self.in_transaction = false;
+        Ok(rows)
+    }
+
     /// Runs plain statements without parameters.
     pub async fn batch(&mut self, sql: &str) -> Result<(), StoreError> {
         let object = self.object.as_ref().ok_or_else(given_up)?;

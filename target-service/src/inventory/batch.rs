@@ -1,0 +1,469 @@
+//! Leader and follower (W3): everybody who waits for the same item is served by one transaction.
+//!
+//! While a batch is at the database the next one gathers, so the batch is as large as the load makes it and nobody waits for
+//! a window to close. The item's row is locked once for a batch and its log flushed once, which is what a flash sale spends
+//! its time on. A buyer who is alone is served by the one-trip statement. The pattern is that of group commit (DeWitt et
+//! al., *Implementation Techniques for Main Memory Database Systems*, 1984), and of AliSQL's queue for hot rows.
+//!
+//! **Lock first, then read.** Under READ COMMITTED a statement sees what was committed when it began. One that locks the
+//! row and reads who has an order already would see the state from before its wait for the lock. So the lock is a
+//! statement of its own, and what is read after it is final: nobody else writes orders of this item meanwhile.
+//!
+//! **Sold out from memory.** After a batch its leader knows how many units are left. Until a unit comes back, whoever wants
+//! more than that is refused without a statement. Only a buyer whose key may have an order is let through, so a retry still
+//! finds its order. This holds while one process of the service writes the item's orders; beside another strategy or a
+//! second process it would refuse keys that it does not know.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::BuildHasher;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+use tokio_postgres::Row;
+
+use super::{Answer, ConditionalUpdate, Inventory};
+use crate::order::{Claim, Order, Refusal, Reservation, Settlement, Wanted};
+use crate::store::orders::{self, order_columns};
+use crate::store::{Lease, Store, StoreError};
+
+/// Orders in one transaction. More make it longer without making it cheaper.
+const MOST: usize = 500;
+/// Buyers of one item that wait at once; further ones are told to come back later.
+const WAITING: usize = 16_384;
+
+const LOCK: &str = "SELECT available, price_cents, per_user_limit, opens_at_us, closes_at_us, hold_ms
+                      FROM item WHERE id = $1::bigint FOR NO KEY UPDATE";
+
+/// What each buyer has of the item, and the order that his key names.
+const LOOK: &str = concat!(
+    "SELECT asked.n, coalesce(p.quantity, 0) AS taken, ",
+    order_columns!("o"),
+    " FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS asked(user_id, key, n)
+      LEFT JOIN purchase p ON p.item_id = $1::bigint AND p.user_id = asked.user_id
+      LEFT JOIN orders o ON o.user_id = asked.user_id AND o.idempotency_key = asked.key
+     ORDER BY asked.n"
+);
+
+/// Orders are numbered in the order in which their buyers came.
+const WRITE: &str = concat!(
+    "WITH deducted AS (
+        UPDATE item SET available = available - $2::bigint WHERE id = $1::bigint
+     ), quota AS (
+        INSERT INTO purchase AS p (item_id, user_id, quantity, max_quantity)
+        SELECT $1, asked.user_id, sum(asked.quantity)::int, $3::int
+          FROM unnest($4::text[], $6::int[]) AS asked(user_id, quantity)
+         GROUP BY asked.user_id ORDER BY asked.user_id
+        ON CONFLICT (item_id, user_id) DO UPDATE SET quantity = p.quantity + excluded.quantity
+     )
+     INSERT INTO orders AS o (item_id, user_id, idempotency_key, quantity, amount_cents, state,
+                              created_at_us, expires_at_us)
+     SELECT $1, asked.user_id, asked.key, asked.quantity, $8::bigint * asked.quantity, 'held',
+            asked.now, asked.now + $9::bigint * 1000
+       FROM unnest($4, $5::text[], $6, $7::bigint[]) WITH ORDINALITY AS asked(user_id, key, quantity, now, n)
+      ORDER BY asked.n
+     RETURNING ",
+    order_columns!("o")
+);
+
+const KEYS: &str = "SELECT user_id, idempotency_key FROM orders WHERE item_id = $1::bigint";
+
+/// The strategy.
+pub struct Batch {
+    sound: ConditionalUpdate,
+    lanes: Mutex<HashMap<i64, Arc<Lane>>>,
+    /// Raised whenever units may have come back, of whatever item.
+    returns: Arc<AtomicU64>,
+    started: Instant,
+}
+
+/// Everything about one item.
+struct Lane {
+    item: i64,
+    queue: Mutex<Queue>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    /// Whether somebody works the queue off.
+    led: bool,
+}
+
+struct Waiting {
+    wanted: Wanted,
+    reply: oneshot::Sender<Result<Reservation, StoreError>>,
+}
+
+/// What is known of an item without asking.
+#[derive(Default)]
+struct Memory {
+    /// Units left, and how often units had come back when that was so.
+    left: Option<(i64, u64)>,
+    /// Hashes of keys that may have an order: those of this process, and of all others once they were read.
+    keys: HashSet<u64>,
+    all_keys: bool,
+    hasher: std::hash::RandomState,
+}
+
+impl Memory {
+    fn hash(&self, user: &str, key: &str) -> u64 {
+        self.hasher.hash_one((user, key))
+    }
+
+    /// Remembers that the key may have an order.
+    fn may_have_ordered(&mut self, wanted: &Wanted) {
+        let hash = self.hash(&wanted.user, &wanted.key);
+        self.keys.insert(hash);
+    }
+
+    /// Whether the buyer can be refused without asking.
+    fn is_sold_out(&self, wanted: &Wanted, returns: u64) -> bool {
+        let Some((left, at)) = self.left else { return false };
+        at == returns && left < i64::from(wanted.quantity) && !self.keys.contains(&self.hash(&wanted.user, &wanted.key))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Batch {
+    /// The strategy on this database.
+    pub fn new(store: Store) -> Self {
+        let sound = ConditionalUpdate::new(store);
+        Self { sound, lanes: Mutex::default(), returns: Arc::default(), started: Instant::now() }
+    }
+
+    fn lane(&self, item: i64) -> Arc<Lane> {
+        let fresh = || Arc::new(Lane { item, queue: Mutex::default(), memory: Mutex::default() });
+        Arc::clone(lock(&self.lanes).entry(item).or_insert_with(fresh))
+    }
+
+    async fn wait_for_a_batch(&self, wanted: &Wanted) -> Result<Reservation, StoreError> {
+        let lane = self.lane(wanted.item);
+        if lock(&lane.memory).is_sold_out(wanted, self.returns.load(Ordering::Acquire)) {
+            return Ok(Reservation::Refused(Refusal::SoldOut));
+        }
+        let (reply, answer) = oneshot::channel();
+        let lead = {
+            let mut queue = lock(&lane.queue);
+            if queue.waiting.len() >= WAITING {
+                return Err(StoreError::PoolExhausted);
+            }
+            queue.waiting.push_back(Waiting { wanted: wanted.clone(), reply });
+            !std::mem::replace(&mut queue.led, true)
+        };
+        if lead {
+            // A task of its own: the buyer who happened to come first may hang up, and those behind him must not notice.
+            let leader = Leader {
+                lane,
+                store: self.store().clone(),
+                returns: Arc::clone(&self.returns),
+                trusted_from: self.started + self.store().limits().statement * 2,
+            };
+            tokio::spawn(leader.work());
+        }
+        answer.await.unwrap_or(Err(StoreError::Lost("the batch was given up".into())))
+    }
+
+    /// Units may have come back: nothing that is remembered of what is left holds any more.
+    fn units_came_back(&self) {
+        self.returns.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Inventory for Batch {
+    fn store(&self) -> &Store {
+        self.sound.store()
+    }
+
+    fn reserve<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Reservation> {
+        Box::pin(self.wait_for_a_batch(wanted))
+    }
+
+    fn release<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Settlement> {
+        Box::pin(async {
+            let outcome = self.sound.release(claim).await;
+            // After an error, too: it may have been committed.
+            self.units_came_back();
+            outcome
+        })
+    }
+
+    fn expire(&self, now: i64, batch: i64) -> Answer<'_, usize> {
+        Box::pin(async move {
+            let outcome = self.sound.expire(now, batch).await;
+            if !matches!(outcome, Ok(0)) {
+                self.units_came_back();
+            }
+            outcome
+        })
+    }
+
+    fn forget(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        lock(&self.lanes).clear();
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Works a lane's queue off, batch after batch, until nobody waits.
+struct Leader {
+    lane: Arc<Lane>,
+    store: Store,
+    returns: Arc<AtomicU64>,
+    /// From when on no statement of an earlier process can still be under way.
+    trusted_from: Instant,
+}
+
+/// The item under its lock.
+struct Item {
+    available: i64,
+    price_cents: i64,
+    per_user_limit: i32,
+    opens_at: i64,
+    closes_at: i64,
+    hold_ms: i64,
+}
+
+impl Leader {
+    async fn work(self) {
+        loop {
+            let batch: Vec<Waiting> = {
+                let mut queue = lock(&self.lane.queue);
+                let count = queue.waiting.len().min(MOST);
+                if count == 0 {
+                    queue.led = false;
+                    return;
+                }
+                queue.waiting.drain(..count).collect()
+            };
+            let (wanted, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.wanted, w.reply)).unzip();
+            let outcomes = self.serve(&wanted).await;
+            for (reply, outcome) in replies.into_iter().zip(outcomes) {
+                // Whoever hung up has lost his answer, not his order.
+                let _ = reply.send(outcome);
+            }
+        }
+    }
+
+    /// An outcome for each buyer, in their order.
+    async fn serve(&self, wanted: &[Wanted]) -> Vec<Result<Reservation, StoreError>> {
+        if let [alone] = wanted {
+            return vec![self.one(alone).await];
+        }
+        match self.together(wanted).await {
+            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+            // A key went to an order of another item meanwhile, whose row was not locked: one by one they are told apart.
+            Err(StoreError::Violation(_)) => {
+                let mut outcomes = Vec::with_capacity(wanted.len());
+                for one in wanted {
+                    outcomes.push(self.one(one).await);
+                }
+                outcomes
+            }
+            Err(error) => {
+                let mut memory = lock(&self.lane.memory);
+                wanted.iter().for_each(|wanted| memory.may_have_ordered(wanted));
+                wanted.iter().map(|_| Err(error.clone())).collect()
+            }
+        }
+    }
+
+    /// The one-trip statement.
+    async fn one(&self, wanted: &Wanted) -> Result<Reservation, StoreError> {
+        let returns = self.returns.load(Ordering::Acquire);
+        let outcome = ConditionalUpdate::new(self.store.clone()).reserve(wanted).await;
+        match &outcome {
+            Ok(Reservation::Refused(Refusal::SoldOut)) if wanted.quantity == 1 => self.remember(0, returns).await,
+            Ok(Reservation::Refused(_)) => {}
+            _ => lock(&self.lane.memory).may_have_ordered(wanted),
+        }
+        outcome
+    }
+
+    /// One transaction for all of them.
+    async fn together(&self, wanted: &[Wanted]) -> Result<Vec<Reservation>, StoreError> {
+        let returns = self.returns.load(Ordering::Acquire);
+        let users: Vec<&str> = wanted.iter().map(|w| w.user.as_str()).collect();
+        let keys: Vec<&str> = wanted.iter().map(|w| w.key.as_str()).collect();
+        let mut lease = self.store.lease().await?;
+        let (item, seen) =
+            lease.begin_with((LOCK, &[&self.lane.item]), (LOOK, &[&self.lane.item, &users, &keys])).await?;
+        let Some(item) = item.first().map(item_from) else {
+            lease.rollback().await?;
+            return Ok(vec![Reservation::Refused(Refusal::UnknownItem); wanted.len()]);
+        };
+        let plan = decide(&item, wanted, &seen)?;
+        let left = item.available - plan.units;
+        let made = self.write(&mut lease, &item, wanted, &plan).await?;
+        drop(lease);
+        {
+            let mut memory = lock(&self.lane.memory);
+            plan.accepted.iter().for_each(|n| memory.may_have_ordered(&wanted[*n]));
+        }
+        if left == 0 {
+            self.remember(left, returns).await;
+        }
+        plan.outcomes(wanted, &made)
+    }
+
+    /// Inserts what was accepted and commits; the orders in the order of `plan.accepted`.
+    async fn write(
+        &self,
+        lease: &mut Lease,
+        item: &Item,
+        wanted: &[Wanted],
+        plan: &Plan,
+    ) -> Result<Vec<Order>, StoreError> {
+        if plan.accepted.is_empty() {
+            lease.rollback().await?;
+            return Ok(Vec::new());
+        }
+        let accepted = || plan.accepted.iter().map(|n| &wanted[*n]);
+        let users: Vec<&str> = accepted().map(|w| w.user.as_str()).collect();
+        let keys: Vec<&str> = accepted().map(|w| w.key.as_str()).collect();
+        let quantities: Vec<i32> = accepted().map(|w| w.quantity).collect();
+        let times: Vec<i64> = accepted().map(|w| w.now).collect();
+        let limit = item.per_user_limit;
+        let rows = lease
+            .query_and_commit(
+                WRITE,
+                &[
+                    &self.lane.item,
+                    &plan.units,
+                    &limit,
+                    &users,
+                    &keys,
+                    &quantities,
+                    &times,
+                    &item.price_cents,
+                    &item.hold_ms,
+                ],
+            )
+            .await;
+        match rows {
+            Ok(rows) => rows.iter().map(orders::order_from).collect(),
+            Err(error) => {
+                if !error.is_uncertain() {
+                    lease.rollback().await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Remembers how many units are left, unless some came back meanwhile. That a key has no order must be known first.
+    async fn remember(&self, left: i64, returns: u64) {
+        if Instant::now() < self.trusted_from {
+            return;
+        }
+        if !lock(&self.lane.memory).all_keys {
+            let Ok(rows) = self.keys_in_the_database().await else { return };
+            let mut memory = lock(&self.lane.memory);
+            for row in &rows {
+                let hash = memory.hash(row.get(0), row.get(1));
+                memory.keys.insert(hash);
+            }
+            memory.all_keys = true;
+        }
+        lock(&self.lane.memory).left = Some((left, returns));
+    }
+
+    async fn keys_in_the_database(&self) -> Result<Vec<Row>, StoreError> {
+        self.store.lease().await?.query(KEYS, &[&self.lane.item]).await
+    }
+}
+
+fn item_from(row: &Row) -> Item {
+    Item {
+        available: row.get("available"),
+        price_cents: row.get("price_cents"),
+        per_user_limit: row.get("per_user_limit"),
+        opens_at: row.get("opens_at_us"),
+        closes_at: row.get("closes_at_us"),
+        hold_ms: row.get("hold_ms"),
+    }
+}
+
+/// What was decided about each buyer, before anything is written.
+struct Plan {
+    decisions: Vec<Decision>,
+    /// Positions of those who get an order, in their order.
+    accepted: Vec<usize>,
+    /// Units that they get.
+    units: i64,
+}
+
+enum Decision {
+    /// The order at this place of `accepted`.
+    Accepted(usize),
+    /// The same request came twice; it has the order at this place of `accepted`.
+    Twin(usize),
+    Answered(Reservation),
+}
+
+/// First come, first served, with what was seen under the lock.
+fn decide(item: &Item, wanted: &[Wanted], seen: &[Row]) -> Result<Plan, StoreError> {
+    if seen.len() < wanted.len() {
+        return Err(StoreError::Corrupt("fewer answers than buyers"));
+    }
+    let mut plan = Plan { decisions: Vec::with_capacity(wanted.len()), accepted: Vec::new(), units: 0 };
+    let mut taken: HashMap<&str, i32> = HashMap::new();
+    let mut keys: HashMap<(&str, &str), usize> = HashMap::new();
+    // Without the constraint on keys, which a seeded bug takes away, a key may name several orders: the first one counts.
+    let mut rows = seen.iter().peekable();
+    for (n, wanted) in wanted.iter().enumerate() {
+        let number = n as i64 + 1;
+        while rows.next_if(|row| row.get::<_, i64>("n") < number).is_some() {}
+        let row = *rows.peek().ok_or(StoreError::Corrupt("no answer for a buyer"))?;
+        let taken = taken.entry(wanted.user.as_str()).or_insert_with(|| row.get("taken"));
+        let decision = if row.get::<_, Option<i64>>("id").is_some() {
+            Decision::Answered(orders::replay(orders::order_from(row)?, wanted))
+        } else if let Some(place) = keys.get(&(wanted.user.as_str(), wanted.key.as_str())) {
+            Decision::Twin(*place)
+        } else if let Some(refusal) = refusal(item, wanted, *taken, item.available - plan.units) {
+            Decision::Answered(Reservation::Refused(refusal))
+        } else {
+            *taken += wanted.quantity;
+            plan.units += i64::from(wanted.quantity);
+            plan.accepted.push(n);
+            keys.insert((wanted.user.as_str(), wanted.key.as_str()), plan.accepted.len() - 1);
+            Decision::Accepted(plan.accepted.len() - 1)
+        };
+        plan.decisions.push(decision);
+    }
+    Ok(plan)
+}
+
+fn refusal(item: &Item, wanted: &Wanted, taken: i32, left: i64) -> Option<Refusal> {
+    if wanted.now < item.opens_at {
+        Some(Refusal::TooEarly)
+    } else if wanted.now >= item.closes_at {
+        Some(Refusal::Ended)
+    } else if taken.saturating_add(wanted.quantity) > item.per_user_limit {
+        Some(Refusal::LimitReached)
+    } else if left < i64::from(wanted.quantity) {
+        Some(Refusal::SoldOut)
+    } else {
+        None
+    }
+}
+
+impl Plan {
+    /// The decisions with the orders that were made.
+    fn outcomes(self, wanted: &[Wanted], made: &[Order]) -> Result<Vec<Reservation>, StoreError> {
+        if made.len() != self.accepted.len() {
+            return Err(StoreError::Corrupt("another number of orders than was decided"));
+        }
+        let outcome = |(decision, wanted): (Decision, &Wanted)| match decision {
+            Decision::Accepted(place) => Reservation::Held(made[place].clone()),
+            Decision::Twin(place) => orders::replay(made[place].clone(), wanted),
+            Decision::Answered(reservation) => reservation,
+        };
+        Ok(self.decisions.into_iter().zip(wanted).map(outcome).collect())
+    }
+}

@@ -1,0 +1,161 @@
+//! What holds under every strategy, and what only some promise. The faults come from the rehearsals.
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use support::postgres::Postgres;
+use support::service::{Buyer, Service, Stock};
+use support::{eventually, item, now_us, with};
+use tokio::task::JoinSet;
+
+const STRATEGIES: [&str; 5] = ["conditional-update", "transaction", "check-constraint", "item-queue", "batch"];
+
+async fn start(postgres: &Postgres, strategy: &str) -> Service {
+    Service::start_with(&postgres.url(), &["--strategy", strategy, "--pool-size", "8"])
+}
+
+/// Logs buyers in and lets each order at once; the replies' statuses and problems.
+async fn at_once(service: &Service, orders: Vec<(String, i64, String)>) -> Vec<(u16, String, String)> {
+    let mut crowd: Vec<(Buyer, i64, String)> = Vec::new();
+    for (user, quantity, key) in orders {
+        crowd.push((service.buyer(&user).await, quantity, key));
+    }
+    let mut replies = JoinSet::new();
+    for (mut buyer, quantity, key) in crowd {
+        replies.spawn(async move {
+            let reply = buyer.order(quantity, &key).await;
+            let json = reply.json();
+            let text = |field: &str| json[field].as_str().unwrap_or_default().to_owned();
+            (reply.status, text("type"), text("id"))
+        });
+    }
+    replies.join_all().await
+}
+
+fn count(replies: &[(u16, String, String)], status: u16, problem: &str) -> usize {
+    replies.iter().filter(|(s, p, _)| *s == status && p == problem).count()
+}
+
+/// At no prefix of the ledger are more units out than there are.
+fn assert_never_oversold(strategy: &str, ledger: &[Value], stock: i64) {
+    let mut out = 0;
+    for entry in ledger {
+        let quantity = entry["quantity"].as_i64().unwrap();
+        match entry["kind"].as_str().unwrap() {
+            "reserve" => out += quantity,
+            "release" => out -= quantity,
+            _ => {}
+        }
+        assert!((0..=stock).contains(&out), "{strategy}: {out} of {stock} at {entry}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_buys_exactly_what_there_is() {
+    let postgres = Postgres::start();
+    for strategy in STRATEGIES {
+        let service = start(&postgres, strategy).await;
+        service.reset(&[item(101, 3)]).await;
+        // Ones, twos and threes: the last unit goes to somebody who wants one.
+        let orders = (0..150).map(|n| (format!("u{n}"), n % 3 + 1, "k".to_owned())).collect();
+        let replies = at_once(&service, orders).await;
+        assert_eq!(count(&replies, 201, "") + count(&replies, 409, "sold-out"), 150, "{strategy}: {replies:?}");
+        let more = at_once(&service, (0..40).map(|n| (format!("late{n}"), 1, "k".to_owned())).collect()).await;
+        assert!(count(&more, 409, "sold-out") >= 37, "{strategy}: {more:?}");
+        let stock = service.stock().await;
+        assert_eq!(stock, Stock { initial: 101, available: 0, held: 101, sold: 0 }, "{strategy}");
+        assert_never_oversold(strategy, &service.ledger().await, 101);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_buyer_in_a_crowd_has_his_own_answer() {
+    let postgres = Postgres::start();
+    for strategy in STRATEGIES {
+        let service = start(&postgres, strategy).await;
+        let later = with(with(item(10, 2), "id", 2), "opens_at", now_us() + 60_000_000);
+        service.reset(&[item(1_000, 2), later]).await;
+        // One user under many keys: as many as the limit allows, and no more, at whatever moment.
+        let one_user: Vec<_> = (0..30).map(|n| ("many".to_owned(), 1, format!("k{n}"))).collect();
+        // Everybody else orders under the same key as all others, which is his own all the same.
+        let others = (0..30).map(|n| (format!("u{n}"), 1, "k".to_owned()));
+        let greedy = (0..5).map(|n| (format!("g{n}"), 3, "k".to_owned()));
+        let replies = at_once(&service, one_user.into_iter().chain(others).chain(greedy).collect()).await;
+        assert_eq!(count(&replies, 201, ""), 32, "{strategy}: {replies:?}");
+        assert_eq!(count(&replies, 409, "limit-reached"), 33, "{strategy}: {replies:?}");
+
+        // The same key again is the same order, for another quantity it is a mistake, and for another item too.
+        let mut buyer = service.buyer("u1").await;
+        let first = buyer.order(1, "k").await;
+        assert_eq!(first.status, 200, "{strategy}");
+        assert_eq!(buyer.order(2, "k").await.problem(), "idempotency-key-reused", "{strategy}");
+        let one = r#"{"quantity":1}"#;
+        let other = buyer.send("POST", "/items/2/orders", &[("Idempotency-Key", "k")], one).await.unwrap();
+        assert_eq!(other.problem(), "idempotency-key-reused", "{strategy}");
+        let early = buyer.send("POST", "/items/2/orders", &[("Idempotency-Key", "e")], one).await.unwrap();
+        assert_eq!(early.problem(), "too-early", "{strategy}");
+        let nothing = buyer.send("POST", "/items/7/orders", &[("Idempotency-Key", "n")], one).await.unwrap();
+        assert_eq!(nothing.problem(), "not-found", "{strategy}");
+        assert!(service.stock().await.is_conserved(), "{strategy}");
+    }
+}
+
+/// What comes back is for sale at once, and a key that has an order finds it however sold out the item is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_back_is_sold_again() {
+    let postgres = Postgres::start();
+    for strategy in STRATEGIES {
+        let service = start(&postgres, strategy).await;
+        service.reset(&[item(3, 1)]).await;
+        let replies = at_once(&service, (0..20).map(|n| (format!("u{n}"), 1, "k".to_owned())).collect()).await;
+        let winner = replies.iter().position(|(status, ..)| *status == 201).unwrap();
+        let id = replies[winner].2.clone();
+        // Whoever remembers that nothing is left does so from now on.
+        tokio::time::sleep(Duration::from_millis(2_100)).await;
+        assert_eq!(
+            count(&at_once(&service, vec![("x".into(), 1, "k".into())]).await, 409, "sold-out"),
+            1,
+            "{strategy}"
+        );
+        let mut owner = None;
+        for n in 0..20 {
+            let mut buyer = service.buyer(&format!("u{n}")).await;
+            let again = buyer.order(1, "k").await;
+            if again.status == 200 && again.order_id() == id {
+                owner = Some(buyer);
+            }
+        }
+        let mut owner = owner.unwrap_or_else(|| panic!("{strategy}: order {id} is not found by its key"));
+        assert_eq!(owner.cancel(&id).await.status, 200, "{strategy}");
+        let next = service.buyer("next").await.order(1, "k").await;
+        assert_eq!(next.status, 201, "{strategy}: {next:?}");
+        assert_never_oversold(strategy, &service.ledger().await, 3);
+        assert!(service.stock().await.is_conserved(), "{strategy}");
+    }
+}
+
+/// Only a strategy that remembers can refuse without the database; and it does not refuse who has an order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sold_out_from_memory() {
+    let mut postgres = Postgres::start();
+    let service = start(&postgres, "batch").await;
+    service.reset(&[item(2, 1)]).await;
+    let mut crowd = Vec::new();
+    for n in 0..4 {
+        crowd.push(service.buyer(&format!("late{n}")).await);
+    }
+    let mut owner = service.buyer("owner").await;
+    assert_eq!(owner.order(1, "k").await.status, 201);
+    assert_eq!(service.buyer("other").await.order(1, "k").await.status, 201);
+    assert_eq!(crowd[0].order(1, "k").await.problem(), "sold-out");
+    // It is remembered once nothing of an earlier process can still be under way.
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    assert_eq!(crowd[1].order(1, "k").await.problem(), "sold-out");
+    postgres.kill_hard();
+    assert_eq!(crowd[2].order(1, "k").await.problem(), "sold-out", "the database was asked");
+    assert_eq!(owner.order(1, "k").await.status, 503, "the owner's order cannot be found without the database");
+    postgres.launch();
+    eventually("recovery", Duration::from_secs(5), async || owner.order(1, "k").await.status == 200).await;
+}
