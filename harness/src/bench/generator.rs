@@ -16,8 +16,7 @@ use std::time::Duration;
 
 use super::drive::{Driven, Shot, drive};
 use super::server::Server;
-use super::{Context, Figure, Unmeasured};
-use crate::measure::stats::interval_ranks;
+use super::{Context, Figure, Unmeasured, median};
 
 /// Connections of every client.
 const CONNECTIONS: u32 = 64;
@@ -214,15 +213,6 @@ fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain([PathBuf::from(TOOLS)]);
     folders.map(|folder| folder.join(OsStr::new(name))).find(|file| file.is_file())
-}
-
-/// The median, and the order statistics that enclose the true one with 95% confidence; the extremes if there are too few.
-fn median(mut values: Vec<f64>) -> (f64, [f64; 2]) {
-    values.sort_by(f64::total_cmp);
-    let count = values.len();
-    let middle = (values[(count - 1) / 2] + values[count / 2]) / 2.0;
-    let (low, high) = interval_ranks(count as u64, 0.5).unwrap_or((1, count as u64));
-    (middle, [values[low as usize - 1], values[high as usize - 1]])
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::history::{HistoryError, Machine};
 use crate::load::driver::LoadError;
+use crate::measure::interval_ranks;
 use crate::scenario::ScenarioError;
 use crate::{exit, stdout};
 
@@ -55,7 +56,15 @@ const BENCHES: [Bench; 5] = [
     Bench { name: "send_lag", figures: &["send_lag_us_p99", "send_lag_us_p999"], optional: false, run: send_lag::run },
     Bench {
         name: "committed_orders",
-        figures: &["committed_orders_per_second_pool_8", "committed_orders_per_second_pool_128"],
+        figures: &[
+            "committed_orders_per_second_pool_128",
+            "committed_orders_per_second_best_pool",
+            "committed_orders_per_second_batch",
+            "hot_row_vs_conditional_128",
+            "hot_row_vs_conditional_best_pool",
+            "hot_row_latency_vs_conditional_best_pool",
+            "lone_buyer_latency_vs_conditional",
+        ],
         optional: false,
         run: committed_orders::run,
     },
@@ -267,6 +276,15 @@ fn text(report: &Report) -> String {
         let _ = writeln!(out, "note: {note}");
     }
     out
+}
+
+/// The median, and the order statistics that enclose the true one with 95% confidence; the extremes if there are too few.
+fn median(mut values: Vec<f64>) -> (f64, [f64; 2]) {
+    values.sort_by(f64::total_cmp);
+    let count = values.len();
+    let middle = (values[(count - 1) / 2] + values[count / 2]) / 2.0;
+    let (low, high) = interval_ranks(count as u64, 0.5).unwrap_or((1, count as u64));
+    (middle, [values[low as usize - 1], values[high as usize - 1]])
 }
 
 #[cfg(test)]
