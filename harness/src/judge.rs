@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::check::{self, Evidence};
 use crate::history::audit::read_audit;
-use crate::history::{History, HistoryError, reader};
+use crate::history::{FinalState, History, HistoryError, reader};
 use crate::measure;
 use crate::report::{Html, Junit, Markdown, Render, ReportError};
 use crate::scenario::{self, ScenarioError};
@@ -40,12 +40,19 @@ pub enum JudgeError {
     },
 }
 
-/// Judges the recorded run in `folder`, whose history was read, from its evidence alone.
+/// The history and the audit of a run, read side by side.
+pub fn read(folder: &Path) -> (Result<History, HistoryError>, Result<Option<FinalState>, HistoryError>) {
+    std::thread::scope(|scope| {
+        let audit = scope.spawn(|| read_audit(folder));
+        (reader::read(folder), audit.join().expect("reading an audit does not panic"))
+    })
+}
+
+/// Judges the recorded run in `folder`, whose history and audit were read, from its evidence alone.
 ///
 /// # Errors
 /// The evidence cannot be read at all; damage to parts of it is no error but makes the verdict unknown.
-pub fn judge(folder: &Path, history: &History) -> Result<Summary, JudgeError> {
-    let audit = read_audit(folder)?;
+pub fn judge(folder: &Path, history: &History, audit: Option<FinalState>) -> Result<Summary, JudgeError> {
     let scenario = scenario::load(&folder.join("scenario.toml"), &[], None)?.scenario;
     let rules = scenario.rules();
     let evidence = Evidence { history, audit: audit.as_ref(), rules: &rules };
@@ -59,8 +66,9 @@ pub fn judge(folder: &Path, history: &History) -> Result<Summary, JudgeError> {
 /// # Errors
 /// The evidence cannot be read, or a file cannot be written.
 pub fn judge_and_report(folder: &Path) -> Result<Summary, JudgeError> {
-    let history = reader::read(folder)?;
-    let summary = judge(folder, &history)?;
+    let (history, audit) = read(folder);
+    let history = history?;
+    let summary = judge(folder, &history, audit?)?;
     let json = serde_json::to_vec_pretty(&summary)
         .map_err(|source| JudgeError::Summary { path: folder.join("summary.json"), source })?;
     write(&folder.join("summary.json"), &json)?;
