@@ -125,6 +125,12 @@ enum Command {
         /// The processor it runs on.
         core: usize,
     },
+    /// The process whose judging is measured; not for people.
+    #[command(name = bench::checker::SUBCOMMAND, hide = true)]
+    BenchCheck {
+        /// The run's folder.
+        folder: PathBuf,
+    },
     /// The guard of a run; not for people.
     #[command(name = stack::guard::SUBCOMMAND, hide = true)]
     Guard {
@@ -178,6 +184,9 @@ pub fn main() -> i32 {
     if let Command::BenchServer { core } = cli.command {
         return bench::server::main(core);
     }
+    if let Command::BenchCheck { folder } = cli.command {
+        return bench::checker::main(&folder);
+    }
     log_to_stderr();
     raise_file_limit();
     match cli.command {
@@ -208,7 +217,7 @@ pub fn main() -> i32 {
             let Some(runtime) = runtime() else { return exit::INTERNAL };
             bench::run(name.as_deref(), output == Output::Json, &runtime, &on_interrupt())
         }
-        Command::Guard { .. } | Command::BenchServer { .. } => exit::INTERNAL,
+        Command::Guard { .. } | Command::BenchServer { .. } | Command::BenchCheck { .. } => exit::INTERNAL,
     }
 }
 

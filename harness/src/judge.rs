@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::check::{self, Evidence};
 use crate::history::audit::read_audit;
-use crate::history::{History, HistoryError, reader};
+use crate::history::{FinalState, History, HistoryError, reader};
 use crate::measure;
 use crate::report::{Html, Junit, Markdown, Render, ReportError};
 use crate::scenario::{self, ScenarioError};
@@ -40,17 +40,29 @@ pub enum JudgeError {
     },
 }
 
-/// Judges the recorded run in `folder`, whose history was read, from its evidence alone. An audit that cannot be used is
-/// noted among the damage, and the run judged without it: half a ledger would accuse the service of having lost orders.
+/// The history and the audit of a run, read side by side. An audit that cannot be used is noted among the damage, and the
+/// run judged without it: half a ledger would accuse the service of having lost orders.
 ///
 /// # Errors
-/// The evidence cannot be read at all; damage to parts of it is no error but makes the verdict unknown.
-pub fn judge(folder: &Path, history: &mut History) -> Result<Summary, JudgeError> {
-    let audit = read_audit(folder).unwrap_or_else(|error| {
+/// There is no history that can be read.
+pub fn read(folder: &Path) -> Result<(History, Option<FinalState>), HistoryError> {
+    let (history, audit) = std::thread::scope(|scope| {
+        let audit = scope.spawn(|| read_audit(folder));
+        (reader::read(folder), audit.join().expect("reading an audit does not panic"))
+    });
+    let mut history = history?;
+    let audit = audit.unwrap_or_else(|error| {
         history.damage.push(format!("the audit cannot be used: {error}"));
         None
     });
-    let history = &*history;
+    Ok((history, audit))
+}
+
+/// Judges the recorded run in `folder`, whose history and audit were read, from its evidence alone.
+///
+/// # Errors
+/// The evidence cannot be read at all; damage to parts of it is no error but makes the verdict unknown.
+pub fn judge(folder: &Path, history: &History, audit: Option<FinalState>) -> Result<Summary, JudgeError> {
     let scenario = scenario::load(&folder.join("scenario.toml"), &[], None)?.scenario;
     let rules = scenario.rules();
     let evidence = Evidence { history, audit: audit.as_ref(), rules: &rules };
@@ -66,8 +78,8 @@ pub fn judge(folder: &Path, history: &mut History) -> Result<Summary, JudgeError
 /// # Errors
 /// The evidence cannot be read, or a file cannot be written.
 pub fn judge_and_report(folder: &Path) -> Result<Summary, JudgeError> {
-    let mut history = reader::read(folder)?;
-    let summary = judge(folder, &mut history)?;
+    let (history, audit) = read(folder)?;
+    let summary = judge(folder, &history, audit)?;
     let json = serde_json::to_vec_pretty(&summary)
         .map_err(|source| JudgeError::Summary { path: folder.join("summary.json"), source })?;
     write(&folder.join("summary.json"), &json)?;

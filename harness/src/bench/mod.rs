@@ -16,7 +16,7 @@ use crate::measure::interval_ranks;
 use crate::scenario::ScenarioError;
 use crate::{exit, stdout};
 
-mod checker;
+pub mod checker;
 mod committed_orders;
 mod cores;
 mod drive;
@@ -68,7 +68,12 @@ const BENCHES: [Bench; 5] = [
         optional: false,
         run: committed_orders::run,
     },
-    Bench { name: "checker", figures: &["checker_ops_per_second"], optional: false, run: checker::run },
+    Bench {
+        name: "checker",
+        figures: &["checker_ops_per_second", "checker_10m_seconds", "checker_10m_rss_bytes"],
+        optional: false,
+        run: checker::run,
+    },
 ];
 
 /// One figure.

@@ -365,8 +365,43 @@ fn group_by_intent(mut wanted: Vec<(u64, u32)>) -> Vec<u32> {
     grouped
 }
 
+/// Folds the groups into intents, on several threads if there are many: most of the time goes into waiting for memory.
 fn fold_intents(ops: &[Op], mut grouped: Vec<u32>) -> (Vec<u32>, Vec<Intent>) {
-    let mut intents = Vec::with_capacity(grouped.len());
+    let (threads, count) = (super::threads_for(grouped.len()), grouped.len());
+    let mut pieces = Vec::with_capacity(threads);
+    let (mut rest, mut base) = (grouped.as_mut_slice(), 0);
+    for left in (1..=threads).rev() {
+        let mut cut = rest.len() / left;
+        while cut > 0 && cut < rest.len() && ops[rest[cut] as usize].intent == ops[rest[cut - 1] as usize].intent {
+            cut += 1;
+        }
+        let (piece, tail) = rest.split_at_mut(cut);
+        pieces.push((piece, base));
+        base += cut as u32;
+        rest = tail;
+    }
+    let intents = std::thread::scope(|scope| {
+        let mut pieces = pieces.into_iter();
+        let own = pieces.next();
+        let others: Vec<_> = pieces
+            .map(|(piece, base)| {
+                scope.spawn(move || {
+                    let mut intents = Vec::with_capacity(piece.len());
+                    fold_piece(ops, piece, base, &mut intents);
+                    intents
+                })
+            })
+            .collect();
+        let mut intents = Vec::with_capacity(count);
+        own.into_iter().for_each(|(piece, base)| fold_piece(ops, piece, base, &mut intents));
+        others.into_iter().for_each(|other| intents.append(&mut other.join().expect("folding does not panic")));
+        intents
+    });
+    (grouped, intents)
+}
+
+/// Folds neighbouring groups that begin at `base` of all.
+fn fold_piece(ops: &[Op], grouped: &mut [u32], base: u32, intents: &mut Vec<Intent>) {
     let mut start = 0;
     while start < grouped.len() {
         let id = ops[grouped[start] as usize].intent;
@@ -377,10 +412,9 @@ fn fold_intents(ops: &[Op], mut grouped: Vec<u32>) -> (Vec<u32>, Vec<Intent>) {
         if end - start > 1 {
             grouped[start..end].sort_unstable_by_key(|n| (ops[*n as usize].invoked_us, *n));
         }
-        intents.push(fold_intent(ops, &grouped[start..end], start as u32));
+        intents.push(fold_intent(ops, &grouped[start..end], base + start as u32));
         start = end;
     }
-    (grouped, intents)
 }
 
 fn fold_intent(ops: &[Op], group: &[u32], start: u32) -> Intent {

@@ -4,6 +4,7 @@
 //! ids, in time linear in the history; indeterminate operations are never counted as successes nor as failures.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -212,15 +213,49 @@ pub const CHECKS: [&dyn Check; 13] = [
     &i11_vacuous::Vacuous,
 ];
 
-/// Runs every check over the evidence. A check that crashes is unknown and takes no other down with it.
+/// Below this many ops, another thread would take longer to start than it saves.
+const WORTH_A_THREAD: usize = 100_000;
+
+/// Threads to work on so many ops with.
+fn threads_for(ops: usize) -> usize {
+    if ops < WORTH_A_THREAD { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+/// Runs every check over the evidence, side by side if there is much of it. A check that crashes is unknown and takes no
+/// other down with it.
 pub fn judge(evidence: &Evidence<'_>) -> Vec<Finding> {
+    judge_on(threads_for(evidence.history.ops.len()).min(CHECKS.len()), evidence)
+}
+
+fn judge_on(threads: usize, evidence: &Evidence<'_>) -> Vec<Finding> {
     match catch_unwind(AssertUnwindSafe(|| Case::new(evidence))) {
-        Ok(case) => CHECKS.iter().map(|check| judge_one(*check, &case)).collect(),
+        Ok(case) if threads == 1 => CHECKS.iter().map(|check| judge_one(*check, &case)).collect(),
+        Ok(case) => judge_beside(threads, &case),
         Err(panic) => {
             let why = format!("the evidence could not be grouped: {}", panic_text(panic.as_ref()));
             CHECKS.iter().map(|check| crashed(*check, &why)).collect()
         }
     }
+}
+
+/// Runs every check, each on the thread that is free first.
+fn judge_beside(threads: usize, case: &Case<'_>) -> Vec<Finding> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(check) = CHECKS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            done.push(judge_one(*check, case));
+        }
+        done
+    };
+    let mut findings: Vec<Finding> = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut findings = work();
+        findings.extend(others.into_iter().flat_map(|other| other.join().expect("a check that crashes is caught")));
+        findings
+    });
+    findings.sort_by_key(|finding| CHECKS.iter().position(|check| check.id() == finding.id));
+    findings
 }
 
 /// Runs one check over a case; unknown if it crashes.

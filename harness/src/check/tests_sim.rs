@@ -169,4 +169,6 @@ fn ops_per_second() {
         ops as f64 / cpu
     );
     assert_ne!(merged(&findings), Verdict::Fail, "{findings:?}");
+    // Side by side, the checks find the same.
+    assert_eq!(judge(&run.evidence()), findings);
 }

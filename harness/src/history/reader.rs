@@ -5,7 +5,9 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use bytes::Bytes;
 use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
@@ -94,20 +96,92 @@ fn read_events(path: &Path, damage: &mut Vec<String>) -> Vec<Event> {
 
 /// Reads all parts in the order of their numbers.
 fn read_ops(dir: &Path, expected: Option<u64>, damage: &mut Vec<String>) -> (Vec<Op>, Names) {
-    let mut decoder = Decoder::default();
+    let mut names = Names::default();
     let mut ops = Vec::new();
     let parts = list_parts(dir, damage);
     ops.reserve_exact(plausible_ops(dir, &parts, expected));
-    for (_, name) in &parts {
-        let before = ops.len();
-        if let Err(why) = decoder.read_part(&dir.join(name), &mut ops) {
-            ops.truncate(before);
-            damage.push(format!("{HISTORY_DIR}/{name} cannot be used: {why}"));
+    let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(parts.len());
+    std::thread::scope(|scope| {
+        let mut lanes: Vec<Lane> = (0..lanes)
+            .map(|lane| {
+                let own: Vec<_> = parts.iter().skip(lane).step_by(lanes).map(|(_, name)| dir.join(name)).collect();
+                // One part ahead of what is taken, so that what lies ready stays small.
+                let (to, decoded) = sync_channel(1);
+                let (spare, spares) = channel();
+                scope.spawn(move || decode_all(&own, &to, &spares));
+                Lane { decoded, spare, symbols: vec![Sym(0)] }
+            })
+            .collect();
+        let in_turn = (0..lanes.len()).cycle();
+        for ((_, name), lane) in parts.iter().zip(in_turn) {
+            // A decoder that panicked has nothing more to give, and the scope passes its panic on.
+            let Ok(part) = lanes[lane].decoded.recv() else { break };
+            lanes[lane].learn(&part.new_names, &mut names);
+            match part.ops {
+                Ok(mut decoded) => {
+                    ops.extend(decoded.drain(..).map(|op| lanes[lane].translated(op)));
+                    // The thread may have decoded its last part already.
+                    let _ = lanes[lane].spare.send(decoded);
+                }
+                Err(why) => damage.push(format!("{HISTORY_DIR}/{name} cannot be used: {why}")),
+            }
         }
-        // Batches of several generator threads lie one after the other; the sort only has to merge their runs.
-        ops[before..].sort_by_key(|op| op.completed_us);
+    });
+    (ops, names)
+}
+
+/// A part as a thread decoded it, in symbols of that thread's own.
+struct DecodedPart {
+    ops: Result<Vec<Op>, String>,
+    /// Names that the thread had not met before, in the order of their symbols.
+    new_names: Vec<Arc<str>>,
+}
+
+/// A thread that decodes every n-th part. The parts are taken in their order, so that a name gets the same symbol however
+/// many threads there are.
+struct Lane {
+    decoded: Receiver<DecodedPart>,
+    /// Memory on its way back: asking the system for it anew takes longer than decoding.
+    spare: Sender<Vec<Op>>,
+    /// What the thread's symbols are called in the history.
+    symbols: Vec<Sym>,
+}
+
+impl Lane {
+    fn learn(&mut self, new_names: &[Arc<str>], names: &mut Names) {
+        self.symbols.extend(new_names.iter().map(|name| names.intern(name)));
     }
-    (ops, decoder.names)
+
+    fn translated(&self, op: Op) -> Op {
+        let known = |sym: Sym| self.symbols[sym.0 as usize];
+        Op {
+            cohort: known(op.cohort),
+            step: known(op.step),
+            reason: known(op.reason),
+            order: known(op.order),
+            ticket: known(op.ticket),
+            token: known(op.token),
+            ..op
+        }
+    }
+}
+
+/// Decodes parts one after the other, until nobody wants them any more.
+fn decode_all(parts: &[PathBuf], to: &SyncSender<DecodedPart>, spares: &Receiver<Vec<Op>>) {
+    let mut decoder = Decoder::default();
+    for path in parts {
+        let known = decoder.names.len();
+        let mut ops = spares.try_recv().unwrap_or_default();
+        let decoded = decoder.read_part(path, &mut ops).map(|()| {
+            // Batches of several generator threads lie one after the other; the sort only has to merge their runs.
+            ops.sort_by_key(|op| op.completed_us);
+            ops
+        });
+        let new_names = decoder.names.texts[known..].to_vec();
+        if to.send(DecodedPart { ops: decoded, new_names }).is_err() {
+            return;
+        }
+    }
 }
 
 /// How many ops to make room for, so that a long history is not copied while it grows.
