@@ -18,7 +18,7 @@ use crate::order::{Claim, Order, Reservation, Settlement, Wanted};
 use crate::store::{DirectClient, Store, StoreError, orders};
 
 const GROUP_SIZE: usize = 64;
-const GROUP_TIME: Duration = Duration::from_millis(50);
+const GROUP_TIME: Duration = Duration::from_millis(150);
 const QUEUE: usize = 4096;
 
 const RESERVE: &str = reserve_statement!(
