@@ -187,7 +187,7 @@ pub struct Index<'a> {
     pub holes: Vec<String>,
     /// Buyers who paid or cancelled something that cannot be told, with the earliest such moment.
     pub loose: HashMap<u64, Micros>,
-    items: HashMap<i64, usize>,
+    items: QuickMap<i64, usize>,
     by_intent: Vec<u32>,
     actions: Vec<(Sym, u32)>,
     pub(super) ack_of_sym: Vec<u32>,

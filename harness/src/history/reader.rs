@@ -169,14 +169,23 @@ impl Lane {
 /// Decodes parts one after the other, until nobody wants them any more.
 fn decode_all(parts: &[PathBuf], to: &SyncSender<DecodedPart>, spares: &Receiver<Vec<Op>>) {
     let mut decoder = Decoder::default();
+    // One to fill, one that lies ready and one that is being taken; then those come back.
+    let mut fresh = vec![Vec::new(); 3];
     for path in parts {
         let known = decoder.names.len();
-        let mut ops = spares.try_recv().unwrap_or_default();
-        let decoded = decoder.read_part(path, &mut ops).map(|()| {
-            // Batches of several generator threads lie one after the other; the sort only has to merge their runs.
-            ops.sort_by_key(|op| op.completed_us);
-            ops
-        });
+        let Some(mut ops) = fresh.pop().or_else(|| spares.recv().ok()) else { return };
+        let decoded = match decoder.read_part(path, &mut ops) {
+            Ok(()) => {
+                // Batches of several generator threads lie one after the other; the sort only has to merge their runs.
+                ops.sort_by_key(|op| op.completed_us);
+                Ok(ops)
+            }
+            Err(why) => {
+                ops.clear();
+                fresh.push(ops);
+                Err(why)
+            }
+        };
         let new_names = decoder.names.texts[known..].to_vec();
         if to.send(DecodedPart { ops: decoded, new_names }).is_err() {
             return;
