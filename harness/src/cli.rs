@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
+use crate::compare::{self, CompareError, Comparison};
 use crate::progress::Progress;
-use crate::report::{Render, Terminal};
+use crate::report::{self, Render, Terminal};
 use crate::run::{self, RunError};
 use crate::scenario::{self, Loaded, ScenarioError};
 use crate::summary::Summary;
@@ -47,6 +48,9 @@ enum Command {
         /// Overrides a value of the scenario: PATH=VALUE, such as target.bug=4 or load.virtual_buyers=500.
         #[arg(long, value_name = "PATH=VALUE")]
         set: Vec<String>,
+        /// Only this variant of the scenario; all of them are run in turns and compared unless given.
+        #[arg(long, value_name = "NAME")]
+        variant: Option<String>,
         /// What to run on: what the scenario's target says, unless given.
         #[arg(long, value_enum)]
         stack: Option<StackKind>,
@@ -190,20 +194,35 @@ pub fn main() -> i32 {
     log_to_stderr();
     raise_file_limit();
     match cli.command {
-        Command::Run { scenario, out, seed, set, stack, output, quiet } => {
-            match load(&scenario, &set, seed).and_then(|loaded| fits(loaded, stack)) {
+        Command::Run { scenario, out, seed, set, variant, stack, output, quiet } => {
+            let variants = |loaded: Loaded| match &variant {
+                Some(_) => Ok(loaded),
+                None => each_variant_fits(&loaded, &set, seed).map(|()| loaded),
+            };
+            let loaded = load(&scenario, &set, seed, variant.as_deref()).and_then(|loaded| fits(loaded, stack));
+            match loaded.and_then(variants) {
+                Ok(loaded) if !loaded.scenario.variant.is_empty() => {
+                    compare_variants(&loaded, &set, out, output, quiet)
+                }
                 Ok(loaded) => run_scenario(&loaded, out, output, quiet),
                 Err(error) => refuse(&error),
             }
         }
         Command::Check { run, output } => finish(judge::judge_and_report(&run), &run, output),
         Command::Report { run, output } => {
+            match compare::read(&run) {
+                Ok(None) => {}
+                Ok(Some(comparison)) => {
+                    return finish_comparison(compare::save(&run, &comparison), comparison, &run, output);
+                }
+                Err(error) => return complain(&error.to_string(), exit::USAGE),
+            }
             let summary = judge::read_summary(&run).and_then(|s| judge::report(&run, &s).map(|()| s));
             finish(summary, &run, output)
         }
         Command::Doctor { install, output } => doctor::run(install, output == Output::Json),
         Command::Schema { of } => print_schema(of),
-        Command::Stack { command: StackCommand::Up { scenario, set } } => match load(&scenario, &set, None) {
+        Command::Stack { command: StackCommand::Up { scenario, set } } => match load(&scenario, &set, None, None) {
             Ok(loaded) => stack_up(&loaded),
             Err(error) => refuse(&error),
         },
@@ -222,8 +241,57 @@ pub fn main() -> i32 {
 }
 
 /// A scenario that is about to be run, checked as far as that can be done before anything is made.
-fn load(path: &Path, sets: &[String], seed: Option<u64>) -> Result<Loaded, ScenarioError> {
-    scenario::load_to_run(path, sets, seed, || stack::embedded::catalogue().map_err(|error| error.to_string()))
+fn load(path: &Path, sets: &[String], seed: Option<u64>, variant: Option<&str>) -> Result<Loaded, ScenarioError> {
+    let ask = || stack::embedded::catalogue().map_err(|error| error.to_string());
+    scenario::load_to_run(path, sets, seed, variant, ask)
+}
+
+/// A mistake in any variant is told before the first one is run.
+fn each_variant_fits(loaded: &Loaded, sets: &[String], seed: Option<u64>) -> Result<(), ScenarioError> {
+    let mut names = loaded.scenario.variant.iter().map(|variant| variant.name.as_str());
+    names.try_for_each(|name| load(&loaded.path, sets, seed, Some(name)).map(drop))
+}
+
+/// Runs all variants in turns, and prints what they came to side by side.
+fn compare_variants(loaded: &Loaded, sets: &[String], out: Option<PathBuf>, output: Output, quiet: bool) -> i32 {
+    let folder = out.clone().unwrap_or_else(|| default_folder(&loaded.scenario.name));
+    let Some(runtime) = runtime() else { return exit::INTERNAL };
+    let cancel = on_interrupt();
+    let say = |line: &str| {
+        if !quiet {
+            eprintln!("{line}");
+        }
+    };
+    match runtime.block_on(compare::run(loaded, sets, &folder, say, &cancel)) {
+        Ok(comparison) => {
+            if out.is_none() {
+                point_latest_at(&folder);
+            }
+            finish_comparison(Ok(()), comparison, &folder, output)
+        }
+        Err(error) => {
+            let code = match &error {
+                CompareError::Taken(_) => exit::USAGE,
+                CompareError::Interrupted(_) => exit::UNKNOWN,
+                _ => exit::INTERNAL,
+            };
+            complain(&error.to_string(), code)
+        }
+    }
+}
+
+fn finish_comparison(saved: Result<(), CompareError>, comparison: Comparison, folder: &Path, output: Output) -> i32 {
+    if let Err(error) = saved {
+        return complain(&error.to_string(), exit::INTERNAL);
+    }
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&comparison).unwrap_or_default()),
+        Output::Text => {
+            println!("{}", report::comparison::markdown(&comparison));
+            println!("report: {}", folder.join("report.html").display());
+        }
+    }
+    comparison.exit_code
 }
 
 fn refuse(error: &ScenarioError) -> i32 {

@@ -30,6 +30,12 @@ pub fn of_run(verdict: Verdict, slos_met: Option<bool>) -> i32 {
     }
 }
 
+/// How grave a code is, to tell the gravest of several runs: the harness's own failures first, then 11, 12, 10, 13.
+pub fn severity(code: i32) -> usize {
+    let order = [PASS, REGRESSION, SLO_MISSED, UNKNOWN, VIOLATED, NO_STACK, USAGE];
+    order.iter().position(|known| *known == code).unwrap_or(order.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

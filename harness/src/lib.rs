@@ -4,8 +4,10 @@
 //! on a timeline, and everything that happened is written to a **history**. What is right of the history is pure.
 
 pub mod bench;
+pub mod campaign;
 pub mod check;
 pub mod cli;
+pub mod compare;
 pub mod doctor;
 pub mod drain;
 pub mod exit;

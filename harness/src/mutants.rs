@@ -2,23 +2,18 @@
 //! seed after seed, and the table says which invariant found which bug, how often, and whether the correct target was ever
 //! accused.
 //!
-//! Each run is a process of its own (`seckill run`), so that runs side by side share nothing but the machine. The idea is
-//! that of mutation testing (DeMillo, Lipton and Sayward, *Hints on Test Data Selection*, 1978), with a service for a
+//! The idea is that of mutation testing (DeMillo, Lipton and Sayward, *Hints on Test Data Selection*, 1978), with a service for a
 //! program and a rehearsal for a test.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::campaign::{self, Ended, Job, Manner};
 use crate::check::Verdict;
 use crate::report::format;
 use crate::scenario::catalogue::SeededBug;
@@ -30,9 +25,6 @@ use crate::{exit, scenario};
 pub const CATALOGUE: &str = "scenarios/mutants/catalogue.toml";
 /// Where the table and the runs worth looking at are kept.
 const FOLDER: &str = "reports/mutants";
-/// A run that takes longer is broken itself.
-const LONGEST_RUN: Duration = Duration::from_secs(180);
-
 /// What to try.
 #[derive(Debug, Clone)]
 pub struct Trial {
@@ -106,8 +98,10 @@ pub struct Row {
     pub caught: u64,
     /// Runs made, one to a seed; of the correct target: one to a seed and scenario.
     pub seeds: u64,
-    /// Runs that came to unknown: nothing could be concluded from them.
+    /// Runs that came to unknown, also when they were made again: nothing could be concluded from them.
     pub unknown: u64,
+    /// Runs that were made again because they had come to unknown.
+    pub repeated: u64,
     /// Median length of a run in seconds.
     pub seconds_p50: f64,
     /// Longest run in seconds.
@@ -118,24 +112,6 @@ pub struct Row {
     pub witness: String,
     /// Runs that did not come out as expected: the seed, and why.
     pub surprises: Vec<String>,
-}
-
-/// One run that is to be made.
-#[derive(Debug, Clone)]
-struct Job {
-    row: usize,
-    bug: u32,
-    seed: u64,
-    scenario: PathBuf,
-    set: Vec<String>,
-    folder: PathBuf,
-}
-
-/// What a run came to.
-struct Ended {
-    job: Job,
-    took: Duration,
-    result: Result<Summary, String>,
 }
 
 /// Tries every mutant and the correct target; prints the table, writes it, and returns the exit code.
@@ -189,12 +165,13 @@ async fn rows(trial: &Trial, cancel: &CancellationToken) -> Result<Vec<Row>, Mut
     let jobs = plan(&rows, &catalogue, trial, &runs)?;
     let total = jobs.len();
     eprintln!("mutants: {} on {}, evidence in {}", format::plural(total as u64, "run"), trial.jobs, runs.display());
-    let mut ended = start(jobs, trial.jobs, cancel);
+    let manner = Manner { at_once: trial.jobs, repeats: 2, longest: Duration::from_secs(180) };
+    let mut ended = campaign::start(jobs, manner, cancel);
     let mut done = 0;
     while let Some(run) = ended.recv().await {
         done += 1;
-        took.entry(run.job.row).or_default().push(run.took.as_secs_f64());
-        let verdict = rows[run.job.row].count(&run);
+        took.entry(run.job.of).or_default().push(run.took.as_secs_f64());
+        let verdict = rows[run.job.of].count(&run);
         eprintln!("[{done:>4}/{total}] {verdict} ({:.1} s)", run.took.as_secs_f64());
     }
     for (row, mut seconds) in took {
@@ -253,7 +230,7 @@ fn blank_rows(catalogue: &Catalogue, known: &[SeededBug], trial: &Trial) -> Resu
 }
 
 /// All runs, seed by seed, so that an interrupted trial has tried every bug about as often.
-fn plan(rows: &[Row], catalogue: &Catalogue, trial: &Trial, runs: &Path) -> Result<VecDeque<Job>, MutantsError> {
+fn plan(rows: &[Row], catalogue: &Catalogue, trial: &Trial, runs: &Path) -> Result<Vec<Job>, MutantsError> {
     let base = trial.catalogue.parent().unwrap_or(Path::new("."));
     let mut kinds: BTreeMap<(PathBuf, Vec<String>), usize> = BTreeMap::new();
     for mutant in &catalogue.mutant {
@@ -262,92 +239,29 @@ fn plan(rows: &[Row], catalogue: &Catalogue, trial: &Trial, runs: &Path) -> Resu
         let next = kinds.len() + 1;
         kinds.entry((path, mutant.set.clone())).or_insert(next);
     }
-    let mut jobs = VecDeque::new();
+    let mut jobs = Vec::new();
     for seed in 1..=trial.seeds {
         for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.pending.is_none()) {
+            let bug = (row.bug != 0).then(|| format!("target.bug={}", row.bug));
             let job = |scenario: PathBuf, set: Vec<String>, name: String| Job {
-                row: index,
-                bug: row.bug,
-                seed,
+                of: index,
                 scenario,
-                set,
+                variant: None,
+                seed,
+                set: set.into_iter().chain(bug.clone()).collect(),
                 folder: runs.join(name),
             };
             if row.bug == 0 {
                 for ((scenario, set), kind) in &kinds {
-                    jobs.push_back(job(scenario.clone(), set.clone(), format!("correct-{kind}-seed-{seed}")));
+                    jobs.push(job(scenario.clone(), set.clone(), format!("correct-{kind}-seed-{seed}")));
                 }
             } else if let Some(mutant) = catalogue.mutant.iter().find(|m| m.bug == row.bug) {
                 let name = format!("bug-{}-seed-{seed}", row.bug);
-                jobs.push_back(job(base.join(&mutant.scenario), mutant.set.clone(), name));
+                jobs.push(job(base.join(&mutant.scenario), mutant.set.clone(), name));
             }
         }
     }
     Ok(jobs)
-}
-
-/// Works through the jobs, so many at a time; what they came to arrives in the channel, which closes after the last.
-fn start(
-    jobs: VecDeque<Job>,
-    at_once: usize,
-    cancel: &CancellationToken,
-) -> tokio::sync::mpsc::UnboundedReceiver<Ended> {
-    let (send, receive) = tokio::sync::mpsc::unbounded_channel();
-    let jobs = Arc::new(Mutex::new(jobs));
-    let cancel = cancel.clone();
-    tokio::spawn(async move {
-        let mut workers = JoinSet::new();
-        for _ in 0..at_once.max(1) {
-            let (jobs, cancel, send) = (jobs.clone(), cancel.clone(), send.clone());
-            workers.spawn(async move {
-                while !cancel.is_cancelled() {
-                    let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some(job) = next else { return };
-                    let started = Instant::now();
-                    let result = rehearse(&job, &cancel).await;
-                    if !cancel.is_cancelled() && send.send(Ended { job, took: started.elapsed(), result }).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        workers.join_all().await;
-    });
-    receive
-}
-
-/// One rehearsal in a process of its own; its summary, or why there is none.
-async fn rehearse(job: &Job, cancel: &CancellationToken) -> Result<Summary, String> {
-    let program = std::env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
-    let mut command = tokio::process::Command::new(program);
-    command.arg("run").arg(&job.scenario).args(["--quiet", "--output", "json"]);
-    command.arg("--seed").arg(job.seed.to_string()).arg("--out").arg(&job.folder);
-    for set in &job.set {
-        command.args(["--set", set]);
-    }
-    if job.bug != 0 {
-        command.arg("--set").arg(format!("target.bug={}", job.bug));
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let child = command.spawn().map_err(|error| format!("cannot start the run: {error}"))?;
-    let pid = child.id().and_then(|id| i32::try_from(id).ok());
-    let mut output = std::pin::pin!(tokio::time::timeout(LONGEST_RUN, child.wait_with_output()));
-    let output = tokio::select! {
-        output = &mut output => output,
-        () = cancel.cancelled() => {
-            // It heals its faults and takes its stack down before it ends.
-            if let Some(pid) = pid {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-            }
-            output.await
-        }
-    };
-    let output = output.map_err(|_| format!("it did not end within {LONGEST_RUN:?}"))?.map_err(|e| e.to_string())?;
-    serde_json::from_slice(&output.stdout).map_err(|_| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-        format!("no summary, {}: {last}", output.status)
-    })
 }
 
 impl Row {
@@ -361,6 +275,7 @@ impl Row {
             caught: 0,
             seeds: 0,
             unknown: 0,
+            repeated: 0,
             seconds_p50: 0.0,
             seconds_max: 0.0,
             pending: None,
@@ -373,6 +288,7 @@ impl Row {
     /// catch of each bug, and whatever did not come out as expected.
     fn count(&mut self, run: &Ended) -> String {
         self.seeds += 1;
+        self.repeated += run.repeated;
         let what = if self.bug == 0 { "correct target".to_owned() } else { format!("bug {}", self.bug) };
         let what = format!("{what}, seed {}", run.job.seed);
         let folder = run.job.folder.display();
@@ -435,20 +351,14 @@ fn table(rows: &[Row]) -> String {
         let expected = if row.bug == 0 { "none".to_owned() } else { row.expected.clone() };
         lines.push(vec![row.bug.to_string(), row.name.clone(), trigger.clone(), expected, found, caught, seconds]);
     }
-    let widths: Vec<usize> =
-        (0..lines[0].len()).map(|i| lines.iter().map(|l| format::columns(&l[i])).max().unwrap_or(0)).collect();
-    let mut out = String::new();
-    for (n, line) in lines.iter().enumerate() {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format::pad(cell, *width)).collect();
-        out.push_str(&format!("| {} |\n", cells.join(" | ")));
-        if n == 0 {
-            let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
-            out.push_str(&format!("| {} |\n", rule.join(" | ")));
-        }
-    }
+    let mut out = format::markdown_table(&lines);
     for row in rows {
         for surprise in &row.surprises {
             out.push_str(&format!("\nbug {}, {surprise}", row.bug));
+        }
+        if row.repeated > 0 {
+            let runs = format::plural(row.repeated, "run");
+            out.push_str(&format!("\nbug {}: {runs} made again, since the first try came to unknown", row.bug));
         }
         if row.bug == 0 && row.unknown > 0 {
             out.push_str(&format!("\n{} of the correct target came to unknown", format::plural(row.unknown, "run")));

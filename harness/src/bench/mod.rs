@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::history::{HistoryError, Machine};
 use crate::load::driver::LoadError;
-use crate::measure::interval_ranks;
+use crate::measure::stats::median;
 use crate::scenario::ScenarioError;
 use crate::{exit, stdout};
 
@@ -281,15 +281,6 @@ fn text(report: &Report) -> String {
         let _ = writeln!(out, "note: {note}");
     }
     out
-}
-
-/// The median, and the order statistics that enclose the true one with 95% confidence; the extremes if there are too few.
-fn median(mut values: Vec<f64>) -> (f64, [f64; 2]) {
-    values.sort_by(f64::total_cmp);
-    let count = values.len();
-    let middle = (values[(count - 1) / 2] + values[count / 2]) / 2.0;
-    let (low, high) = interval_ranks(count as u64, 0.5).unwrap_or((1, count as u64));
-    (middle, [values[low as usize - 1], values[high as usize - 1]])
 }
 
 #[cfg(test)]

@@ -230,6 +230,18 @@ pub fn text_us(us: u64) -> String {
     format!("{text} {unit}")
 }
 
+/// The median of some values, and the order statistics that enclose the true one with 95% confidence; the extremes if there are too few.
+///
+/// # Panics
+/// If there are no values.
+pub fn median(mut values: Vec<f64>) -> (f64, [f64; 2]) {
+    values.sort_by(f64::total_cmp);
+    let count = values.len();
+    let middle = (values[(count - 1) / 2] + values[count / 2]) / 2.0;
+    let (low, high) = interval_ranks(count as u64, 0.5).unwrap_or((1, count as u64));
+    (middle, [values[low as usize - 1], values[high as usize - 1]])
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

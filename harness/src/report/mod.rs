@@ -6,6 +6,7 @@
 use crate::summary::Summary;
 
 mod chart;
+pub mod comparison;
 pub(crate) mod format;
 mod html;
 mod junit;

@@ -105,6 +105,31 @@ pub(super) fn with_overrides(path: &Path, text: &str, sets: &[String]) -> Result
     Ok(document.to_string())
 }
 
+/// What a variant changes.
+pub(super) fn sets_of_variant(path: &Path, text: &str, name: &str) -> Result<Vec<String>, ScenarioError> {
+    let document: toml_edit::DocumentMut =
+        text.parse().map_err(|error: toml_edit::TomlError| syntax(path, text, &error))?;
+    let variants = document.get("variant").and_then(|item| item.as_array_of_tables());
+    let named = |table: &&toml_edit::Table| table.get("name").and_then(|n| n.as_str()) == Some(name);
+    let Some(found) = variants.into_iter().flatten().find(named) else {
+        let known: Vec<&str> = variants.into_iter().flatten().filter_map(|table| table.get("name")?.as_str()).collect();
+        let known = if known.is_empty() { "it has none".to_owned() } else { format!("one of {}", known.join(", ")) };
+        let what = format!("--variant {name}: {} has no such variant\nhelp: {known}", path.display());
+        return Err(ScenarioError::Invalid(what));
+    };
+    let sets = found.get("set").and_then(|set| set.as_array());
+    Ok(sets.into_iter().flatten().filter_map(|set| set.as_str().map(str::to_owned)).collect())
+}
+
+/// The scenario as one run of a variant repeats it: without the list of variants.
+pub(super) fn without_variants(path: &Path, text: &str) -> Result<String, ScenarioError> {
+    let mut document: toml_edit::DocumentMut =
+        text.parse().map_err(|error: toml_edit::TomlError| syntax(path, text, &error))?;
+    document.remove("variant");
+    document.remove("compare");
+    Ok(document.to_string())
+}
+
 /// `target.bug` is short for `target.reference.bug`: people think of the target, not of its kind.
 fn expand(key: &str, document: &toml_edit::DocumentMut) -> Vec<String> {
     let mut keys: Vec<String> = key.split('.').map(|k| k.trim().to_owned()).collect();

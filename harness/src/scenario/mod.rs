@@ -73,6 +73,40 @@ pub struct Scenario {
     #[serde(default)]
     #[schemars(with = "Vec<SloSpec>")]
     pub slo: Vec<Spanned<SloSpec>>,
+    /// Variants of this experiment, run in turns and compared: strategies, mechanisms on and off, two builds.
+    #[serde(default)]
+    pub variant: Vec<Variant>,
+    /// How they are compared.
+    #[serde(default)]
+    pub compare: Compare,
+}
+
+/// The experiment with some values changed.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    /// Short name: letters, digits and dashes.
+    pub name: String,
+    /// What is different, for people.
+    #[serde(default)]
+    pub title: String,
+    /// What is changed, as with `--set`: `"target.strategy=batch"`.
+    #[serde(default)]
+    pub set: Vec<String>,
+}
+
+/// How variants are compared.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Compare {
+    /// How often each variant is run. They take turns, each round with a seed of its own, the same for all.
+    pub rounds: u32,
+}
+
+impl Default for Compare {
+    fn default() -> Self {
+        Compare { rounds: 3 }
+    }
 }
 
 fn default_seed() -> u64 {
@@ -556,7 +590,7 @@ pub struct Loaded {
 /// # Errors
 /// Names the file, the line, the key, what is accepted and the remedy.
 pub fn load(path: &Path, sets: &[String], seed: Option<u64>) -> Result<Loaded, ScenarioError> {
-    read(path, sets, seed, &|| Ok(None))
+    read(path, sets, seed, None, &|| Ok(None))
 }
 
 /// The same for a scenario that is about to be run: what it asks of the reference service is held against what the
@@ -568,22 +602,36 @@ pub fn load_to_run(
     path: &Path,
     sets: &[String],
     seed: Option<u64>,
+    variant: Option<&str>,
     ask: impl Fn() -> Result<Catalogue, String>,
 ) -> Result<Loaded, ScenarioError> {
-    read(path, sets, seed, &|| ask().map(Some))
+    read(path, sets, seed, variant, &|| ask().map(Some))
 }
 
 /// Asks the reference service what it has; nothing where that is not to be checked.
 type Ask<'a> = &'a dyn Fn() -> Result<Option<Catalogue>, String>;
 
-fn read(path: &Path, sets: &[String], seed: Option<u64>, ask: Ask<'_>) -> Result<Loaded, ScenarioError> {
+fn read(
+    path: &Path,
+    sets: &[String],
+    seed: Option<u64>,
+    variant: Option<&str>,
+    ask: Ask<'_>,
+) -> Result<Loaded, ScenarioError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ScenarioError::Unreadable { path: path.to_owned(), source })?;
-    let mut overrides: Vec<String> = sets.to_vec();
+    let mut overrides = match variant {
+        None => Vec::new(),
+        Some(name) => diagnose::sets_of_variant(path, &text, name)?,
+    };
+    overrides.extend_from_slice(sets);
     if let Some(seed) = seed {
         overrides.push(format!("seed={seed}"));
     }
-    let resolved = diagnose::with_overrides(path, &text, &overrides)?;
+    let mut resolved = diagnose::with_overrides(path, &text, &overrides)?;
+    if variant.is_some() {
+        resolved = diagnose::without_variants(path, &resolved)?;
+    }
     let scenario = diagnose::parse(path, &text, &resolved, &overrides, ask)?;
     Ok(Loaded { scenario, resolved, path: path.to_owned() })
 }

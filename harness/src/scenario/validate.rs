@@ -50,12 +50,34 @@ pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
     faults(scenario, &mut m);
     steady_state(scenario, &mut m);
     slos(scenario, &mut m);
+    variants(scenario, &mut m);
     m.0
 }
 
+/// Whether a text can name a folder.
+fn names_a_folder(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
+fn variants(scenario: &Scenario, m: &mut Mistakes) {
+    let mut seen = BTreeSet::new();
+    for (index, variant) in scenario.variant.iter().enumerate() {
+        if !names_a_folder(&variant.name) || !seen.insert(&variant.name) {
+            m.add(
+                Place::key(&format!("variant.{index}.name")),
+                format!("variant \"{}\": a name stands once, and names a folder", variant.name),
+                "use letters, digits, dashes and underscores, and give each [[variant]] its own name",
+            );
+        }
+    }
+    if !(1..=100).contains(&scenario.compare.rounds) {
+        let what = format!("compare.rounds is {}", scenario.compare.rounds);
+        m.add(Place::key("compare.rounds"), what, "from 1 to 100; 6 are the fewest that give a 95% interval");
+    }
+}
+
 fn names_and_items(scenario: &Scenario, m: &mut Mistakes) {
-    let ok = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if scenario.name.is_empty() || !scenario.name.chars().all(ok) {
+    if !names_a_folder(&scenario.name) {
         m.add(
             Place::key("name"),
             format!("name = \"{}\" cannot name a folder", scenario.name),

@@ -26,6 +26,7 @@ pub(super) mod outcomes;
 pub(super) mod steps;
 pub(super) mod stock;
 pub(super) mod timeline;
+pub(super) mod variants;
 
 /// Units of the drawing for each CSS pixel.
 const SCALE: f64 = 4.0;

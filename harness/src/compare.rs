@@ -1,0 +1,302 @@
+//! Variants of one scenario, side by side: each is run in turns with the others, so that the machine's mood hits all of
+//! them, and what they came to stands in one table: which survives what, at which price.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::campaign::{self, Ended, Job, Manner};
+use crate::check::Verdict;
+use crate::exit;
+use crate::history::{Machine, Role};
+use crate::measure::stats::median;
+use crate::report::{self, ReportError};
+use crate::scenario::{Loaded, Scenario};
+use crate::summary::Summary;
+
+/// The file in which a comparison is kept, beside the folders of its runs.
+pub const FILE: &str = "comparison.json";
+
+/// Variants side by side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Comparison {
+    /// Version of this file's layout.
+    pub format: u32,
+    /// The scenario's name.
+    pub scenario: String,
+    /// The scenario's title, for people.
+    pub title: String,
+    /// How often each variant was to be run.
+    pub rounds: u32,
+    /// The worst exit code of all runs.
+    pub exit_code: i32,
+    /// The variants in the order of the scenario.
+    pub variants: Vec<Outcome>,
+    /// The machine that drove the load.
+    pub machine: Machine,
+}
+
+/// What a variant came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Outcome {
+    /// Its name.
+    pub name: String,
+    /// What is different, for people.
+    pub title: String,
+    /// What it changes.
+    pub set: Vec<String>,
+    /// The worst verdict of its runs.
+    pub verdict: Verdict,
+    /// Invariants that were violated in any of them.
+    pub violated: Vec<String>,
+    /// Committed orders per second.
+    pub orders_per_second: Option<Estimate>,
+    /// Median time of an order from its intended start, in microseconds.
+    pub order_us_p50: Option<Estimate>,
+    /// Its 99th percentile.
+    pub order_us_p99: Option<Estimate>,
+    /// Its 99.9th percentile; none where a run has too few orders.
+    pub order_us_p999: Option<Estimate>,
+    /// CPU-seconds of service and database for each 1,000 committed orders.
+    pub cpu_s_per_1000_orders: Option<Estimate>,
+    /// Bytes of write-ahead log for each committed order.
+    pub wal_bytes_per_order: Option<Estimate>,
+    /// From healing until the steady state held again, of each run's slowest fault, in milliseconds.
+    pub recovery_ms: Option<Estimate>,
+    /// Its runs.
+    pub runs: Vec<Run>,
+}
+
+/// The median of a variant's runs, and between which of them the true one lies.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Estimate {
+    /// The median.
+    pub median: f64,
+    /// The order statistics that enclose the true median with 95% confidence; the extremes where there are fewer than six.
+    pub interval: [f64; 2],
+}
+
+/// One run of a variant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Run {
+    /// Its seed.
+    pub seed: u64,
+    /// Its folder, beside this file.
+    pub folder: String,
+    /// Its exit code; none if it gave no summary.
+    pub exit_code: Option<i32>,
+    /// Why there is no summary, or how often it was made again.
+    pub remark: String,
+}
+
+/// Why there is no comparison.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// The folder cannot be written or read.
+    #[error("{}: {source}\nhelp: free some space there, or name another place with --out", path.display())]
+    Folder {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// There is a comparison, or a run, already.
+    #[error("{} is not empty, and evidence is never written over\nhelp: name another folder with --out", .0.display())]
+    Taken(PathBuf),
+    /// The file is not one of ours.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        source: serde_json::Error,
+    },
+    /// A report cannot be rendered.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// Interrupted.
+    #[error("interrupted: the runs made so far are in {}", .0.display())]
+    Interrupted(PathBuf),
+}
+
+/// Runs all variants of a scenario in turns, and writes the comparison with its reports into `folder`.
+///
+/// # Errors
+/// Nothing was compared.
+pub async fn run(
+    loaded: &Loaded,
+    sets: &[String],
+    folder: &Path,
+    say: impl Fn(&str),
+    cancel: &CancellationToken,
+) -> Result<Comparison, CompareError> {
+    let scenario = &loaded.scenario;
+    let fail = |source| CompareError::Folder { path: folder.to_owned(), source };
+    std::fs::create_dir_all(folder).map_err(fail)?;
+    if std::fs::read_dir(folder).map_err(fail)?.next().is_some() {
+        return Err(CompareError::Taken(folder.to_owned()));
+    }
+    let jobs = plan(loaded, sets, folder);
+    let total = jobs.len();
+    let manner = Manner { at_once: 1, repeats: 2, longest: LONGEST_RUN + 4 * scenario.load.duration.0 };
+    let mut results = campaign::start(jobs, manner, cancel);
+    let mut ended: Vec<Vec<Ended>> = scenario.variant.iter().map(|_| Vec::new()).collect();
+    let mut done = 0;
+    while let Some(run) = results.recv().await {
+        done += 1;
+        let name = &scenario.variant[run.job.of].name;
+        let what = match &run.result {
+            Ok(summary) => format!("{}, {:.0} orders per second", summary.verdict.name(), summary.goodput.per_second),
+            Err(why) => format!("no verdict: {why}"),
+        };
+        say(&format!("[{done}/{total}] {name}: {what} ({:.0} s)", run.took.as_secs_f64()));
+        ended[run.job.of].push(run);
+    }
+    if cancel.is_cancelled() {
+        return Err(CompareError::Interrupted(folder.to_owned()));
+    }
+    let comparison = compare(scenario, &ended);
+    save(folder, &comparison)?;
+    Ok(comparison)
+}
+
+/// Beside the load, a run provisions, drains, audits and judges.
+const LONGEST_RUN: Duration = Duration::from_secs(300);
+
+/// Round by round, the variants in turns; in every second round the other way about, since the first to run after a pause
+/// finds another machine than the last.
+fn plan(loaded: &Loaded, sets: &[String], folder: &Path) -> Vec<Job> {
+    let scenario = &loaded.scenario;
+    let mut jobs = Vec::new();
+    for round in 0..scenario.compare.rounds {
+        let mut order: Vec<usize> = (0..scenario.variant.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for of in order {
+            let name = &scenario.variant[of].name;
+            jobs.push(Job {
+                of,
+                scenario: loaded.path.clone(),
+                variant: Some(name.clone()),
+                seed: scenario.seed + u64::from(round),
+                set: sets.to_vec(),
+                folder: folder.join(format!("{name}-{}", round + 1)),
+            });
+        }
+    }
+    jobs
+}
+
+fn compare(scenario: &Scenario, ended: &[Vec<Ended>]) -> Comparison {
+    let orders: Vec<&str> = scenario
+        .step
+        .iter()
+        .filter(|(_, step)| step.get_ref().role == Role::Order)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let variants: Vec<Outcome> =
+        scenario.variant.iter().zip(ended).map(|(variant, runs)| outcome(variant, &orders, runs)).collect();
+    let codes = variants.iter().flat_map(|v| &v.runs).map(|run| run.exit_code.unwrap_or(exit::INTERNAL));
+    Comparison {
+        format: 1,
+        scenario: scenario.name.clone(),
+        title: scenario.title.clone(),
+        rounds: scenario.compare.rounds,
+        exit_code: codes.max_by_key(|code| exit::severity(*code)).unwrap_or(exit::UNKNOWN),
+        variants,
+        machine: crate::run::machine(),
+    }
+}
+
+fn outcome(variant: &crate::scenario::Variant, orders: &[&str], runs: &[Ended]) -> Outcome {
+    let summaries: Vec<&Summary> = runs.iter().filter_map(|run| run.result.as_ref().ok()).collect();
+    let estimate = |value: &dyn Fn(&Summary) -> Option<f64>| {
+        let values: Option<Vec<f64>> = summaries.iter().map(|summary| value(summary)).collect();
+        values.filter(|values| !values.is_empty()).map(|values| {
+            let (median, interval) = median(values);
+            Estimate { median, interval }
+        })
+    };
+    // Where a journey has several kinds of orders, the slowest speaks for all.
+    let order = |summary: &Summary, percentile: fn(&crate::summary::LatencyStats) -> Option<u64>| {
+        let steps = orders.iter().filter_map(|name| summary.latency.steps.get(*name));
+        let all: Option<Vec<u64>> = steps.map(percentile).collect();
+        all.and_then(|all| all.into_iter().max()).map(|us| us as f64)
+    };
+    let mut violated: Vec<String> = summaries
+        .iter()
+        .flat_map(|summary| &summary.invariants)
+        .filter(|finding| finding.verdict == Verdict::Fail)
+        .map(|finding| finding.id.clone())
+        .collect();
+    violated.sort();
+    violated.dedup();
+    let missing = (summaries.len() < runs.len() || runs.is_empty()).then_some(Verdict::Unknown);
+    let verdicts = summaries.iter().map(|summary| summary.verdict).chain(missing);
+    Outcome {
+        name: variant.name.clone(),
+        title: variant.title.clone(),
+        set: variant.set.clone(),
+        verdict: verdicts.reduce(Verdict::merge).unwrap_or(Verdict::Unknown),
+        violated,
+        orders_per_second: estimate(&|s| Some(s.goodput.per_second)),
+        order_us_p50: estimate(&|s| order(s, |stats| stats.us_p50)),
+        order_us_p99: estimate(&|s| order(s, |stats| stats.us_p99)),
+        order_us_p999: estimate(&|s| order(s, |stats| stats.us_p999)),
+        cpu_s_per_1000_orders: estimate(&|s| {
+            let of = |role: &str| s.cost.cpu_s_per_1000_orders.get(role).copied();
+            Some(of("service")? + of("postgres")?)
+        }),
+        wal_bytes_per_order: estimate(&|s| s.cost.wal_bytes_per_order),
+        recovery_ms: estimate(&|s| {
+            let all: Option<Vec<f64>> = s.faults.iter().map(|fault| fault.recovery_ms).collect();
+            all.and_then(|all| all.into_iter().reduce(f64::max))
+        }),
+        runs: runs.iter().map(run_of).collect(),
+    }
+}
+
+fn run_of(ended: &Ended) -> Run {
+    let folder = ended.job.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let (exit_code, remark) = match &ended.result {
+        Err(why) => (None, why.clone()),
+        Ok(summary) if ended.repeated > 0 => {
+            (Some(summary.exit_code), format!("made again {} times, since it had come to unknown", ended.repeated))
+        }
+        Ok(summary) => (Some(summary.exit_code), String::new()),
+    };
+    Run { seed: ended.job.seed, folder, exit_code, remark }
+}
+
+/// Reads the comparison of a folder; none if there is none in it.
+///
+/// # Errors
+/// The file cannot be read, or is not one of ours.
+pub fn read(folder: &Path) -> Result<Option<Comparison>, CompareError> {
+    let path = folder.join(FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(&path).map_err(|source| CompareError::Folder { path: path.clone(), source })?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|source| CompareError::File { path, source })
+}
+
+/// Writes the comparison and its reports.
+///
+/// # Errors
+/// A file cannot be written or rendered.
+pub fn save(folder: &Path, comparison: &Comparison) -> Result<(), CompareError> {
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).map_err(|source| CompareError::Folder { path, source })
+    };
+    let json = serde_json::to_vec_pretty(comparison)
+        .map_err(|source| CompareError::File { path: folder.join(FILE), source })?;
+    write(FILE, &json)?;
+    write("report.md", report::comparison::markdown(comparison).as_bytes())?;
+    write("report.html", report::comparison::html(comparison)?.as_bytes())
+}
