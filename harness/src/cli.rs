@@ -108,6 +108,9 @@ enum Command {
         /// Runs side by side; as many as there are processors unless given.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
         jobs: Option<u16>,
+        /// Keep the evidence of every run, to judge it again: seckill check FOLDER.
+        #[arg(long)]
+        keep: bool,
         /// The catalogue of triggers.
         #[arg(long, value_name = "FILE", default_value = mutants::CATALOGUE)]
         catalogue: PathBuf,
@@ -226,9 +229,9 @@ pub fn main() -> i32 {
             Ok(loaded) => stack_up(&loaded),
             Err(error) => refuse(&error),
         },
-        Command::Mutants { seeds, bug, jobs, catalogue, output } => {
+        Command::Mutants { seeds, bug, jobs, keep, catalogue, output } => {
             let jobs = jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
-            let trial = mutants::Trial { catalogue, seeds, bugs: bug, jobs };
+            let trial = mutants::Trial { catalogue, seeds, bugs: bug, jobs, keep };
             let Some(runtime) = runtime() else { return exit::INTERNAL };
             mutants::run(&trial, output == Output::Json, &runtime, &on_interrupt())
         }

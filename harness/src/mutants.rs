@@ -36,6 +36,8 @@ pub struct Trial {
     pub bugs: Vec<u32>,
     /// Runs side by side.
     pub jobs: usize,
+    /// Whether the evidence of every run is kept, not only where it is worth a look.
+    pub keep: bool,
 }
 
 /// Why there is no table.
@@ -171,7 +173,7 @@ async fn rows(trial: &Trial, cancel: &CancellationToken) -> Result<Vec<Row>, Mut
     while let Some(run) = ended.recv().await {
         done += 1;
         took.entry(run.job.of).or_default().push(run.took.as_secs_f64());
-        let verdict = rows[run.job.of].count(&run);
+        let verdict = rows[run.job.of].count(&run, trial.keep);
         eprintln!("[{done:>4}/{total}] {verdict} ({:.1} s)", run.took.as_secs_f64());
     }
     for (row, mut seconds) in took {
@@ -286,7 +288,7 @@ impl Row {
 
     /// Counts a run in, and says in one line what it came to. The evidence is kept where it is worth a look: the first
     /// catch of each bug, and whatever did not come out as expected.
-    fn count(&mut self, run: &Ended) -> String {
+    fn count(&mut self, run: &Ended, keep: bool) -> String {
         self.seeds += 1;
         self.repeated += run.repeated;
         let what = if self.bug == 0 { "correct target".to_owned() } else { format!("bug {}", self.bug) };
@@ -321,7 +323,7 @@ impl Row {
         }
         if !as_wanted {
             self.surprises.push(format!("seed {}: {said}; see {folder}", run.job.seed));
-        } else if !first {
+        } else if !first && !keep {
             let _ = std::fs::remove_dir_all(&run.job.folder);
         }
         format!("{what}: {said}")
@@ -398,7 +400,7 @@ mod tests {
     #[test]
     fn a_bug_without_a_trigger_and_a_bug_that_does_not_exist_are_refused() {
         let known = [SeededBug { number: 4, name: "case-when".into(), pending: None }];
-        let trial = Trial { catalogue: "c.toml".into(), seeds: 1, bugs: Vec::new(), jobs: 1 };
+        let trial = Trial { catalogue: "c.toml".into(), seeds: 1, bugs: Vec::new(), jobs: 1, keep: false };
         let none = Catalogue { mutant: Vec::new() };
         let error = blank_rows(&none, &known, &trial).unwrap_err().to_string();
         assert!(error.contains("c.toml") && error.contains("case-when") && error.contains("[[mutant]]"), "{error}");
