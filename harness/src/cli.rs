@@ -322,7 +322,7 @@ fn run_scenario(loaded: &Loaded, out: Option<PathBuf>, output: Output, quiet: bo
     let Some(runtime) = runtime() else { return exit::INTERNAL };
     let cancel = on_interrupt();
     let progress = Progress::new(quiet);
-    let result = stdout::kept_for_results(|| runtime.block_on(run::run(loaded, &folder, &progress, &cancel)));
+    let result = stdout::kept_for_results(quiet, || runtime.block_on(run::run(loaded, &folder, &progress, &cancel)));
     match result {
         Ok(finished) => {
             if out.is_none() {

@@ -1,9 +1,11 @@
 //! Keeps stdout for results: goose announces its users there, whatever it is told.
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 
-/// Lets what `work` prints to stdout go to stderr instead; afterwards stdout is what it was.
-pub fn kept_for_results<T>(work: impl FnOnce() -> T) -> T {
+/// Lets what `work` prints to stdout go to stderr instead, or nowhere if it is to be quiet; afterwards stdout is what it
+/// was.
+pub fn kept_for_results<T>(quiet: bool, work: impl FnOnce() -> T) -> T {
     let copy = |from: i32, to: i32| {
         // SAFETY: the call takes descriptors by number only; if one is closed it fails and nothing changes.
         unsafe { libc::dup2(from, to) }
@@ -13,7 +15,10 @@ pub fn kept_for_results<T>(work: impl FnOnce() -> T) -> T {
     if stdout < 0 {
         return work();
     }
-    copy(libc::STDERR_FILENO, libc::STDOUT_FILENO);
+    match std::fs::File::options().write(true).open("/dev/null") {
+        Ok(nowhere) if quiet => copy(nowhere.as_raw_fd(), libc::STDOUT_FILENO),
+        _ => copy(libc::STDERR_FILENO, libc::STDOUT_FILENO),
+    };
     let result = work();
     let _ = std::io::stdout().flush();
     copy(stdout, libc::STDOUT_FILENO);

@@ -674,3 +674,36 @@ fn speed_of_summarizing() {
         log.len() / 1_000
     );
 }
+
+#[test]
+fn what_kept_everybody_from_buying_is_said_first() {
+    let told = |build: &dyn Fn(&mut Builder), verdict: Verdict| {
+        let mut b = Builder(empty(2_000_000));
+        build(&mut b);
+        summarize(&b.0, None, &rules(), vec![finding(verdict)], &[], "A spike").verdict_reason
+    };
+    let at = |n: u64| [n as i64 * 1_000; 3];
+    let shut_out = |b: &mut Builder| {
+        for n in 0..12 {
+            b.op("login", n, (Outcome::Fail, if n == 3 { "timeout" } else { "not-found" }), at(n));
+        }
+    };
+    let reason = told(&shut_out, Verdict::Unknown);
+    assert!(reason.starts_with("No `login` succeeded: of 12 tries, most ended with `not-found`. I1"), "{reason}");
+    // A violation is about the service, whatever else is wrong.
+    assert!(told(&shut_out, Verdict::Fail).starts_with("I1"), "the witness comes first");
+    let nameless = |b: &mut Builder| {
+        (0..12).for_each(|n| {
+            b.op("order", n, (Outcome::Ok, ""), at(n));
+        })
+    };
+    let reason = told(&nameless, Verdict::Unknown);
+    assert!(reason.starts_with("No reply to `order` named an order") && reason.contains("reply.order"), "{reason}");
+    let fine = |b: &mut Builder| {
+        for n in 0..12 {
+            b.op("order", n, (Outcome::Ok, ""), at(n));
+            b.order_id("17");
+        }
+    };
+    assert!(told(&fine, Verdict::Unknown).starts_with("I1"));
+}

@@ -195,7 +195,7 @@ pub fn run(name: Option<&str>, json: bool, runtime: &tokio::runtime::Runtime, ca
         return exit::INTERNAL;
     }
     let context = Context { runtime, cancel, cores: Cores::choose(), folder, folders: AtomicU64::new(0) };
-    let (report, code) = stdout::kept_for_results(|| measure(&context, &wanted, name.is_some()));
+    let (report, code) = stdout::kept_for_results(false, || measure(&context, &wanted, name.is_some()));
     if let Err(error) = write(&report, Path::new(LATEST)) {
         eprintln!("error: cannot write {LATEST}: {error}");
         return exit::INTERNAL;

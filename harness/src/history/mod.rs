@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod audit;
 mod error;
+mod lenient;
 mod part;
 pub mod reader;
 pub mod recorder;
@@ -590,12 +591,15 @@ pub struct LedgerEntry {
     #[serde(rename = "at")]
     pub at_unix_us: i64,
     /// What happened.
+    #[serde(deserialize_with = "lenient::kind")]
     pub kind: EntryKind,
     /// The order's id.
+    #[serde(deserialize_with = "lenient::text")]
     pub order: String,
     /// The item.
     pub item: i64,
     /// The buyer.
+    #[serde(deserialize_with = "lenient::text")]
     pub user: String,
     /// Units.
     pub quantity: i64,
@@ -603,10 +607,10 @@ pub struct LedgerEntry {
     #[serde(default)]
     pub amount_cents: Option<i64>,
     /// The idempotency key under which the order was made; on reserve rows.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text_or_nothing")]
     pub key: Option<String>,
     /// The order's state at the time of the audit; on reserve rows.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::state")]
     pub state: Option<OrderState>,
     /// Why stock was released.
     #[serde(default)]

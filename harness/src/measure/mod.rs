@@ -59,6 +59,7 @@ pub fn summarize(
         distrust: &distrust,
         cut_short: partial.then_some(ended.as_str()),
         evidence: format!("{} operations and {rows}", history.ops.len()),
+        obstacle: outcomes::obstacle(history),
     };
     let (verdict, exit_code, verdict_reason) = (grounds.verdict(), grounds.exit_code(), grounds.reason());
     Summary {

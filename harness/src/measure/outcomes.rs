@@ -42,6 +42,42 @@ pub fn outcomes(history: &History, intents: &Intents) -> Outcomes {
     outcomes
 }
 
+/// A step that was tried less often says nothing of the scenario.
+const FEW: u64 = 10;
+
+/// What kept every buyer from buying, in one sentence: a step that never succeeded, or orders whose replies name none. That
+/// is how a scenario looks that does not fit its service.
+pub fn obstacle(history: &History) -> Option<String> {
+    let mut tried: HashMap<Sym, (u64, u64, Role)> = HashMap::new();
+    let (mut acknowledged, mut named) = (0u64, 0u64);
+    let mut order = Sym(0);
+    for op in history.ops.iter().filter(|op| op.outcome != Outcome::Dropped) {
+        let (ok, all, _) = tried.entry(op.step).or_insert((0, 0, op.role));
+        *all += 1;
+        *ok += u64::from(op.outcome == Outcome::Ok);
+        if op.role == Role::Order && op.outcome == Outcome::Ok {
+            acknowledged += 1;
+            named += u64::from(op.order != Sym(0) || op.ticket != Sym(0));
+            order = op.step;
+        }
+    }
+    let closed = |(_, (ok, all, role)): &(&Sym, &(u64, u64, Role))| {
+        *ok == 0 && *all >= FEW && matches!(role, Role::Read | Role::Order | Role::Pay)
+    };
+    // The step that was tried most is the first one on the way.
+    if let Some((step, (_, all, _))) = tried.iter().filter(closed).max_by_key(|(_, (_, all, _))| *all) {
+        let kinds = count_kinds(&history.ops);
+        let most = kinds.into_iter().filter(|((of, ..), _)| of == step).max_by_key(|(_, count)| *count);
+        let why = most.map_or(NO_REASON, |((_, _, reason), _)| history.names.get(reason));
+        let step = history.names.get(*step);
+        return Some(format!("No `{step}` succeeded: of {all} tries, most ended with `{why}`."));
+    }
+    (acknowledged >= FEW && named == 0).then(|| {
+        let step = history.names.get(order);
+        format!("No reply to `{step}` named an order: what `reply.order` of that step points at is not in them.")
+    })
+}
+
 /// Ops by step, outcome and reason. Neighbouring ops are often of the same kind, which spares the table.
 fn count_kinds(ops: &[Op]) -> HashMap<(Sym, Outcome, Sym), u64> {
     let mut counts: HashMap<(Sym, Outcome, Sym), u64> = HashMap::new();

@@ -16,6 +16,8 @@ pub struct Grounds<'a> {
     pub cut_short: Option<&'a str>,
     /// For the sentence: what the findings were judged from.
     pub evidence: String,
+    /// What kept the buyers from buying, if something did: the likely cause of everything that could not be judged.
+    pub obstacle: Option<String>,
 }
 
 impl Grounds<'_> {
@@ -45,7 +47,9 @@ impl Grounds<'_> {
                 format!("All {all} invariants that were checked hold over {}.", self.evidence)
             }
         };
-        if slos.is_empty() { main } else { format!("{main} {slos}") }
+        let obstacle = self.obstacle.iter().filter(|_| self.verdict() == Verdict::Unknown).map(String::as_str);
+        let slos = [slos.as_str()].into_iter().filter(|slos| !slos.is_empty());
+        obstacle.chain([main.as_str()]).chain(slos).collect::<Vec<_>>().join(" ")
     }
 
     fn doubt(&self) -> String {

@@ -202,6 +202,8 @@ fn help_for(what: &str) -> String {
         "correct the key or remove it; `seckill schema scenario` prints everything that is accepted".into()
     } else if what.starts_with("missing field") {
         "add the key here; `seckill schema scenario` prints what each section needs".into()
+    } else if what.starts_with("wanted exactly 1 element") {
+        "give one of [target.reference] and [target.external], not both".into()
     } else if what.starts_with("unknown variant") {
         "use one of the names listed".into()
     } else {

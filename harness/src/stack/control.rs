@@ -139,8 +139,10 @@ impl Control {
         if !status.is_success() {
             return Err(StackError::Other(format!("GET {url} answered {status}: {body}")));
         }
-        serde_json::from_value(body)
-            .map_err(|e| StackError::Other(format!("GET {url} does not keep the contract: {e}")))
+        serde_path_to_error::deserialize(body).map_err(|e| {
+            let (at, why) = (e.path().to_string(), e.into_inner());
+            StackError::Other(format!("GET {url} does not keep the contract: {at}: {why}"))
+        })
     }
 }
 
