@@ -7,10 +7,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use crate::compare::{self, CompareError, Comparison};
+use crate::load::clock::unix_us;
 use crate::progress::Progress;
 use crate::report::{self, Render, Terminal};
 use crate::run::{self, RunError};
 use crate::scenario::{self, Loaded, ScenarioError};
+use crate::stack::StackError;
 use crate::summary::Summary;
 use crate::{bench, doctor, exit, judge, mutants, stack, stdout};
 
@@ -331,16 +333,24 @@ fn run_scenario(loaded: &Loaded, out: Option<PathBuf>, output: Output, quiet: bo
             print_summary(&finished.summary, &finished.folder, output);
             finished.summary.exit_code
         }
+        Err(RunError::Stack(error)) => complain_of_stack(loaded, &error),
         Err(error) => {
             let code = match &error {
-                RunError::Stack(_) => exit::NO_STACK,
-                RunError::Taken { .. } => exit::USAGE,
+                RunError::Taken { .. } | RunError::Unwritable { .. } => exit::USAGE,
                 RunError::Interrupted => exit::UNKNOWN,
                 _ => exit::INTERNAL,
             };
             complain(&error.to_string(), code)
         }
     }
+}
+
+fn complain_of_stack(loaded: &Loaded, error: &StackError) -> i32 {
+    let message = match error {
+        StackError::Setting { key, what, help } => scenario::pointing_at(loaded, key, what, help),
+        error => format!("the stack could not be provisioned: {error}"),
+    };
+    complain(&message, exit::NO_STACK)
 }
 
 fn stack_up(loaded: &Loaded) -> i32 {
@@ -362,12 +372,16 @@ fn stack_up(loaded: &Loaded) -> i32 {
                 for (what, address) in &stack.addresses {
                     println!("{what:width$}  {address}");
                 }
-                eprintln!("the stack is up; Ctrl-C takes it down");
+                if let Err(error) = run::set_up_sale(&loaded.scenario, &stack, unix_us()).await {
+                    stack.down().await;
+                    return complain_of_stack(loaded, &error);
+                }
+                eprintln!("the stack is up, and the sale is set up as if the load began now; Ctrl-C takes it down");
                 cancel.cancelled().await;
                 stack.down().await;
                 exit::PASS
             }
-            Err(error) => complain(&error.to_string(), exit::NO_STACK),
+            Err(error) => complain_of_stack(loaded, &error),
         }
     });
     let _ = std::fs::remove_dir_all(&logs);
@@ -475,7 +489,11 @@ fn point_latest_at(folder: &Path) {
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SECKILL_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,goose=error"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 /// Each buyer costs a few descriptors; the soft limit is a default for programs that need few.

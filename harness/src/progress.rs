@@ -111,7 +111,7 @@ impl View {
         let dropped = count(&live.dropped);
         let mut line = format!(
             "{:5.1}/{:.0}s  {rate:6.0} req/s  orders {:5}  left {stock:>5}/{}  refused {fail}  unclear {info}  dropped {dropped}",
-            now as f64 / 1e6,
+            now.max(0) as f64 / 1e6,
             self.duration_us as f64 / 1e6,
             count(&live.orders),
             self.stock,

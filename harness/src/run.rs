@@ -1,6 +1,7 @@
 //! The lifecycle of a run, top to bottom: provision, warm up, see that it is well, load and break it, heal, drain, audit,
 //! take down, judge.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::load::driver::{self, LoadError, LoadSpec};
 use crate::nemesis::Nemesis;
 use crate::progress::Progress;
 use crate::sampler::{Probe, Sampler};
-use crate::scenario::{Loaded, Scenario};
+use crate::scenario::{Loaded, Scenario, Target};
 use crate::stack::control::ItemSetup;
 use crate::stack::{self, Provision, Stack, StackError};
 use crate::summary::Summary;
@@ -31,6 +32,27 @@ pub enum RunError {
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
+    },
+    /// The run folder cannot be made: it is somewhere where this user may not write, or where something else is.
+    #[error("cannot make the run folder {}: {source}\nhelp: name another place with --out", path.display())]
+    Unwritable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// There is too little room for the run folder.
+    #[error(
+        "{} has {} KiB left, and a run needs {} at least\nhelp: free some space there, or name another place with --out",
+        path.display(),
+        left / 1024,
+        NEEDED / 1024
+    )]
+    Full {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes that are left there.
+        left: u64,
     },
     /// The run folder holds a run already.
     #[error("{} holds a run already, and evidence is never written over\nhelp: name another folder with --out, or remove this one", path.display())]
@@ -92,17 +114,28 @@ pub async fn run(
     Ok(Finished { folder: folder.to_owned(), summary })
 }
 
+/// Bytes that there must be room for: the history of a short run, its logs and its reports.
+const NEEDED: u64 = 4 << 20;
+
 /// Makes the run folder with the scenario as resolved; returns the folder of the logs.
 fn prepare_folder(loaded: &Loaded, folder: &Path) -> Result<PathBuf, RunError> {
     let logs = folder.join("logs");
     let fail = |path: &Path| {
         let path = path.to_owned();
-        move |source| RunError::Folder { path, source }
+        move |source: std::io::Error| match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => RunError::Folder { path, source },
+            _ => RunError::Unwritable { path, source },
+        }
     };
     if folder.join("run.json").exists() {
         return Err(RunError::Taken { path: folder.to_owned() });
     }
     std::fs::create_dir_all(&logs).map_err(fail(&logs))?;
+    let left =
+        nix::sys::statvfs::statvfs(&logs).map_or(u64::MAX, |disk| disk.blocks_available() * disk.fragment_size());
+    if left < NEEDED {
+        return Err(RunError::Full { path: folder.to_owned(), left });
+    }
     let scenario = folder.join("scenario.toml");
     std::fs::write(&scenario, &loaded.resolved).map_err(fail(&scenario))?;
     Ok(logs)
@@ -268,7 +301,12 @@ async fn audit(
     }
 }
 
-async fn set_up_sale(scenario: &Scenario, stack: &Stack, epoch_unix_us: i64) -> Result<(), StackError> {
+/// Puts the scenario's items on sale, at times counted from an epoch in Unix microseconds. Where there is no audit listener,
+/// nothing can be set up.
+///
+/// # Errors
+/// The target refuses, or is not what the scenario says.
+pub async fn set_up_sale(scenario: &Scenario, stack: &Stack, epoch_unix_us: i64) -> Result<(), StackError> {
     let Some(control) = &stack.control else { return Ok(()) };
     let items: Vec<ItemSetup> = scenario
         .item
@@ -284,7 +322,15 @@ async fn set_up_sale(scenario: &Scenario, stack: &Stack, epoch_unix_us: i64) -> 
             hold_ms: item.hold.micros() / 1_000,
         })
         .collect();
-    control.reset(&items).await
+    control.reset(&items).await.map_err(|error| match &scenario.target {
+        Target::Reference(_) => error,
+        Target::External(_) => StackError::Setting {
+            key: stack::external::AUDIT,
+            what: error.to_string(),
+            help: "it must be the service's audit listener: POST /reset, GET /audit/stock and GET /audit/ledger"
+                .to_owned(),
+        },
+    })
 }
 
 fn run_info(scenario: &Scenario, run_id: &str, clock: Clock) -> RunInfo {

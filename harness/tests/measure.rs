@@ -680,12 +680,13 @@ fn what_kept_everybody_from_buying_is_said_first() {
     let told = |build: &dyn Fn(&mut Builder), verdict: Verdict| {
         let mut b = Builder(empty(2_000_000));
         build(&mut b);
+        b.0.events.push(Event::LoadTotals(LoadTotals { planned: 12, sent: 12, ..LoadTotals::default() }));
         summarize(&b.0, None, &rules(), vec![finding(verdict)], &[], "A spike").verdict_reason
     };
     let at = |n: u64| [n as i64 * 1_000; 3];
     let shut_out = |b: &mut Builder| {
         for n in 0..12 {
-            b.op("login", n, (Outcome::Fail, if n == 3 { "timeout" } else { "not-found" }), at(n));
+            b.op("login", n, (Outcome::Fail, if n == 3 { "closed" } else { "not-found" }), at(n));
         }
     };
     let reason = told(&shut_out, Verdict::Unknown);

@@ -4,9 +4,14 @@ use std::future::Future;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt as _;
+use axum::serve::{Listener, ListenerExt as _};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Address;
@@ -54,9 +59,13 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
+/// How long a client may take to send a request's head, counted from the end of the one before: a connection that stays
+/// silent, or half a head, does not occupy the service for ever.
+const HEAD_TIME: Duration = Duration::from_secs(60);
+
 impl Bound {
     /// Serves until the signal, then finishes the requests under way.
-    pub async fn serve(self, router: Router, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    pub async fn serve(self, router: Router, stop: impl Future<Output = ()> + Send) {
         match self {
             Self::Tcp(listener) => {
                 let listener = listener.tap_io(|stream| {
@@ -65,9 +74,33 @@ impl Bound {
                         tracing::debug!(%error, "TCP_NODELAY could not be set");
                     }
                 });
-                axum::serve(listener, router).with_graceful_shutdown(stop).await
+                serve(listener, router, stop).await;
             }
-            Self::Unix(listener) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
+            Self::Unix(listener) => serve(listener, router, stop).await,
         }
     }
+}
+
+/// What `axum::serve` does, with a limit on the time for a head, which it has no setting for.
+async fn serve<L: Listener>(mut listener: L, router: Router, stop: impl Future<Output = ()> + Send) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    let under_way = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let (stream, _) = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = under_way.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended badly");
+            }
+        });
+    }
+    // Nobody is left waiting to be accepted.
+    drop(listener);
+    under_way.shutdown().await;
 }

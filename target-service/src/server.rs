@@ -101,8 +101,8 @@ fn secret(settings: &Settings) -> Result<Vec<u8>> {
     Ok(secret)
 }
 
-async fn serve(listener: Bound, router: axum::Router, shutdown: CancellationToken) -> std::io::Result<()> {
-    listener.serve(router, shutdown.cancelled_owned()).await
+async fn serve(listener: Bound, router: axum::Router, shutdown: CancellationToken) {
+    listener.serve(router, shutdown.cancelled_owned()).await;
 }
 
 /// The one line on standard output. Whoever started the process waits for it.
@@ -111,13 +111,9 @@ fn announce(line: &serde_json::Value) -> Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).context("writing the ready line")
 }
 
-async fn drain(app: &App, mut tasks: JoinSet<std::io::Result<()>>, patience: Duration) {
+async fn drain(app: &App, mut tasks: JoinSet<()>, patience: Duration) {
     let finished = async {
-        while let Some(result) = tasks.join_next().await {
-            if let Ok(Err(error)) = result {
-                tracing::error!(%error, "a listener failed");
-            }
-        }
+        while tasks.join_next().await.is_some() {}
         // Requests whose client has gone are no longer tied to a connection.
         while app.admission.in_flight() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;

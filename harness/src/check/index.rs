@@ -121,9 +121,10 @@ impl Scan {
                 scan.tokens.push(n);
             }
             scan.backwards += usize::from(op.completed_us < op.invoked_us);
-            scan.indeterminate += usize::from(op.outcome == Outcome::Info);
+            let buys = op.role != Role::Read;
+            scan.indeterminate += usize::from(buys && op.outcome == Outcome::Info);
             if op.attempt > 1 {
-                scan.retried += 1;
+                scan.retried += usize::from(buys);
             } else {
                 lags.push(u32::try_from(op.send_lag_us()).unwrap_or(u32::MAX));
             }

@@ -43,7 +43,7 @@ impl ActiveFault for Killed {
                 // Here, and not on the blocking pool: see `Process::start`.
                 component.start()?;
                 match component.ready(PATIENCE).await {
-                    Ok(()) => return Ok(format!("{} processes killed", self.hit)),
+                    Ok(()) => return Ok(hit(self.hit, "killed")),
                     Err(_) if component.process().ended().is_some() && Instant::now() < end => {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
@@ -81,7 +81,11 @@ impl ActiveFault for Paused {
     fn heal<'a>(self: Box<Self>, stack: &'a Stack) -> BoxFuture<'a, Result<String, StackError>> {
         Box::pin(async move {
             stack.component(&self.role)?.pause(false);
-            Ok(format!("{} processes stopped", self.hit))
+            Ok(hit(self.hit, "stopped"))
         })
     }
+}
+
+fn hit(processes: usize, how: &str) -> String {
+    format!("{processes} {} {how}", if processes == 1 { "process" } else { "processes" })
 }

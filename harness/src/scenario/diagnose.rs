@@ -197,6 +197,13 @@ pub(super) fn parse(
     if mistakes.is_empty() { Ok(scenario) } else { Err(render(path, original, resolved, overrides, &mistakes)) }
 }
 
+/// A message that points at the value of a key: for what only shows once the scenario meets the world.
+pub fn pointing_at(loaded: &super::Loaded, key: &str, what: &str, help: &str) -> String {
+    let mistake = Mistake { at: Place::key(key), what: format!("{key}: {what}"), help: help.to_owned() };
+    // The text as it is run: with its overrides, if there were any.
+    render(&loaded.path, &loaded.resolved, &loaded.resolved, &[], &[mistake]).to_string()
+}
+
 fn help_for(what: &str) -> String {
     if what.starts_with("unknown field") {
         "correct the key or remove it; `seckill schema scenario` prints everything that is accepted".into()

@@ -26,7 +26,7 @@ mod validate;
 pub mod value;
 
 use catalogue::Catalogue;
-pub use diagnose::ScenarioError;
+pub use diagnose::{ScenarioError, pointing_at};
 use value::{BugChoice, Drawn, Dur, Toggle};
 
 /// An experiment, as read from its file and checked.
@@ -540,11 +540,11 @@ fn default_available() -> String {
 pub struct Expect {
     /// A buyer was told "sold out".
     pub sell_out: bool,
-    /// Some op was indeterminate.
+    /// Some order, payment, cancel or look-up was indeterminate; pages and logins do not count.
     pub indeterminate: bool,
     /// A hold expired.
     pub expiry: bool,
-    /// Some purchase was tried more than once.
+    /// Some order, payment, cancel or look-up was tried more than once; pages and logins do not count.
     pub retries: bool,
 }
 

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::diagnose::{Mistake, Place};
 use super::journey::{Journey, LOCATION};
-use super::value::{Dur, normal_link};
+use super::value::{self, Dur, normal_link};
 use super::{Cohort, Inject, Scenario, Step, Target, TicketWords};
 use crate::history::Role;
 
@@ -124,11 +124,31 @@ fn names_and_items(scenario: &Scenario, m: &mut Mistakes) {
     }
 }
 
+/// Connections that a service may have at most: the embedded Postgres takes 200, and some are its own.
+const MOST_CONNECTIONS: u32 = 180;
+
 fn target(target: &Target, m: &mut Mistakes) {
-    let Target::Reference(reference) = target else { return };
-    for (key, value) in [("pool", reference.pool), ("workers", reference.workers)] {
-        if value == 0 {
-            m.add(Place::key(&format!("target.reference.{key}")), format!("target: `{key}` is 0"), "at least 1");
+    match target {
+        Target::Reference(reference) => {
+            for (key, value, most) in [("pool", reference.pool, MOST_CONNECTIONS), ("workers", reference.workers, 256)]
+            {
+                if !(1..=most).contains(&value) {
+                    let at = Place::key(&format!("target.reference.{key}"));
+                    m.add(at, format!("target: `{key}` is {value}"), format!("from 1 to {most}"));
+                }
+            }
+        }
+        Target::External(external) => {
+            let both = [("address", Some(&external.address)), ("audit", external.audit.as_ref())];
+            for (key, address) in both.into_iter().filter_map(|(key, address)| Some((key, address?))) {
+                if let Err(what) = value::loopback(address.get_ref()) {
+                    m.add(
+                        address.span(),
+                        format!("target.external.{key}: {what}"),
+                        "an address of this machine, such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
+                    );
+                }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Small valid types that scenario files are made of: durations with units, link names, seeded-bug selectors.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -210,6 +211,16 @@ impl<'de> Deserialize<'de> for Toggle {
     }
 }
 
+/// An address of this machine: load and faults go nowhere else.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.trim_start_matches("http://").trim_end_matches('/').replace("localhost", "127.0.0.1");
+    let address: SocketAddr = bare.parse().map_err(|_| format!("\"{text}\" is no address"))?;
+    if address.ip().is_loopback() { Ok(address) } else { Err(format!("\"{text}\" is not this machine")) }
+}
+
 /// A link's name with one spelling of its arrow: `client->service` becomes `client→service`.
 pub fn normal_link(text: &str) -> String {
     text.replace("->", "→").split('→').map(str::trim).collect::<Vec<_>>().join("→")
@@ -246,6 +257,14 @@ mod tests {
         for bad in ["at = 8", "at = ['8s']", "at = ['8s', '9s', '10s']"] {
             assert!(read(bad).unwrap_err().contains("[\"8s\", \"10s\"]"), "{bad}");
         }
+    }
+
+    #[test]
+    fn only_this_machine_is_a_target() {
+        assert!(loopback("http://localhost:8080/").is_ok() && loopback("[::1]:80").is_ok());
+        assert!(loopback("10.0.0.7:80").unwrap_err().contains("not this machine"));
+        assert!(loopback("shop.example").unwrap_err().contains("no address"));
+        assert!(loopback("127.0.0.1:99999").is_err());
     }
 
     #[test]

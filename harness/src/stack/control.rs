@@ -9,6 +9,9 @@ use super::StackError;
 use crate::fault::proxy::Endpoint;
 use crate::history::{FinalState, LedgerEntry, StockRow};
 
+/// So much of a reply is quoted in an error: somebody else's server may answer with a whole page.
+const MOST_QUOTED: usize = 200;
+
 /// A client of the audit listener.
 #[derive(Debug, Clone)]
 pub struct Control {
@@ -91,8 +94,8 @@ impl Control {
             return Ok(());
         }
         let status = reply.status();
-        let said = reply.text().await.unwrap_or_default();
-        Err(StackError::Other(format!("POST {url} answered {status}: {said}")))
+        let said: String = reply.text().await.unwrap_or_default().chars().take(MOST_QUOTED).collect();
+        Err(StackError::Other(format!("POST {url} answered {status}: {}", said.replace(['\n', '\r'], " "))))
     }
 
     /// Whether the target says that it is ready.

@@ -84,6 +84,7 @@ fn sweep(folder: &Path, programs: &[PathBuf], limit: Duration) -> bool {
         // A process that was just being forked may be missed by one look; two quiet looks in a row are taken as the end.
         quiet = if pids.is_empty() { quiet + 1 } else { 0 };
         if quiet >= 2 {
+            remove_files(folder);
             return match std::fs::remove_dir_all(folder) {
                 Ok(()) => true,
                 Err(error) => error.kind() == std::io::ErrorKind::NotFound,
@@ -93,6 +94,27 @@ fn sweep(folder: &Path, programs: &[PathBuf], limit: Duration) -> bool {
     }
     false
 }
+
+/// Removes the files of a folder, many at once: a cluster has a thousand, and on a disk that is busy each of them waits
+/// for the journal. What cannot be removed is left to whoever removes the folders.
+fn remove_files(folder: &Path) {
+    let (mut folders, mut files) = (vec![folder.to_owned()], Vec::new());
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).into_iter().flatten().flatten() {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder { folders.push(entry.path()) } else { files.push(entry.path()) }
+        }
+    }
+    let share = files.len().div_ceil(REMOVERS).max(1);
+    std::thread::scope(|scope| {
+        for files in files.chunks(share) {
+            scope.spawn(|| files.iter().for_each(|file| drop(std::fs::remove_file(file))));
+        }
+    });
+}
+
+/// Threads that remove files; they wait more than they work.
+const REMOVERS: usize = 16;
 
 /// The processes that work in `folder` (or below it) and run one of `programs`.
 pub fn processes_in(folder: &Path, programs: &[PathBuf]) -> Vec<i32> {

@@ -35,6 +35,16 @@ pub enum StackError {
         /// How to get it.
         remedy: String,
     },
+    /// A setting of the scenario does not hold outside: nobody is there, or somebody else is.
+    #[error("{key}: {what}\nhelp: {help}")]
+    Setting {
+        /// The key in the scenario file.
+        key: &'static str,
+        /// What is wrong.
+        what: String,
+        /// The remedy.
+        help: String,
+    },
     /// The system refused something.
     #[error("{what}: {source}")]
     Io {
