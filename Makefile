@@ -16,7 +16,7 @@ ARGS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-# Seeds of `make mutants` and of `make soak`; every seed of the soak makes two runs.
+# Seeds of `make mutants` and of `make soak`; every seed of the soak makes a run for each way in which the bugs are tried.
 SEEDS ?=
 
 .PHONY: help setup build rehearse test mutants soak bench doctor clean
@@ -57,7 +57,7 @@ mutants: setup
 	$(SECKILL) mutants --seeds $(or $(SEEDS),3)
 
 soak: setup
-	$(SECKILL) mutants --bug 0 --seeds $(or $(SEEDS),100)
+	$(SECKILL) mutants --bug 0 --seeds $(or $(SEEDS),50)
 
 # oha and wrk are the clients that the generator is compared with. Without one its figure is missing, and the others are not.
 bench: setup

@@ -53,7 +53,9 @@ struct Lane {
 fn lanes(witness: &[WitnessLine]) -> Vec<Lane> {
     let mut lanes: Vec<Lane> = Vec::new();
     for (i, line) in witness.iter().enumerate().filter(|(_, line)| line.at_us.is_some()) {
-        let name = format::one_line(if line.user.is_empty() { &line.source } else { &line.user });
+        // The run's own prefix is the same for all buyers, and would fill a narrow label.
+        let buyer = line.user.rsplit('-').next().unwrap_or(&line.user);
+        let name = format::one_line(if buyer.is_empty() { &line.source } else { buyer });
         match lanes.iter_mut().find(|lane| lane.name == name) {
             Some(lane) => lane.lines.push(i),
             None => lanes.push(Lane { name, lines: vec![i] }),
