@@ -59,6 +59,7 @@ fn rules() -> Rules {
         ticket_deadline_us: 5_000_000,
         expect: Expectations::default(),
         send_lag_limit_us: 5_000,
+        set_up: true,
     }
 }
 

@@ -4,13 +4,12 @@
 //! between, plus q, fits into the stock. Counted as out: all that was bought or may have been, less what was certainly
 //! given back before i. Sorted sums make each refusal a look-up.
 
-use super::index::{Books, By, Class, FaultWindow};
+use super::index::{Books, By, Class};
+use super::standing::{COMMIT_US, in_effect};
 use super::tally::{Tally, count, seconds};
 use super::{Case, Check, Finding};
-use crate::history::{EntryKind, Micros, Outcome, Role, Sym};
+use crate::history::{EntryKind, Micros, Op, Outcome, Role, Sym};
 
-/// The ledger stamps a release before it is committed; this long after, with no fault in between, it is in effect.
-const COMMIT_US: Micros = 1_000_000;
 /// Releases shown in a witness.
 const SHOWN: usize = 4;
 
@@ -169,22 +168,8 @@ fn ledger_release(case: &Case<'_>, books: &Books<'_>, order: &super::index::Dura
     in_effect(
         &case.index.faults,
         released.saturating_sub(case.rules.epsilon_us),
-        released.saturating_add(case.rules.epsilon_us),
+        released.saturating_add(case.rules.epsilon_us).saturating_add(COMMIT_US),
     )
-}
-
-/// A commit may hang for as long as a fault lasts, so its time counts from after the faults.
-fn in_effect(faults: &[FaultWindow<'_>], stamped: Micros, latest: Micros) -> Micros {
-    let mut at = latest.saturating_add(COMMIT_US);
-    let mut spans: Vec<(Micros, Micros)> =
-        faults.iter().filter_map(|fault| Some((fault.injected?, fault.healed.unwrap_or(Micros::MAX)))).collect();
-    spans.sort_unstable();
-    for (injected, healed) in spans {
-        if injected <= at && healed.saturating_add(COMMIT_US) >= stamped {
-            at = at.max(healed.saturating_add(COMMIT_US));
-        }
-    }
-    at
 }
 
 fn judge_refusal(case: &Case<'_>, flow: &Flow, hints: &mut (usize, usize), item: usize, n: u32, tally: &mut Tally<'_>) {
@@ -196,7 +181,7 @@ fn judge_refusal(case: &Case<'_>, flow: &Flow, hints: &mut (usize, usize), item:
     if most + asked > rules.stock {
         return;
     }
-    tally.violation("buyers told \"sold out\" while there was stock", |case, witness| {
+    tally.if_set_up("buyers told \"sold out\" while there was stock", |case, witness| {
         show_releases(case, item, op.invoked_us, witness);
         witness.bad_op(case, n);
         witness.note(format!(
@@ -219,12 +204,17 @@ fn judge_refusal(case: &Case<'_>, flow: &Flow, hints: &mut (usize, usize), item:
 
 /// The last releases before a refusal: they are what should have been on sale.
 fn show_releases(case: &Case<'_>, item: usize, before: Micros, witness: &mut super::witness::Witness) {
+    let of_item = |op: &Op| {
+        let ack = case.index.ack_of(op.order).filter(|_| op.order != Sym(0));
+        ack.is_some_and(|ack| case.index.item(case.index.intents[ack.intent as usize].item) == Some(item))
+    };
     let cancels = case
         .history
         .ops
         .iter()
         .enumerate()
-        .filter(|(_, op)| op.role == Role::Cancel && op.outcome == Outcome::Ok && op.completed_us < before);
+        .filter(|(_, op)| op.role == Role::Cancel && op.outcome == Outcome::Ok && op.completed_us < before)
+        .filter(|(_, op)| of_item(op));
     let mut cancels: Vec<(Micros, u32)> = cancels.map(|(n, op)| (op.completed_us, n as u32)).collect();
     cancels.sort_unstable();
     cancels.iter().rev().take(SHOWN).rev().for_each(|(_, n)| witness.op(case, *n));

@@ -61,7 +61,7 @@ fn stamped(case: &Case<'_>, tally: &mut Tally<'_>) {
         if !before && at <= rules.closes_us.saturating_add(epsilon) {
             continue;
         }
-        tally.violation("reservations outside the window", |case, witness| {
+        tally.if_set_up("reservations outside the window", |case, witness| {
             order.intent.into_iter().for_each(|intent| witness.intent(case, intent));
             witness.bad_row(case, row);
             let (edge, when) = if before { (rules.opens_us, "opened") } else { (rules.closes_us, "closed") };
@@ -79,7 +79,7 @@ fn stamped(case: &Case<'_>, tally: &mut Tally<'_>) {
 fn bought(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<'_>) {
     let rules = &case.rules.items[item];
     if op.completed_us < rules.opens_us.saturating_sub(case.rules.epsilon_us) {
-        tally.violation("orders acknowledged before the opening", |case, witness| {
+        tally.if_set_up("orders acknowledged before the opening", |case, witness| {
             witness.bad_op(case, n);
             format!(
                 "{} had an order of item {} at {}, and the sale opened at {}",
@@ -96,7 +96,7 @@ fn turned_away(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<
     let rules = &case.rules.items[item];
     let asked = case.index.asked_at(op);
     if asked > rules.opens_us.saturating_add(case.rules.epsilon_us) {
-        tally.violation("buyers told \"too early\" after the opening", |case, witness| {
+        tally.if_set_up("buyers told \"too early\" after the opening", |case, witness| {
             witness.bad_op(case, n);
             format!(
                 "{} asked at {} and was told that it is too early, and the sale of item {} had opened at {}",
@@ -112,7 +112,7 @@ fn turned_away(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<
 fn sent_home(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<'_>) {
     let rules = &case.rules.items[item];
     if op.completed_us < rules.closes_us.saturating_sub(case.rules.epsilon_us) {
-        tally.violation("buyers told \"ended\" before the end", |case, witness| {
+        tally.if_set_up("buyers told \"ended\" before the end", |case, witness| {
             witness.bad_op(case, n);
             format!(
                 "{} was told at {} that the sale of item {} has ended, and it ended at {}",
@@ -133,7 +133,7 @@ fn after_the_end(case: &Case<'_>, intent: &Intent, tally: &mut Tally<'_>) {
     let rules = &case.rules.items[item];
     // An earlier attempt may be missing from a history that is not whole.
     if case.index.whole() && intent.first_invoked > rules.closes_us.saturating_add(case.rules.epsilon_us) {
-        tally.violation("orders acknowledged that were asked for after the end", |case, witness| {
+        tally.if_set_up("orders acknowledged that were asked for after the end", |case, witness| {
             case.index.ops_of(intent).iter().for_each(|n| witness.bad_op(case, *n));
             format!(
                 "{} first asked for {} of item {} at {}, after the end of the sale at {}, and got an order",

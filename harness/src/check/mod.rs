@@ -28,6 +28,7 @@ mod i10_window;
 mod i11_vacuous;
 pub mod index;
 pub mod sim;
+mod standing;
 mod tally;
 pub mod testing;
 pub mod witness;
@@ -110,6 +111,14 @@ pub struct Rules {
     pub expect: Expectations,
     /// Largest p99 of the send lag at which the measurement is still trusted, in microseconds.
     pub send_lag_limit_us: u64,
+    /// Whether the harness told the service its items, their stock, window and hold, as it does through an audit listener.
+    /// Without that, the scenario only says what it takes the service to be set to.
+    #[serde(default = "default_set_up")]
+    pub set_up: bool,
+}
+
+fn default_set_up() -> bool {
+    true
 }
 
 fn default_ticket_deadline() -> Micros {

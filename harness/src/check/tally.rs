@@ -47,6 +47,18 @@ impl<'c> Tally<'c> {
         }
     }
 
+    /// A violation of what the service was told when its items were set up. Where nobody told it, the scenario may be wrong
+    /// about it, and nobody is accused.
+    pub fn if_set_up(&mut self, kind: &'static str, show: impl FnOnce(&Case<'c>, &mut Witness) -> String) {
+        if self.case.rules.set_up {
+            return self.violation(kind, show);
+        }
+        self.gap(format!(
+            "there would be {kind} if the service's stock, window and limits were those of the scenario, and nobody told it them or \
+             set it back before the run; give it an audit listener"
+        ));
+    }
+
     /// What is missing from the history is missing from the judgement, too.
     pub fn needs_whole_history(&mut self) {
         for hole in &self.case.index.holes {

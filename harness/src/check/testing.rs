@@ -294,6 +294,7 @@ pub fn rules(stock: i64) -> Rules {
         ticket_deadline_us: 5_000_000,
         expect: Expectations::default(),
         send_lag_limit_us: 5_000,
+        set_up: true,
     }
 }
 

@@ -52,6 +52,15 @@ fn unknown(story: &Story, id: &str, why: &str) {
     assert!(finding.witness.is_empty());
 }
 
+/// Moves the faults to the link between the buyers and the service.
+fn at_the_buyers(story: &mut Story) {
+    for event in &mut story.history.events {
+        if let Event::FaultPlanned(plan) = event {
+            plan.link = Some("client→service".to_owned());
+        }
+    }
+}
+
 fn cut_short(story: Story) -> Story {
     story.with(|s| {
         s.history.info.closed = Some(Closed { how: "interrupted".into(), ops: s.history.ops.len() as u64, ops_lost: 0 })
@@ -826,6 +835,23 @@ mod i05c {
     fn a_cut_history_is_unknown() {
         unknown(&cut_short(Story::new(2).bought(1).sold_out(3).settle()), "I5c", "did not complete");
     }
+
+    #[test]
+    fn a_fault_on_the_buyers_link_holds_nothing_up_within() {
+        let story = |change: fn(&mut Story)| {
+            let story = Story::new(1).expired(1).op(order(9).at(11_200, 11_210).refused("sold-out"));
+            story.fault("cut", 9_000, 10_500).with(change).settle()
+        };
+        passes(&story(|_| ()), "I5c");
+        fails(&story(at_the_buyers), "I5c", "at most 0 of 1", &["order refused"]);
+    }
+
+    #[test]
+    fn stock_that_nobody_set_is_not_known() {
+        let story = Story::new(2).bought(1).sold_out(5).without_audit();
+        fails(&story, "I5c", "at most 1 of 2 can have been out", &["order refused"]);
+        unknown(&story.with(|s| s.rules.set_up = false), "I5c", "nobody told it them or set it back before the run");
+    }
 }
 
 mod i06 {
@@ -1336,6 +1362,14 @@ mod i10 {
     #[test]
     fn without_a_ledger_it_is_unknown() {
         unknown(&Story::new(5).bought(1).without_audit(), "I10", "no audit");
+    }
+
+    #[test]
+    fn a_window_that_nobody_set_is_not_known() {
+        let story = opens(Story::new(5).op(order(1).at(1_020, 1_030).refused("too-early")).without_audit());
+        fails(&story, "I10", "was told that it is too early", &["order refused"]);
+        let untold = story.with(|s| s.rules.set_up = false);
+        unknown(&untold, "I10", "there would be buyers told \"too early\" after the opening if");
     }
 }
 

@@ -663,6 +663,7 @@ impl Scenario {
                 retries: self.expect.retries,
             },
             send_lag_limit_us: self.load.send_lag_limit.0.as_micros() as u64,
+            set_up: !matches!(&self.target, Target::External(external) if external.audit.is_none()),
         }
     }
 
