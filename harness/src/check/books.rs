@@ -3,10 +3,10 @@
 //! Like the index that it is a part of, it draws no conclusions about right and wrong.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use super::index::{Index, NONE};
-use crate::history::{EntryKind, FinalState, History, LedgerEntry, OrderState, RunInfo, Sym};
+use crate::history::{EntryKind, FinalState, History, LedgerEntry, Micros, OrderState, RunInfo, Sym};
 
 /// How a durable order was matched to an intent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +116,8 @@ pub struct Books<'a> {
     /// Whether the ledger's keys can be held against the run's. If not, orders are matched by the replies that named
     /// them, and by buyer.
     pub keys_usable: bool,
+    /// Whether the ledger names buyers as the run does. A service may know them by numbers of its own.
+    pub users_usable: bool,
     by_order: Vec<u32>,
     of_intent: Vec<u32>,
     of_sym: Vec<u32>,
@@ -159,6 +161,7 @@ impl<'a> Books<'a> {
             orders,
             brief,
             keys_usable: true,
+            users_usable: true,
             by_order,
             of_intent: vec![NONE; index.intents.len()],
             of_sym: vec![NONE; index.ack_of_sym.len()],
@@ -176,12 +179,14 @@ impl<'a> Books<'a> {
     fn attribute(&mut self, history: &History, index: &Index<'_>) {
         let info = &history.info;
         let (mut ours, mut by_reply, mut foreign_user, mut keyed) = (false, false, false, false);
+        let mut own_user = false;
         for (n, order) in self.orders.iter_mut().enumerate() {
             let Some(reserve) = order.reserve else { continue };
             let key = reserve.key.as_deref().unwrap_or("");
             if order.on_sale {
                 keyed |= !key.is_empty();
                 foreign_user |= order.user.is_none();
+                own_user |= order.user.is_some();
             }
             let ack = index.ack_of_order(order);
             if let Some(slot) = order.named.and_then(|sym| self.of_sym.get_mut(sym.0 as usize)) {
@@ -202,7 +207,32 @@ impl<'a> Books<'a> {
             }
         }
         // A service that stores no keys, or stores them in a form of its own, is judged without them.
-        self.keys_usable = ours || keyed && !by_reply && foreign_user;
+        self.keys_usable = ours || keyed && !by_reply && foreign_user && own_user;
+        self.users_usable = own_user || !foreign_user;
+    }
+
+    /// What was taken and given back, by the times of the rows, for each key that a row number has.
+    pub(super) fn by_time<K: Hash + Eq>(&self, key: impl Fn(usize) -> Option<K>) -> HashMap<K, ByTime> {
+        let mut times: HashMap<K, ByTime> = HashMap::new();
+        let mut out_of_order = vec![0i64; self.orders.len()];
+        for (n, brief) in self.brief.iter().enumerate() {
+            let out = &mut out_of_order[brief.order as usize];
+            let change = match brief.kind {
+                EntryKind::Reserve => brief.quantity,
+                EntryKind::Release => -brief.quantity.min(*out).max(0),
+                EntryKind::Pay | EntryKind::Refund => continue,
+            };
+            *out += change;
+            let Some(key) = key(n) else { continue };
+            let (times, at) = (times.entry(key).or_default(), self.rows[n].at_unix_us);
+            times.steps.push((at, change));
+            if brief.kind == EntryKind::Reserve {
+                times.latest_taken = times.latest_taken.max(Some(at));
+            } else {
+                times.contradicted |= times.latest_taken.is_some_and(|taken| at < taken);
+            }
+        }
+        times
     }
 
     /// The rows of an order, by `seq`.
@@ -242,6 +272,47 @@ impl<'a> Books<'a> {
         }
         state
     }
+}
+
+/// What was taken and given back, by the times of the rows.
+///
+/// The order of `seq` is the order of effect, by contract; but a service that draws the numbers before it takes its lock
+/// does not keep to it. The times of the rows give it away: then a sum over the rows is only believed if it comes out
+/// the same in the order of the times.
+#[derive(Debug, Default)]
+pub(super) struct ByTime {
+    steps: Vec<(Micros, i64)>,
+    latest_taken: Option<Micros>,
+    contradicted: bool,
+}
+
+impl ByTime {
+    /// Whether the sum must have exceeded the limit, given that in the order of `seq` it did. Two machines may have
+    /// stamped the rows, so a release counts from as early as it can have been.
+    pub fn exceeds(&self, limit: i64, epsilon: Micros) -> bool {
+        if !self.contradicted {
+            return true;
+        }
+        let shift = epsilon.saturating_mul(2);
+        let early = |(at, change): &(Micros, i64)| (if *change < 0 { at.saturating_sub(shift) } else { *at }, *change);
+        // What was given back sorts before what was taken at the same moment.
+        let mut steps: Vec<(Micros, i64)> = self.steps.iter().map(early).collect();
+        steps.sort_unstable();
+        let mut sum = 0;
+        steps.into_iter().any(|(_, change)| {
+            sum += change;
+            sum > limit
+        })
+    }
+}
+
+/// Words for a sum that only the order of `seq` brings about.
+pub(super) fn not_in_order(what: &str, row: &LedgerEntry) -> String {
+    format!(
+        "{what} at ledger row {} by the order of the rows, and not by their times, and the two contradict each other: `seq` \
+         is not the order of effect; draw it under the lock that guards the stock",
+        row.seq
+    )
 }
 
 /// A map for keys that nobody chose with malice: half the time of judging a large ledger would go into safer hashing.

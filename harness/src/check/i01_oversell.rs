@@ -3,6 +3,9 @@
 //! Judged three times over, because a bug hides from one view or another: by the ledger, at every prefix; by the
 //! orders that are alive in the end; and by the buyers' own replies, which need no access to the service at all.
 
+use std::collections::HashMap;
+
+use super::books::not_in_order;
 use super::claims::Claim;
 use super::index::Books;
 use super::tally::{Tally, count, seconds};
@@ -105,6 +108,12 @@ fn by_ledger(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
             sum.crossed = Some((n, sum.out));
         }
     }
+    let crossed = |item: usize| sums[item].crossed.is_some();
+    let by_time = if sums.iter().any(|sum| sum.crossed.is_some()) {
+        books.by_time(|n| books.brief[n].item.map(usize::from).filter(|item| crossed(*item)))
+    } else {
+        HashMap::new()
+    };
     for (item, sum) in sums.iter().enumerate() {
         if let Some((n, below)) = sum.below.filter(|_| sum.crossed.is_none()) {
             let row = books.rows[n];
@@ -116,7 +125,12 @@ fn by_ledger(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
                 )
             });
         }
-        if let Some(crossed) = sum.crossed {
+        let Some(crossed) = sum.crossed else { continue };
+        let rules = &case.rules.items[item];
+        if by_time.get(&item).is_some_and(|times| !times.exceeds(rules.stock, case.rules.epsilon_us)) {
+            let what = format!("{} of the {} units of item {} would have been out", crossed.1, rules.stock, rules.item);
+            tally.gap(not_in_order(&what, books.rows[crossed.0]));
+        } else {
             tally.violation("items oversold by the ledger", |_, witness| {
                 crossing(case, books, item, sum.peak, crossed, witness)
             });

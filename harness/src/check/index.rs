@@ -64,7 +64,7 @@ pub struct Ack {
 /// What a single look at every op tells: reading a large history again for each check would take most of the time.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// Orders refused as sold out, too early, or ended, at once or by their tickets.
+    /// Orders refused as sold out, too early, ended, or beyond the limit, at once or by their tickets.
     pub refusals: Vec<u32>,
     /// Replies that state an amount.
     pub amounts: Vec<u32>,
@@ -96,8 +96,8 @@ pub struct Scan {
 
 impl Scan {
     fn of(history: &History) -> Scan {
-        let reasons =
-            ["sold-out", "too-early", "ended"].map(|name| history.names.find(name).filter(|sym| *sym != Sym(0)));
+        let reasons = ["sold-out", "too-early", "ended", "limit-reached"]
+            .map(|name| history.names.find(name).filter(|sym| *sym != Sym(0)));
         let mut scan = Scan { wanted: Vec::with_capacity(history.ops.len()), ..Scan::default() };
         let mut lags: Vec<u32> = Vec::with_capacity(history.ops.len());
         for (n, op) in history.ops.iter().enumerate() {
