@@ -1,7 +1,7 @@
 //! I5b: what is left can be sold. Fresh buyers for everything that is left and one unit more buy exactly what is left.
 
 use super::tally::{Tally, count};
-use super::{Case, Check, Finding};
+use super::{Case, Check, Finding, ItemRules};
 use crate::history::DrainProbe;
 
 pub(super) struct Drain;
@@ -37,6 +37,10 @@ impl Check for Drain {
                         counted.unwrap_or_default()
                     ));
                 }
+                if closed_by_then(case, rules, probe) {
+                    seen.push(format!("item {} was not judged: its sale was closed by then", rules.item));
+                    continue;
+                }
                 let held = audit.stock.iter().find(|row| row.item == probe.item).map_or(0, |row| row.held);
                 judge_probe(probe, held, &mut tally);
                 seen.push(format!("of the last {} of item {}, {} were sold", probe.available, probe.item, probe.sold));
@@ -45,6 +49,20 @@ impl Check for Drain {
         let seen = if seen.is_empty() { "nothing".to_owned() } else { seen.join("; ") };
         tally.finish(self, seen)
     }
+}
+
+/// Whether every fresh buyer was told that the sale has ended, after its end: then nothing of it is for sale any more.
+fn closed_by_then(case: &Case<'_>, rules: &ItemRules, probe: &DrainProbe) -> bool {
+    let taken = case.audit.map_or(0, |audit| case.since_epoch(audit.taken_unix_us));
+    let all = probe.buyers > 0 && probe.other == probe.buyers && probe.sold == 0 && probe.sold_out == 0;
+    all && probe.detail.ends_with(": ended")
+        && !probe.detail.contains("; ")
+        && taken >= rules.closes_us.saturating_sub(case.rules.epsilon_us)
+}
+
+/// What else fresh buyers were told, in brackets.
+fn told(probe: &DrainProbe) -> String {
+    if probe.detail.is_empty() { String::new() } else { format!(" ({})", probe.detail) }
 }
 
 fn judge_probe(probe: &DrainProbe, held: i64, tally: &mut Tally<'_>) {
@@ -75,7 +93,8 @@ fn judge_probe(probe: &DrainProbe, held: i64, tally: &mut Tally<'_>) {
         });
     } else if sold < available && *other > 0 {
         tally.gap(format!(
-            "{other} of {buyers} fresh buyers of item {item} got no clear answer, which may explain why {sold} of {available} were sold"
+            "{other} of {buyers} fresh buyers of item {item} got no clear answer{}, which may explain why {sold} of {available} were sold",
+            told(probe)
         ));
     } else if sold < available {
         tally.gap(format!(
@@ -83,6 +102,9 @@ fn judge_probe(probe: &DrainProbe, held: i64, tally: &mut Tally<'_>) {
             available + 1
         ));
     } else if *sold_out < 1 {
-        tally.gap(format!("nobody was told that item {item} is sold out after the last {available} were sold"));
+        tally.gap(format!(
+            "nobody was told that item {item} is sold out after the last {available} were sold{}",
+            told(probe)
+        ));
     }
 }

@@ -732,6 +732,36 @@ mod i05a {
         let counters_only = counters(4, 0, 1).with(|s| s.audit.iter_mut().for_each(|a| a.ledger.clear()));
         unknown(&counters_only, "I5a", "counters only");
     }
+
+    #[test]
+    fn holds_that_are_released_when_somebody_asks() {
+        let lazy = |sold, sold_out| {
+            Story::new(5).op(order(1).ok("o1", Held)).row(reserve("o1", 1, Held).until(10_120)).settle().with(|s| {
+                let audit = s.audit.as_mut().expect("there is an audit");
+                (audit.probes[0].sold, audit.probes[0].sold_out) = (sold, sold_out);
+            })
+        };
+        fails(&lazy(4, 1), "I5a", "the hold of order o1 ended at 10.120 s", &["row 1:"]);
+        unknown(&lazy(5, 0), "I5a", "5 of it were sold to fresh buyers where 4 were left");
+        unknown(&lazy(0, 0), "I5a", "no fresh buyer was told that it is sold out");
+    }
+
+    #[test]
+    fn rows_that_do_not_balance_are_shown() {
+        let story = Story::new(5)
+            .op(order(1).units(2).ok("o1", Held))
+            .row(reserve("o1", 1, Cancelled).units(2).at(120))
+            .row(release("o1", "cancelled").at(200))
+            .settle()
+            .with(|s| s.audit.iter_mut().for_each(|audit| audit.stock[0].available = 5));
+        insta::assert_snapshot!(told_of(&story, "I5a"), @r#"
+        fail: Counters and ledger of item 1 disagree: 5 available by the counter and 4 by the ledger.
+         120 ledger u1 row 1: reserve, order o1, 2 units of item 1, key k1, cancelled at the audit
+         200 ledger u1 row 2: release, order o1, 1 unit of item 1, cancelled
+        > 90000 stock item 1 at the audit: 5 available, 0 held, 0 sold, of 5
+         - note by the ledger of item 1: 4 available (5 at the start less 1 reserved and not released), 0 held, 0 sold
+        "#);
+    }
 }
 
 mod i05b {
@@ -783,6 +813,25 @@ mod i05b {
         unknown(&Story::new(5).without_audit(), "I5b", "no audit");
         let other = probe(5, 4, 1, 0).with(|s| s.audit.iter_mut().for_each(|audit| audit.probes[0].available = 3));
         fails(&other, "I5b", "3 were left", &["drain probe"]);
+    }
+
+    #[test]
+    fn a_sale_that_is_closed_sells_nothing_any_more() {
+        let closed = |closes: i64, detail: &str| {
+            probe(5, 0, 0, 5).with(|s| {
+                s.rules.items[0].closes_us = ms(closes);
+                s.audit.iter_mut().for_each(|audit| audit.probes[0].detail = detail.to_owned());
+            })
+        };
+        passes(&closed(60_000, "order: ended"), "I5b");
+        let detail = closed(60_000, "order: ended").finding("I5b").detail;
+        assert_eq!(detail, "Item 1 was not judged: its sale was closed by then.");
+        unknown(
+            &closed(AUDIT_MS + 500, "order: ended"),
+            "I5b",
+            "got no clear answer (order: ended), which may explain",
+        );
+        unknown(&closed(60_000, "login: http-500; order: ended"), "I5b", "(login: http-500; order: ended)");
     }
 }
 
