@@ -4,7 +4,7 @@
 
 use super::index::{Class, FaultWindow, says_expired};
 use super::tally::{Tally, count, seconds};
-use super::{Case, Check, Finding};
+use super::{Case, Check, Finding, standing};
 use crate::history::{EntryKind, Event, FaultPlan, Micros, OrderState, Outcome};
 use crate::measure::stats::text_us;
 
@@ -129,7 +129,14 @@ fn expected(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
         "indeterminate ops",
         "let a fault cut or delay replies during the load",
     );
-    want(expect.expiry, expiries(case), "expired holds", "shorten the hold, let some buyers not pay, or wait longer");
+    want(
+        expect.expiry,
+        expiries(case),
+        "expired holds",
+        "shorten the hold, let some buyers not pay, or wait longer; in the ledger a hold has expired if its order's state is \
+         `expired`, if the release's reason begins with `expir` or is `ttl` or `timeout`, or if it was released after its \
+         time though nobody asked for it",
+    );
     want(expect.retries, scan.retried, "retries", "let the journey retry, and a fault give it a reason to");
     if !happened.is_empty() {
         seen.push(happened.join(", "));
@@ -140,7 +147,8 @@ fn expiries(case: &Case<'_>) -> usize {
     if let Some(books) = &case.index.books {
         let expired = |order: &super::index::DurableOrder<'_>| {
             let released = order.count(EntryKind::Release) > 0;
-            order.state == OrderState::Expired || released && books.rows_of(order).any(says_expired)
+            order.state == OrderState::Expired
+                || released && (books.rows_of(order).any(says_expired) || standing::ran_out(case, books, order))
         };
         return books.durable().filter(|(order, _)| expired(order)).count();
     }

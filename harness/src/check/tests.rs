@@ -1577,6 +1577,26 @@ mod i11 {
         unknown(&sale().with(|s| s.history.ops[0].intended_us -= 6_000), "I11", "ms late, and 5 ms is allowed");
         unknown(&sale().with(|s| s.history.ops[0].completed_us = 0), "I11", "end before they begin");
     }
+
+    #[test]
+    fn an_expiry_by_another_name() {
+        let story = |reason: &str, at| {
+            Story::new(5)
+                .op(order(1).at(100, 140).ok("o1", Held))
+                .row(reserve("o1", 1, Cancelled).at(120))
+                .row(release("o1", reason).at(at))
+                .settle()
+                .with(|s| s.rules.expect.expiry = true)
+        };
+        passes(&story("expired", 10_130), "I11");
+        passes(&story("cart-abandoned", 10_130), "I11");
+        unknown(&story("cart-abandoned", 5_000), "I11", "or is `ttl` or `timeout`");
+        unknown(
+            &story("cart-abandoned", 10_130).op(cancel(1, "o1").at(10_000, 10_200).lost()),
+            "I11",
+            "no expired holds",
+        );
+    }
 }
 
 mod judging {
