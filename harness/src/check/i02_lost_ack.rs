@@ -1,10 +1,15 @@
 //! I2: what a buyer was told is kept. Every acknowledged order is in the ledger exactly once, as it was acknowledged.
 
 use super::claims::says_paid;
-use super::index::{Ack, Books, DurableOrder};
-use super::tally::{Tally, count};
+use super::index::{Ack, Books, Class, DurableOrder, NONE};
+use super::standing::{Standing, says_unknown};
+use super::tally::{Tally, count, seconds, show_all};
 use super::{Case, Check, Finding};
 use crate::history::{EntryKind, LedgerEntry, Micros, Op, OrderState, Outcome, Role, Sym};
+
+/// What is missing where a service keeps its buyers under numbers of its own.
+pub(super) const FOREIGN_USERS: &str = "the ledger names not one buyer as the run does, so whose an order is cannot be \
+                                        told; have the audit give the name under which a buyer logged in";
 
 pub(super) struct LostAck;
 
@@ -23,14 +28,17 @@ impl Check for LostAck {
         tally.needs_whole_history();
         if let Some(books) = &case.index.books {
             for (n, intent) in case.index.intents.iter().enumerate() {
-                if intent.class == super::index::Class::Ok && case.index.item(intent.item).is_some() {
+                if intent.class == Class::Ok && case.index.item(intent.item).is_some() {
                     judge_replies(case, books, n as u32, &mut tally);
                 }
             }
+            let standing = Standing::of(case, books);
             for ack in &case.index.acks {
                 judge_life(case, books, ack, &mut tally);
+                disowned(case, books, ack, &standing, &mut tally);
             }
         }
+        one_purchase_each(case, &mut tally);
         let orders = case.index.acks.len() as i64;
         tally.finish(self, format!("{} acknowledged to buyers, each looked for in the ledger", count(orders, "order")))
     }
@@ -73,6 +81,77 @@ fn lost_note(case: &Case<'_>, books: &Books<'_>, intent: u32, witness: &mut supe
     }
 }
 
+/// One order answers one purchase: who asks under two keys for goods that they may have wants them twice, and a service that
+/// takes the keys for one and the same keeps half of what it acknowledged.
+fn one_purchase_each(case: &Case<'_>, tally: &mut Tally<'_>) {
+    let mut given: Vec<u32> = vec![NONE; case.index.ack_of_sym.len()];
+    for (n, intent) in case.index.intents.iter().enumerate().filter(|(_, intent)| intent.class == Class::Ok) {
+        for at in case.index.ops_of(intent) {
+            let op = &case.history.ops[*at as usize];
+            // A look-up is asked for the latest order of a buyer by some.
+            if !op.acknowledges() || op.order == Sym(0) || op.role == Role::Lookup {
+                continue;
+            }
+            let Some(slot) = given.get_mut(op.order.0 as usize) else { continue };
+            let known = *slot;
+            if known == NONE {
+                *slot = n as u32;
+                continue;
+            }
+            let first = &case.index.intents[known as usize];
+            // Orders of others are held against the ledger above: their ids need not differ between buyers or items.
+            let (item, same) = (case.index.item(intent.item), case.index.item(first.item));
+            let (Some(item), true) = (item, known != n as u32 && first.user == intent.user && item == same) else {
+                continue;
+            };
+            let wanted = i64::from(first.quantity) + i64::from(intent.quantity);
+            if wanted > case.rules.items[item].per_user_limit {
+                tally.gap(
+                    "one order was acknowledged for two purchases of a buyer, who may not have as much as both ask for: see \
+                     whether the service means to answer with the order that they have",
+                );
+                continue;
+            }
+            tally.violation("orders acknowledged for two purchases", |case, witness| {
+                witness.intent(case, known);
+                witness.bad_op(case, *at);
+                let row = case.index.books.as_ref().and_then(|books| books.order_named(op.order)?.reserve);
+                row.into_iter().for_each(|row| witness.row(case, row));
+                format!(
+                    "{} was acknowledged to {} for two purchases, {} and {}, under a key each",
+                    case.order(op.order),
+                    case.user(intent.user),
+                    first.id,
+                    intent.id
+                )
+            });
+        }
+    }
+}
+
+/// Who was told of an order and pays or cancels it while it stands is not told that there is none.
+fn disowned(case: &Case<'_>, books: &Books<'_>, ack: &Ack, standing: &Standing, tally: &mut Tally<'_>) {
+    let Some(order) = books.order_named(ack.order).filter(|_| ack.order != Sym(0)) else { return };
+    for n in case.index.actions_of(ack) {
+        let op = &case.history.ops[n as usize];
+        if !says_unknown(case, op) || order.user != Some(op.user) || !standing.stood(case, books, order, op) {
+            continue;
+        }
+        tally.violation("acknowledged orders that could not be found", |case, witness| {
+            show_all(case, ack, witness);
+            witness.bad_op(case, n);
+            books.rows_of(order).for_each(|row| witness.row(case, row));
+            format!(
+                "{} asked to {} order {} at {} and was told that there is none",
+                case.user(op.user),
+                op.role.name(),
+                order.id,
+                seconds(op.invoked_us)
+            )
+        });
+    }
+}
+
 fn as_acknowledged(
     case: &Case<'_>,
     op: &Op,
@@ -86,7 +165,10 @@ fn as_acknowledged(
     let item = if op.item == 0 { asked.map_or(0, |intent| intent.item) } else { op.item };
     let quantity = if op.quantity == 0 { asked.map_or(0, |intent| intent.quantity) } else { op.quantity };
     let mut differs = Vec::new();
-    if order.user != Some(op.user) {
+    let users_usable = case.index.books.as_ref().is_none_or(|books| books.users_usable);
+    if !users_usable {
+        tally.gap(FOREIGN_USERS);
+    } else if order.user != Some(op.user) {
         differs.push(format!("it belongs to {} instead of {}", reserve.user, case.user(op.user)));
     }
     if item != 0 && item != reserve.item {

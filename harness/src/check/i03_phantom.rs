@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
+use super::i02_lost_ack::FOREIGN_USERS;
 use super::index::{Books, By, Class, DurableOrder};
+use super::standing::{Standing, says_unknown, says_who};
 use super::tally::{Tally, count, seconds};
 use super::{Case, Check, Finding};
-use crate::history::LedgerEntry;
+use crate::history::{LedgerEntry, Op, Outcome, Role};
 
 pub(super) struct Phantom;
 
@@ -25,10 +27,14 @@ impl Check for Phantom {
         let (mut orders, mut recovered, mut suspects) = (0i64, 0i64, 0i64);
         if let Some(books) = &case.index.books {
             let mut open = OpenIntents::new(case, books);
+            let standing = Standing::of(case, books);
             for (order, reserve) in books.durable() {
                 orders += 1;
                 too_soon(case, order, reserve, &mut tally);
                 let class = order.intent.map(|intent| case.index.intents[intent as usize].class);
+                if class.is_some_and(|class| class != Class::Fail) {
+                    denied(case, books, order, &standing, &mut tally);
+                }
                 let phantom = match class {
                     Some(Class::Ok) => false,
                     Some(Class::Info) => {
@@ -72,30 +78,35 @@ fn tally_keyless(orders: i64, used: i64, tally: &mut Tally<'_>) {
     }
 }
 
-/// Purchases that may have led to an order nobody can name, by buyer; for services that keep no keys.
+/// Purchases that may have led to an order nobody can name, by buyer; for services that keep no keys. Where the ledger
+/// does not name its buyers as the run does, they are counted by item alone.
 struct OpenIntents {
-    left: Option<HashMap<(u64, i64), i64>>,
+    left: Option<HashMap<(Option<u64>, i64), i64>>,
+    by_user: bool,
     used: i64,
 }
 
 impl OpenIntents {
     fn new(case: &Case<'_>, books: &Books<'_>) -> OpenIntents {
         let left = (!books.keys_usable).then(|| {
-            let mut left: HashMap<(u64, i64), i64> = HashMap::new();
+            let mut left: HashMap<(Option<u64>, i64), i64> = HashMap::new();
             for (n, intent) in case.index.intents.iter().enumerate() {
                 if intent.class != Class::Fail && books.order_of_intent(n as u32).is_none() {
                     let item = case.index.item(intent.item).map_or(intent.item, |item| case.rules.items[item].item);
-                    *left.entry((intent.user, item)).or_default() += 1;
+                    *left.entry((books.users_usable.then_some(intent.user), item)).or_default() += 1;
                 }
             }
             left
         });
-        OpenIntents { left, used: 0 }
+        OpenIntents { left, by_user: books.users_usable, used: 0 }
     }
 
     fn takes(&mut self, order: &DurableOrder<'_>, reserve: &LedgerEntry) -> bool {
-        let (Some(left), Some(user)) = (&mut self.left, order.user) else { return false };
-        match left.get_mut(&(user, reserve.item)) {
+        let Some(left) = &mut self.left else { return false };
+        if self.by_user && order.user.is_none() {
+            return false;
+        }
+        match left.get_mut(&(order.user, reserve.item)) {
             Some(open) if *open > 0 => {
                 *open -= 1;
                 self.used += 1;
@@ -120,13 +131,59 @@ fn too_soon(case: &Case<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, ta
     }
 }
 
+/// Who asks again while the order stands, or looks it up, is not told that there is none. That a key is in use or was used
+/// before, that the buyer is unknown, or that too many ask, says nothing about the order.
+fn denied(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, standing: &Standing, tally: &mut Tally<'_>) {
+    let Some(n) = order.intent else { return };
+    for at in case.index.ops_of(&case.index.intents[n as usize]) {
+        let op = &case.history.ops[*at as usize];
+        if op.outcome != Outcome::Fail {
+            continue;
+        }
+        let no = match op.role {
+            Role::Order => refuses(case, op),
+            Role::Ticket => op.ticket_refused() && refuses(case, op),
+            Role::Lookup => says_unknown(case, op),
+            Role::Read | Role::Pay | Role::Cancel => false,
+        };
+        if !no || !standing.stood(case, books, order, op) {
+            continue;
+        }
+        let lookup = op.role == Role::Lookup;
+        let kind =
+            if lookup { "look-ups that did not find an order" } else { "attempts refused though their order existed" };
+        tally.violation(kind, |case, witness| {
+            witness.intent(case, n);
+            witness.bad_op(case, *at);
+            books.rows_of(order).for_each(|row| witness.row(case, row));
+            let (user, asked) = (case.user(op.user), seconds(op.invoked_us));
+            if lookup {
+                return format!("{user} looked for order {} at {asked} and was told that there is none", order.id);
+            }
+            let reason = case.history.names.get(op.reason);
+            format!("{user} asked again at {asked} and was refused ({reason}), and order {} existed by then", order.id)
+        });
+    }
+}
+
+/// Whether a refusal means that there is no order and will be none.
+fn refuses(case: &Case<'_>, op: &Op) -> bool {
+    let no = ["sold-out", "limit-reached", "ended", "too-early"];
+    says_unknown(case, op) || !says_who(op) && no.contains(&case.history.names.get(op.reason))
+}
+
 /// A recovered order must be what was asked for; acknowledged ones are held against their replies by I2.
 fn as_asked(case: &Case<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, tally: &mut Tally<'_>) {
     let Some(n) = order.intent else { return };
     let intent = &case.index.intents[n as usize];
     let same_item = intent.item == 0 || intent.item == reserve.item;
     let same_quantity = intent.quantity == 0 || i64::from(intent.quantity) == reserve.quantity;
-    if order.user != Some(intent.user) || !same_item || !same_quantity {
+    let users_usable = case.index.books.as_ref().is_none_or(|books| books.users_usable);
+    let same_user = !users_usable || order.user == Some(intent.user);
+    if !users_usable {
+        tally.gap(FOREIGN_USERS);
+    }
+    if !same_user || !same_item || !same_quantity {
         tally.violation("orders that are not what was asked for", |case, witness| {
             witness.intent(case, n);
             witness.bad_row(case, reserve);

@@ -445,6 +445,86 @@ mod i02 {
         let lost = cut_short(Story::new(5).bought(1).op(order(2).ok("o2", Held)).settle());
         fails(&lost, "I2", "order o2 was acknowledged", &["order ok"]);
     }
+
+    #[test]
+    fn a_service_that_numbers_its_buyers_is_not_accused() {
+        let story = |user: &str| {
+            Story::new(5)
+                .op(order(1).at(100, 140).ok("o1", Held))
+                .row(reserve("o1", 1, Held).by("7001").at(120))
+                .op(order(2).at(200, 240).ok("o2", Held))
+                .row(reserve("o2", 2, Held).by(user).at(220))
+                .op(order(3).at(300, 1300).lost())
+                .row(reserve("o3", 3, Held).by("7003").at(320))
+                .settle()
+        };
+        unknown(&story("7002"), "I2", "the ledger names not one buyer as the run does");
+        unknown(&story("7002"), "I3", "the ledger names not one buyer as the run does");
+        passes(&story("7002"), "I4");
+        passes(&story("7002"), "I6");
+        fails(&story("u2"), "I2", "it belongs to 7001 instead of u1", &["row 1:"]);
+        let keyless =
+            story("7002").with(|s| s.audit.iter_mut().for_each(|a| a.ledger.iter_mut().for_each(|r| r.key = None)));
+        unknown(&keyless, "I3", "does not keep the run's idempotency keys");
+        let one_more = keyless.row(reserve("o4", 4, Held).by("7004").key("")).settle();
+        fails(&one_more, "I3", "order o4 was asked for by nobody", &["row 4:"]);
+    }
+
+    /// Buyer 1 orders one unit as purchase 1 and again as purchase 2, and both are answered with this order.
+    fn twice(units: i32, again: &str) -> Story {
+        Story::new(9)
+            .op(order(1).units(units).at(100, 140).ok("o1", Held))
+            .row(reserve("o1", 1, Held).units(units.into()).at(120))
+            .op(order(2).by(1).units(units).at(200, 240).ok(again, Held))
+            .row(reserve("o2", 2, Held).by("u1").units(units.into()).at(220))
+            .settle()
+    }
+
+    #[test]
+    fn one_order_for_two_purchases() {
+        insta::assert_snapshot!(told_of(&twice(1, "o1"), "I2"), @r#"
+        fail: Order o1 was acknowledged to u1 for two purchases, 1 and 2, under a key each.
+         100 op u1 order ok: 201, order o1 held, 1 unit of item 1 (purchase 1)
+         120 ledger u1 row 1: reserve, order o1, 1 unit of item 1, key k1, held at the audit
+        > 200 op u1 order ok: 201, order o1 held, 1 unit of item 1 (purchase 2)
+        "#);
+        fails(&twice(1, "o1").without_audit(), "I2", "for two purchases, 1 and 2", &["order ok: 201, order o1"]);
+        let keyless =
+            twice(1, "o1").with(|s| s.audit.iter_mut().for_each(|a| a.ledger.iter_mut().for_each(|r| r.key = None)));
+        fails(&keyless, "I2", "for two purchases, 1 and 2", &["order ok: 201, order o1"]);
+        passes(&twice(1, "o2"), "I2");
+        // Who may not have both is perhaps answered with the one that they have.
+        unknown(&twice(2, "o1"), "I2", "see whether the service means to answer with the order that they have");
+        // Orders of two items may have the same number, where nobody can look.
+        let elsewhere = twice(1, "o1").without_audit().with(|s| {
+            s.rules.items.push(ItemRules { item: 2, ..s.rules.items[0].clone() });
+            s.history.ops[1].item = 2;
+        });
+        unknown(&elsewhere, "I2", "there is no audit");
+    }
+
+    #[test]
+    fn an_acknowledged_order_that_is_not_known_any_more() {
+        let story = |asked: i64| {
+            Story::new(5)
+                .op(order(1).at(100, 140).ok("o1", Held))
+                .row(reserve("o1", 1, Expired).at(120))
+                .op(pay(1, "o1").at(asked, asked + 10).refused("not-found"))
+                .row(release("o1", "expired").at(10_130))
+                .settle()
+        };
+        fails(
+            &story(200),
+            "I2",
+            "u1 asked to pay order o1 at 0.200 s and was told that there is none",
+            &["pay refused"],
+        );
+        // What is over may be forgotten; and its time may be over before the ledger says so.
+        passes(&story(10_200), "I2");
+        passes(&story(10_110), "I2");
+        let other = Story::new(5).bought(1).op(cancel(1, "o1").at(300, 310).refused("forbidden")).settle();
+        passes(&other, "I2");
+    }
 }
 
 mod i03 {
@@ -478,8 +558,8 @@ mod i03 {
     #[test]
     fn a_refusal_after_an_unclear_attempt_settles_nothing() {
         let story = Story::new(5)
-            .op(order(2).at(100, 1100).lost())
-            .op(order(2).attempt(2).at(1200, 1210).refused("sold-out"))
+            .op(order(2).at(100, 1000).lost())
+            .op(order(2).attempt(2).at(1100, 1110).refused("sold-out"))
             .row(reserve("o2", 2, Held))
             .settle();
         passes(&story, "I3");
@@ -544,6 +624,80 @@ mod i03 {
             "order o3 was asked for by nobody",
             &["row 3:"],
         );
+    }
+
+    /// Purchase 1 is made at 0.12 s and not answered; asked again at this time, its buyer is told this.
+    fn asked_again(at: i64, told: &'static str) -> Story {
+        Story::new(5)
+            .op(order(1).at(100, 200).lost())
+            .row(reserve("o1", 1, Expired).at(120))
+            .op(order(1).attempt(2).at(at, at + 10).refused(told))
+            .row(release("o1", "expired").at(10_130))
+            .settle()
+    }
+
+    #[test]
+    fn a_retry_is_not_refused_while_its_order_exists() {
+        insta::assert_snapshot!(told_of(&asked_again(1_200, "sold-out"), "I3"), @r#"
+        fail: u1 asked again at 1.200 s and was refused (sold-out), and order o1 existed by then.
+         100 op u1 order indeterminate: timeout, 1 unit of item 1 (purchase 1)
+         120 ledger u1 row 1: reserve, order o1, 1 unit of item 1, key k1, expired at the audit
+        > 1200 op u1 order refused: 409, sold-out, 1 unit of item 1 (purchase 1, attempt 2)
+         10130 ledger u1 row 2: release, order o1, 1 unit of item 1, expired
+        "#);
+        for no in ["limit-reached", "not-found", "ended", "too-early"] {
+            fails(
+                &asked_again(1_200, no),
+                "I3",
+                &format!("refused ({no}), and order o1 existed by then"),
+                &["order refused"],
+            );
+        }
+        for other in ["duplicate", "in-flight", "idempotency-key-reused", "forbidden", "rate-limited"] {
+            passes(&asked_again(1_200, other), "I3");
+        }
+        for status in [401, 403, 429] {
+            passes(&asked_again(1_200, "limit-reached").with(|s| s.history.ops[1].status = status), "I3");
+        }
+        // It may not have been committed yet, or be over.
+        passes(&asked_again(1_100, "sold-out"), "I3");
+        passes(&asked_again(10_110, "sold-out"), "I3");
+        // A fault within the service may hold the commit up; one on the buyers' link cannot.
+        passes(&asked_again(1_200, "sold-out").fault("slow-db", 100, 900), "I3");
+        let link = asked_again(1_200, "sold-out").fault("cut", 100, 900).with(at_the_buyers);
+        fails(&link, "I3", "existed by then", &["order refused"]);
+    }
+
+    #[test]
+    fn how_long_orders_take_is_learnt_from_the_run() {
+        let quick = |count: u64| (10..10 + count).fold(asked_again(300, "sold-out"), |story, n| story.bought(n));
+        passes(&quick(19).with(|s| s.rules.items[0].stock = 99).settle(), "I3");
+        fails(&quick(20).with(|s| s.rules.items[0].stock = 99).settle(), "I3", "existed by then", &["order refused"]);
+    }
+
+    #[test]
+    fn a_lookup_finds_an_order_that_exists() {
+        let story = |at: i64| {
+            Story::new(5)
+                .op(order(1).at(100, 200).lost())
+                .row(reserve("o1", 1, Held).at(120))
+                .op(lookup(1).at(at, at + 10).refused("not-found"))
+                .settle()
+        };
+        fails(
+            &story(1_200),
+            "I3",
+            "u1 looked for order o1 at 1.200 s and was told that there is none",
+            &["lookup refused"],
+        );
+        passes(&story(1_100), "I3");
+        // Who was told of it before knows that it exists.
+        let told = Story::new(5)
+            .op(order(1).at(100, 140).ok("o1", Held))
+            .row(reserve("o1", 1, Held).at(120))
+            .op(lookup(1).at(150, 160).refused("not-found"))
+            .settle();
+        fails(&told, "I3", "was told that there is none", &["lookup refused"]);
     }
 }
 
