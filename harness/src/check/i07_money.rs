@@ -41,11 +41,43 @@ impl Check for Money {
                 tally.gap(format!("{paid} are paid, and the ledger has not one pay row: have the audit give them"));
             }
         }
-        stated_amounts(case, &mut tally);
+        let stated = stated_amounts(case, &mut tally);
+        let told_paid = case.index.acks.iter().flat_map(|ack| case.index.actions_of(ack)).any(|n| {
+            let op = &case.history.ops[n as usize];
+            says_paid(op) && op.state == OrderState::Paid
+        });
+        let mut open = 0;
         for ack in &case.index.acks {
             judge_replies(case, ack, &mut tally);
+            open += i64::from(left_held(case, ack, told_paid, &mut tally));
         }
-        tally.finish(self, format!("{}, each for one order at its price", count(pays, "payment")))
+        if open > 0 {
+            tally.gap(format!(
+                "{} answered with success and an order that is still held, and came to nothing, and not one was answered \
+                 with an order that is paid: if that is how a payment is only begun, have a step finish it",
+                count(open, "payment")
+            ));
+        }
+        let priced = |kind| {
+            let rows = case.index.books.iter().flat_map(|books| books.brief.iter().zip(&books.rows));
+            rows.filter(|(brief, row)| brief.kind == kind && brief.item.is_some() && row.amount_cents.is_some()).count()
+                as i64
+        };
+        let (paid, reserved) = (priced(EntryKind::Pay), priced(EntryKind::Reserve));
+        if pays > 0 && paid + reserved + stated == 0 {
+            tally.gap("neither the ledger nor any reply carries an amount, so no price could be judged");
+        }
+        let seen = if paid == pays {
+            format!("{}, each for one order at its price", count(pays, "payment"))
+        } else {
+            format!(
+                "{}, each for one order; {paid} of them carry an amount, and {} and {} do, each of them the price",
+                count(pays, "payment"),
+                count(reserved, "reservation"),
+                count(stated, "reply"),
+            )
+        };
+        tally.finish(self, seen)
     }
 }
 
@@ -193,8 +225,9 @@ fn asked_to_pay(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, ta
     }
 }
 
-/// Amounts that replies state.
-fn stated_amounts(case: &Case<'_>, tally: &mut Tally<'_>) {
+/// Amounts that replies state; returns how many could be held against a price.
+fn stated_amounts(case: &Case<'_>, tally: &mut Tally<'_>) -> i64 {
+    let mut judged = 0;
     for n in &case.index.scan.amounts {
         let op = &case.history.ops[*n as usize];
         if !matches!(op.role, Role::Order | Role::Pay | Role::Lookup | Role::Ticket) {
@@ -202,6 +235,7 @@ fn stated_amounts(case: &Case<'_>, tally: &mut Tally<'_>) {
         }
         let Some((item, quantity)) = goods(case, op) else { continue };
         let due = case.rules.items[item].price_cents.saturating_mul(quantity);
+        judged += 1;
         if quantity > 0 && op.amount_cents != due {
             tally.violation("replies with an amount that is not the price", |case, witness| {
                 witness.bad_op(case, *n);
@@ -215,6 +249,45 @@ fn stated_amounts(case: &Case<'_>, tally: &mut Tally<'_>) {
             });
         }
     }
+    judged
+}
+
+/// Follows a payment that was answered with success and an order that is still held: it has to come to a paid or refunded
+/// order. Where other payments were answered with an order that is paid, that one was dropped; returns whether it came to
+/// nothing where none was, since then it may only have been begun. One that was accepted for later (202) may be declined.
+fn left_held(case: &Case<'_>, ack: &Ack, told_paid: bool, tally: &mut Tally<'_>) -> bool {
+    let Some(books) = case.index.books.as_ref().filter(|_| case.index.whole()) else { return false };
+    let Some(order) = books.order_named(ack.order).filter(|_| ack.order != Sym(0)) else { return false };
+    let over = matches!(order.state, OrderState::Expired | OrderState::Cancelled);
+    if !over
+        || order.count(EntryKind::Pay) > 0
+        || case.index.loose.contains_key(&case.history.ops[ack.op as usize].user)
+    {
+        return false;
+    }
+    let ops = || case.index.actions_of(ack).map(|n| (n, &case.history.ops[n as usize]));
+    // A cancel, or a payment that failed, may have ended the order.
+    if ops().any(|(_, op)| op.role == Role::Cancel || op.outcome != Outcome::Ok) {
+        return false;
+    }
+    let held = ops().find(|(_, op)| op.role == Role::Pay && op.state == OrderState::Held && op.status != 202);
+    let Some((n, op)) = held else { return false };
+    if !told_paid {
+        return true;
+    }
+    tally.violation("acknowledged payments that came to nothing", |case, witness| {
+        show_all(case, ack, witness);
+        witness.bad_op(case, n);
+        books.rows_of(order).for_each(|row| witness.row(case, row));
+        format!(
+            "the payment of {} by {} was answered with success and an order that is still held, and at the audit it is {} \
+             and not paid",
+            case.order(ack.order),
+            case.user(op.user),
+            order.state.name()
+        )
+    });
+    false
 }
 
 /// What an op is about: as it says, else as the order that it names was asked for.

@@ -1,9 +1,10 @@
 //! I8: stock comes back exactly once: after it was taken, not before the hold's time is up, and for every order that ended.
 
-use super::index::{Books, DurableOrder, says_expired};
-use super::tally::{Tally, count, seconds, show};
+use super::index::{Ack, Books, DurableOrder, says_expired};
+use super::standing::{grain, promised_until, says_who, touched};
+use super::tally::{Tally, count, seconds, show, show_all};
 use super::{Case, Check, Finding};
-use crate::history::{EntryKind, LedgerEntry, OrderState};
+use crate::history::{EntryKind, LedgerEntry, OrderState, Outcome, Role};
 
 pub(super) struct Releases;
 
@@ -19,6 +20,7 @@ impl Check for Releases {
     fn check(&self, case: &Case<'_>) -> Finding {
         let mut tally = Tally::new(case);
         tally.needs_ledger();
+        tally.needs_whole_history();
         let (mut releases, mut unreleased) = (0, 0);
         if let Some(books) = &case.index.books {
             releases =
@@ -31,10 +33,15 @@ impl Check for Releases {
                 if let Some(reserve) = order.reserve {
                     if released {
                         early(case, books, order, &mut tally);
+                        unasked(case, books, order, reserve, &mut tally);
                     }
+                    too_short(case, books, order, reserve, &mut tally);
                     unreleased += i64::from(!state_agrees(books, order, reserve, releases > 0, &mut tally));
                 }
             }
+        }
+        for ack in &case.index.acks {
+            refused_as_expired(case, ack, &mut tally);
         }
         if unreleased > 0 {
             tally.gap(format!(
@@ -120,6 +127,104 @@ fn early(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, tally: &m
             _ => {}
         }
     }
+}
+
+/// Whether the buyer was told that an order is held for them; what they were told of it later is another thing.
+fn was_held(case: &Case<'_>, ack: &Ack) -> bool {
+    let told = &case.history.ops[ack.op as usize];
+    told.role != Role::Lookup && told.state == OrderState::Held
+}
+
+/// A hold that was acknowledged stays until its time is up, unless its buyer did something about it: whatever the service
+/// calls the release, nobody had asked for it.
+fn unasked(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, tally: &mut Tally<'_>) {
+    let Some(ack) = case.index.ack_of_order(order).filter(|ack| case.index.whole() && was_held(case, ack)) else {
+        return;
+    };
+    let Some(row) = books.rows_of(order).find(|row| row.kind == EntryKind::Release) else { return };
+    let expired = says_expired(row) || order.state == OrderState::Expired && row.reason.is_none();
+    // What calls itself expired is judged by its own stamps.
+    if expired || order.count(EntryKind::Reserve) != 1 {
+        return;
+    }
+    let intent = &case.index.intents[ack.intent as usize];
+    let Some(ends) = promised_until(case, intent, Some(reserve)) else { return };
+    let at = case.since_epoch(row.at_unix_us);
+    let touched = touched(case, ack, at.saturating_add(case.rules.epsilon_us));
+    if touched || at.saturating_add(grain(row.at_unix_us)) >= ends {
+        return;
+    }
+    show(books, order, row, "holds given back early though nobody asked", tally, || {
+        let hold = case.index.item(reserve.item).map_or(0, |item| case.rules.items[item].hold_us);
+        format!(
+            "order {} was given back at {}, and its buyer had done nothing about it: it was made at {}, and a hold lasts {}",
+            order.id,
+            seconds(at),
+            seconds(case.since_epoch(reserve.at_unix_us)),
+            seconds(hold)
+        )
+    });
+}
+
+/// A hold is stamped to last as long as the sale promises, or to the end of the sale. What became of the stamp of an order
+/// that was paid or cancelled is the service's business.
+fn too_short(
+    case: &Case<'_>,
+    books: &Books<'_>,
+    order: &DurableOrder<'_>,
+    reserve: &LedgerEntry,
+    tally: &mut Tally<'_>,
+) {
+    let Some(until) = reserve.expires_at_unix_us.filter(|at| *at > 0 && case.index.whole()) else { return };
+    let untouched = matches!(order.state, OrderState::Held | OrderState::Expired);
+    let Some(intent) = order.intent.filter(|_| untouched && order.count(EntryKind::Reserve) == 1) else { return };
+    let intent = &case.index.intents[intent as usize];
+    let Some(ends) = promised_until(case, intent, Some(reserve)) else { return };
+    if case.since_epoch(until).saturating_add(grain(until)) >= ends {
+        return;
+    }
+    show(books, order, reserve, "holds shorter than the sale promises", tally, || {
+        let hold = case.index.item(reserve.item).map_or(0, |item| case.rules.items[item].hold_us);
+        format!(
+            "order {} was made at {} and stamped to be held until {}, and a hold lasts {}",
+            order.id,
+            seconds(case.since_epoch(reserve.at_unix_us)),
+            seconds(case.since_epoch(until)),
+            seconds(hold)
+        )
+    });
+}
+
+/// Nobody is told that a hold is over before it can be. Judged from the buyer's replies alone, if this is the first that
+/// they did about the order.
+fn refused_as_expired(case: &Case<'_>, ack: &Ack, tally: &mut Tally<'_>) {
+    if !case.rules.set_up || !case.index.whole() || !was_held(case, ack) {
+        return;
+    }
+    let intent = &case.index.intents[ack.intent as usize];
+    let Some(ends) = promised_until(case, intent, None) else { return };
+    let Some(n) = case.index.actions_of(ack).next() else { return };
+    let op = &case.history.ops[n as usize];
+    let words = ["expired", "hold-expired", "order-expired", "reservation-expired"];
+    let expired = op.outcome == Outcome::Fail && !says_who(op) && words.contains(&case.history.names.get(op.reason));
+    let loose = case.index.loose.get(&op.user).is_some_and(|at| *at <= op.completed_us);
+    let another =
+        case.index.actions_of(ack).skip(1).any(|n| case.history.ops[n as usize].invoked_us <= op.completed_us);
+    if op.role != Role::Pay || !expired || loose || another || op.completed_us >= ends {
+        return;
+    }
+    tally.violation("payments refused as too late before the hold's time", |case, witness| {
+        show_all(case, ack, witness);
+        witness.bad_op(case, n);
+        format!(
+            "{} paid {} at {} and was told that its hold had expired, and it was asked for at {} and holds last {}",
+            case.user(op.user),
+            case.order(ack.order),
+            seconds(op.invoked_us),
+            seconds(intent.first_invoked),
+            seconds(case.index.item(intent.item).map_or(0, |item| case.rules.items[item].hold_us))
+        )
+    });
 }
 
 /// Whether the state of an order says the same as its rows; false where the ledger has no releases to hold it against.

@@ -1332,6 +1332,47 @@ mod i07 {
         fails(&story(Paid), "I7", "u1 cancelled order o1, and later a payment of it was taken", &["pay ok"]);
         unknown(&story(Refunded), "I7", "no audit");
     }
+
+    #[test]
+    fn a_payment_answered_with_a_held_order_comes_to_something() {
+        let story = |state, status: u16, paid: bool| {
+            let story = Story::new(5)
+                .op(order(1).at(100, 140).ok("o1", Held))
+                .op(pay(1, "o1").at(200, 240).ok("o1", Held))
+                .with(|s| s.history.ops[1].status = status)
+                .row(reserve("o1", 1, state).at(120));
+            if paid { story.bought(2).settle() } else { story.settle() }
+        };
+        fails(
+            &story(Expired, 200, true),
+            "I7",
+            "the payment of order o1 by u1 was answered with success and an order that is still held, and at the audit it is \
+             expired",
+            &["pay ok"],
+        );
+        passes(&story(Expired, 202, true), "I7");
+        unknown(&story(Expired, 200, false), "I7", "if that is how a payment is only begun");
+        let cancelled = story(Cancelled, 200, true).op(cancel(1, "o1").at(300, 400).lost());
+        passes(&cancelled, "I7");
+        let paid = story(Paid, 200, true).row(paid("o1").at(220)).settle();
+        passes(&paid, "I7");
+    }
+
+    #[test]
+    fn without_amounts_no_price_was_judged() {
+        let bare = |cents| {
+            Story::new(5).bought(1).settle().with(|s| {
+                s.history.ops[0].amount_cents = cents;
+                s.audit.iter_mut().for_each(|a| a.ledger.iter_mut().for_each(|row| row.amount_cents = None));
+            })
+        };
+        unknown(&bare(-1), "I7", "neither the ledger nor any reply carries an amount");
+        passes(&bare(100), "I7");
+        assert_eq!(
+            bare(100).finding("I7").detail,
+            "1 payment, each for one order; 0 of them carry an amount, and 0 reservations and 1 reply do, each of them the price."
+        );
+    }
 }
 
 mod i08 {
@@ -1358,7 +1399,8 @@ mod i08 {
 
     #[test]
     fn released_once() {
-        passes(&rows(Cancelled, &[release("o1", "cancelled").at(500)]), "I8");
+        let cancelled = rows(Cancelled, &[release("o1", "cancelled").at(500)]);
+        passes(&cancelled.op(cancel(1, "o1").at(490, 520).ok("o1", Cancelled)), "I8");
         passes(&rows(Expired, &[release("o1", "expired").at(10_120)]), "I8");
         passes(&rows(Held, &[]), "I8");
     }
@@ -1401,7 +1443,7 @@ mod i08 {
         fails(&ended, "I8", "order o1 is cancelled, and its 1 unit never came back", &["row 1:"]);
         unknown(&rows(Cancelled, &[]), "I8", "not one release row");
         fails(
-            &rows(Held, &[release("o1", "cancelled")]),
+            &rows(Held, &[release("o1", "cancelled").at(300)]).op(cancel(1, "o1").at(200, 1200).lost()),
             "I8",
             "order o1 is held, and its stock was given back",
             &["row 1:"],
@@ -1411,6 +1453,81 @@ mod i08 {
     #[test]
     fn without_a_ledger_it_is_unknown() {
         unknown(&Story::new(5).bought(1).without_audit(), "I8", "no audit");
+    }
+
+    #[test]
+    fn given_back_early_though_nobody_asked() {
+        let story = |at: i64| rows(Cancelled, &[release("o1", "cancelled").at(at)]);
+        insta::assert_snapshot!(told_of(&story(3_000), "I8"), @r#"
+        fail: Order o1 was given back at 3.000 s, and its buyer had done nothing about it: it was made at 0.120 s, and a hold lasts 10.000 s.
+         100 op u1 order ok: 201, order o1 held, 1 unit of item 1 (purchase 1)
+         120 ledger u1 row 1: reserve, order o1, 1 unit of item 1, key k1, cancelled at the audit
+        > 3000 ledger u1 row 2: release, order o1, 1 unit of item 1, cancelled
+        "#);
+        fails(
+            &story(3_000).with(|s| s.audit.iter_mut().for_each(|a| a.ledger[1].reason = None)),
+            "I8",
+            "nothing about it",
+            &["row 2:"],
+        );
+        passes(&story(10_090), "I8");
+        passes(&story(3_000).op(cancel(1, "").at(2_900, 3_900).lost()), "I8");
+        passes(&story(3_000).op(pay(1, "o1").at(2_900, 2_950).refused("declined")), "I8");
+        fails(
+            &story(3_000).op(cancel(1, "o1").at(3_100, 3_110).refused("over")),
+            "I8",
+            "nothing about it",
+            &["row 2:"],
+        );
+        // At the end of the sale its holds may end.
+        passes(&story(3_000).with(|s| s.rules.items[0].closes_us = ms(3_000)), "I8");
+        unknown(&cut_short(story(3_000)), "I8", "did not complete");
+    }
+
+    #[test]
+    fn a_hold_is_stamped_as_long_as_promised() {
+        let story = |until: i64, state| {
+            Story::new(5)
+                .op(order(1).at(100, 140).ok("o1", Held))
+                .row(reserve("o1", 1, state).at(121).until(until))
+                .settle()
+        };
+        fails(
+            &story(5_121, Held),
+            "I8",
+            "order o1 was made at 0.121 s and stamped to be held until 5.121 s",
+            &["row 1:"],
+        );
+        passes(&story(10_085, Held), "I8");
+        // Counted in whole seconds, it may seem up to a second shorter.
+        passes(&story(10_000, Held), "I8");
+        // What stands there once an order is over is anybody's guess.
+        passes(&story(5_121, Cancelled).row(release("o1", "cancelled").at(20_000)).settle(), "I8");
+        passes(&story(5_121, Held).with(|s| s.rules.items[0].closes_us = ms(5_100)), "I8");
+    }
+
+    #[test]
+    fn a_payment_in_time_is_not_called_late() {
+        let story = |at: i64, reason| {
+            Story::new(5)
+                .op(order(1).at(100, 140).ok("o1", Held))
+                .op(pay(1, "o1").at(at, at + 10).refused(reason))
+                .row(reserve("o1", 1, Expired).at(120))
+                .row(release("o1", "expired").at(10_130))
+                .settle()
+        };
+        fails(
+            &story(5_000, "hold-expired"),
+            "I8",
+            "u1 paid order o1 at 5.000 s and was told that its hold had expired",
+            &["pay refused"],
+        );
+        passes(&story(5_000, "declined"), "I8");
+        passes(&story(5_000, "session-expired"), "I8");
+        passes(&story(10_075, "hold-expired"), "I8");
+        // An earlier attempt may have ended the hold.
+        passes(&story(5_000, "hold-expired").op(pay(1, "o1").at(4_000, 5_000).lost()), "I8");
+        unknown(&story(5_000, "hold-expired").without_audit().with(|s| s.rules.set_up = false), "I8", "no audit");
     }
 }
 
