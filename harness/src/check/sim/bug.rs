@@ -46,11 +46,20 @@ pub enum Bug {
     TicketNeverFinished,
     TicketResultFlips,
     TicketResultForgotten,
+    RetryToldNo,
+    LookupDenied,
+    PaymentDenied,
+    OneOrderForTwoPurchases,
+    SoldOutForTooLong,
+    EndedUnasked,
+    HoldShortened,
+    PaymentCalledTooLate,
+    LimitTooLow,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 38] = [
+    pub const ALL: [Bug; 47] = [
         Bug::ReadThenWriteBack,
         Bug::CheckThenDeduct,
         Bug::RowCountIgnored,
@@ -89,11 +98,25 @@ impl Bug {
         Bug::TicketNeverFinished,
         Bug::TicketResultFlips,
         Bug::TicketResultForgotten,
+        Bug::RetryToldNo,
+        Bug::LookupDenied,
+        Bug::PaymentDenied,
+        Bug::OneOrderForTwoPurchases,
+        Bug::SoldOutForTooLong,
+        Bug::EndedUnasked,
+        Bug::HoldShortened,
+        Bug::PaymentCalledTooLate,
+        Bug::LimitTooLow,
     ];
 
     /// Whether only a shop that queues its orders can have it.
     pub fn is_of_queues(self) -> bool {
         matches!(self, Bug::TicketNeverFinished | Bug::TicketResultFlips | Bug::TicketResultForgotten)
+    }
+
+    /// Whether it only shows to buyers who wait for long before they try again.
+    pub(super) fn takes_patience(self) -> bool {
+        matches!(self, Bug::RetryToldNo | Bug::LookupDenied)
     }
 
     /// The numbers of the seeded bugs that it stands for; empty for what is on no list.
@@ -148,10 +171,14 @@ impl Bug {
             // Cancelled and refunded in time, such an order shows by the stock that it gave back twice.
             Bug::PaidAfterRelease => &["I7", "I8"],
             Bug::WrongAmount | Bug::CapturedTwice | Bug::CapturedButToldFailed => &["I7"],
-            Bug::LimitRaced => &["I6"],
+            Bug::LimitRaced | Bug::LimitTooLow => &["I6"],
             Bug::TakenBeforeStart | Bug::ClientClock => &["I10"],
             Bug::AlwaysSoldOut => &["I5c"],
             Bug::TicketNeverFinished | Bug::TicketResultFlips | Bug::TicketResultForgotten => &["I9"],
+            Bug::RetryToldNo | Bug::LookupDenied => &["I3"],
+            Bug::PaymentDenied | Bug::OneOrderForTwoPurchases => &["I2"],
+            Bug::SoldOutForTooLong => &["I5c"],
+            Bug::EndedUnasked | Bug::HoldShortened | Bug::PaymentCalledTooLate => &["I8"],
         }
     }
 
@@ -174,6 +201,15 @@ impl Bug {
             Bug::TicketNeverFinished => told_pending_too_late(run),
             Bug::TicketResultFlips => two_results(run),
             Bug::TicketResultForgotten => result_taken_back(run),
+            Bug::RetryToldNo => denied(run, Role::Order),
+            Bug::LookupDenied => denied(run, Role::Lookup),
+            Bug::PaymentDenied => denied(run, Role::Pay) || denied(run, Role::Cancel),
+            Bug::OneOrderForTwoPurchases => shared_order(run),
+            Bug::SoldOutForTooLong => turned_away(run),
+            Bug::EndedUnasked => ended_unasked(run),
+            Bug::HoldShortened => run.shown && untouched_hold(run),
+            Bug::PaymentCalledTooLate => called_too_late(run),
+            Bug::LimitTooLow => within_limit(run),
             _ => run.shown,
         }
     }
@@ -297,5 +333,146 @@ fn result_taken_back(run: &Run) -> bool {
     asked(run).filter(told).any(|op| {
         let later = asked(run).filter(|later| later.intent == op.intent && later.invoked_us >= op.completed_us);
         later.into_iter().any(|later| later.is_pending() || later.status == 404)
+    })
+}
+
+/// When a row was certainly in effect at the latest, for whoever knows no more than its stamp: a second after it, and after
+/// a crash that may have held it up.
+fn surely(run: &Run, stamped: Micros) -> Micros {
+    let epsilon = run.rules.epsilon_us;
+    let at = stamped + epsilon + 1_000_000;
+    match run.crash {
+        Some((down, back)) if down <= at && back + 1_000_000 >= stamped - epsilon => at.max(back + 1_000_000),
+        _ => at,
+    }
+}
+
+fn stamp(row: &crate::history::LedgerEntry) -> Micros {
+    row.at_unix_us - super::EPOCH_UNIX_US
+}
+
+fn acknowledged(run: &Run, intent: u64) -> impl Iterator<Item = &crate::history::Op> {
+    run.history.ops.iter().filter(move |op| op.intent == intent && op.acknowledges())
+}
+
+/// Somebody was told that there is no order, or that there will be none, all the while that there was.
+fn denied(run: &Run, role: Role) -> bool {
+    let (rules, epsilon) = (&run.rules.items[0], run.rules.epsilon_us);
+    let reason = if role == Role::Order { "sold-out" } else { "not-found" };
+    let reason = run.history.names.find(reason);
+    run.audit.ledger.iter().filter(|row| row.kind == EntryKind::Reserve).any(|row| {
+        let Some(intent) = run.intent_of(&row.order) else { return false };
+        let told = acknowledged(run, intent).map(|op| op.completed_us).min().unwrap_or(Micros::MAX);
+        let from = told.min(surely(run, stamp(row)));
+        let rows = || run.audit.ledger.iter().filter(|other| other.order == row.order);
+        let over = rows().filter(|row| matches!(row.kind, EntryKind::Release | EntryKind::Refund)).map(stamp).min();
+        let paid = rows().any(|row| row.kind == EntryKind::Pay);
+        let hold = if paid { Micros::MAX } else { stamp(row) + rules.hold_us };
+        let until = over.unwrap_or(Micros::MAX).min(hold) - epsilon;
+        let ops = run.history.ops.iter().filter(|op| op.intent == intent && op.role == role);
+        let mut no = ops.filter(|op| op.outcome == Outcome::Fail && Some(op.reason) == reason);
+        no.any(|op| from < op.invoked_us && op.completed_us < until)
+    })
+}
+
+fn shared_order(run: &Run) -> bool {
+    let limit = run.rules.items[0].per_user_limit;
+    let ok = || run.history.ops.iter().filter(|op| op.role == Role::Order && op.acknowledges());
+    ok().any(|op| {
+        let mut others = ok().filter(|other| other.intent != op.intent && other.order == op.order);
+        others.any(|other| i64::from(other.quantity + op.quantity) <= limit)
+    })
+}
+
+/// Somebody was told "sold out" though all purchases that can have had something then leave enough.
+fn turned_away(run: &Run) -> bool {
+    let epsilon = run.rules.epsilon_us;
+    refused(run, "sold-out").any(|op| {
+        let mut most = 0;
+        let mut seen = Vec::new();
+        for first in run.history.ops.iter().filter(|other| other.role == Role::Order) {
+            let theirs = || run.history.ops.iter().filter(|other| other.intent == first.intent);
+            if seen.contains(&first.intent) || theirs().all(|o| matches!(o.outcome, Outcome::Fail | Outcome::Dropped)) {
+                continue;
+            }
+            seen.push(first.intent);
+            let key = format!("k{}", first.intent);
+            let made = run.audit.ledger.iter().find(|row| row.key.as_deref() == Some(key.as_str()));
+            let back = made.and_then(|made| {
+                run.audit.ledger.iter().find(|row| row.kind == EntryKind::Release && row.order == made.order)
+            });
+            let gone = back.is_some_and(|row| surely(run, stamp(row) + 2 * epsilon) < op.invoked_us);
+            if !gone {
+                most += i64::from(first.quantity).max(0);
+            }
+        }
+        most + i64::from(op.quantity).max(1) <= run.rules.items[0].stock
+    })
+}
+
+fn first_asked(run: &Run, intent: u64) -> Micros {
+    run.history.ops.iter().filter(|op| op.intent == intent).map(|op| op.invoked_us).min().unwrap_or(Micros::MAX)
+}
+
+/// Until when the hold of a purchase was promised at least.
+fn promised(run: &Run, intent: u64, stamped: Micros) -> Micros {
+    let rules = &run.rules.items[0];
+    (first_asked(run, intent).min(stamped) + rules.hold_us).min(rules.closes_us) - 2 * run.rules.epsilon_us
+}
+
+/// An order that its buyer knew as held came back early, and that buyer never paid or cancelled anything.
+fn ended_unasked(run: &Run) -> bool {
+    run.audit.ledger.iter().filter(|row| row.kind == EntryKind::Release).any(|row| {
+        if row.reason.as_deref() != Some("cancelled") {
+            return false;
+        }
+        let Some(intent) = run.intent_of(&row.order) else { return false };
+        let Some(told) = acknowledged(run, intent).filter(|op| op.role != Role::Lookup).min_by_key(|op| op.invoked_us)
+        else {
+            return false;
+        };
+        let idle =
+            !run.history.ops.iter().any(|op| op.user == told.user && matches!(op.role, Role::Pay | Role::Cancel));
+        idle && told.state == OrderState::Held
+            && stamp(row) < promised(run, intent, Micros::MAX) - 2 * run.rules.epsilon_us
+    })
+}
+
+fn untouched_hold(run: &Run) -> bool {
+    run.audit.ledger.iter().filter(|row| row.kind == EntryKind::Reserve).any(|row| {
+        let held = matches!(row.state, Some(OrderState::Held | OrderState::Expired));
+        let until = row.expires_at_unix_us.unwrap_or(i64::MAX) - super::EPOCH_UNIX_US;
+        held && run.intent_of(&row.order).is_some_and(|intent| until < promised(run, intent, stamp(row)) - 1_000)
+    })
+}
+
+fn called_too_late(run: &Run) -> bool {
+    let reason = run.history.names.find("hold-expired");
+    let pays = run.history.ops.iter().filter(|op| op.role == Role::Pay && op.outcome == Outcome::Fail);
+    pays.filter(|op| Some(op.reason) == reason).any(|op| {
+        let mut told = acknowledged(run, op.intent).filter(|told| told.role != Role::Lookup);
+        let held = told.all(|told| told.state == OrderState::Held) && acknowledged(run, op.intent).count() > 0;
+        let theirs =
+            |other: &&crate::history::Op| other.user == op.user && matches!(other.role, Role::Pay | Role::Cancel);
+        let alone = run.history.ops.iter().filter(theirs).count() == 1;
+        let by_lookup = acknowledged(run, op.intent).all(|told| told.role == Role::Lookup);
+        held && !by_lookup && alone && op.completed_us < promised(run, op.intent, Micros::MAX)
+    })
+}
+
+/// Somebody was told that they reached their limit, and all that they ever asked for and may have got is within it.
+fn within_limit(run: &Run) -> bool {
+    refused(run, "limit-reached").any(|op| {
+        let theirs = || run.history.ops.iter().filter(|other| other.user == op.user && other.role == Role::Order);
+        let open = |intent| {
+            let mut ops = run.history.ops.iter().filter(|other| other.intent == intent);
+            ops.any(|other| !matches!(other.outcome, Outcome::Fail | Outcome::Dropped))
+        };
+        let mut asked: Vec<_> =
+            theirs().filter(|other| open(other.intent)).map(|o| (o.intent, o.quantity.max(0))).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        let most: i64 = asked.into_iter().map(|(_, quantity)| i64::from(quantity)).sum();
+        most + i64::from(op.quantity) <= run.rules.items[0].per_user_limit
     })
 }

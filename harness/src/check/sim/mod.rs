@@ -221,6 +221,7 @@ impl Sim {
             ticket_deadline_us: DEADLINE,
             expect: Expectations::default(),
             send_lag_limit_us: 5_000,
+            set_up: true,
         };
         let shop = Shop::new(bug, Dice(dice.roll()), item, epsilon_us);
         let history = History {
@@ -540,11 +541,13 @@ impl Sim {
             // Who got no clear answer in the end asks for a while longer.
             return self.after_pending(n, 5_000 * MS);
         }
-        let at = self.now + self.dice.between(20 * MS, 300 * MS);
+        let patient = self.shop.bug.is_some_and(Bug::takes_patience);
+        let wait = if patient { (900 * MS, 1_500 * MS) } else { (20 * MS, 300 * MS) };
+        let at = self.now + self.dice.between(wait.0, wait.1);
         let limit = if role == Role::Order { ATTEMPTS } else { 2 };
         if role != Role::Lookup && attempt < limit && self.dice.chance(85) {
             self.push(at, What::Send { role: role as u8, purchase, attempt: attempt + 1 });
-        } else if role == Role::Order && self.dice.chance(50) {
+        } else if role == Role::Order && (patient || self.dice.chance(50)) {
             self.push(at, What::Send { role: Role::Lookup as u8, purchase, attempt: 1 });
         }
     }
@@ -661,6 +664,21 @@ impl Sim {
         let taken = self.now + 15_000 * MS;
         self.shop.settle();
         let mut history = self.history;
+        // What becomes of the buyers' link holds nothing up within the shop.
+        if !self.queued && (self.dice.chance(30) || self.shop.bug == Some(Bug::SoldOutForTooLong)) {
+            let (id, at_us, until_us) = ("link".to_owned(), 0, self.now);
+            history.events.push(Event::FaultPlanned(FaultPlan {
+                id: id.clone(),
+                kind: "latency".to_owned(),
+                link: Some("client→service".to_owned()),
+                role: None,
+                detail: "replies +10ms".to_owned(),
+                at_us,
+                until_us,
+            }));
+            history.events.push(Event::FaultInjected { id: id.clone(), at_us });
+            history.events.push(Event::FaultHealed { id, at_us: until_us, hit: "9 connections".to_owned() });
+        }
         if let Some((at_us, until_us)) = self.crash {
             let id = "crash".to_owned();
             history.events.push(Event::FaultPlanned(FaultPlan {

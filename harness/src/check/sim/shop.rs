@@ -146,7 +146,16 @@ impl Shop {
                 self.stock.available -= ask.quantity;
                 self.show();
             }
+            if self.has(Bug::RetryToldNo) && self.dice.chance(50) {
+                return Answer::Refused("sold-out");
+            }
             return self.answer(known);
+        }
+        if self.has(Bug::OneOrderForTwoPurchases)
+            && let Some(own) = self.orders.iter().position(|own| own.user == ask.user && own.quantity == ask.quantity)
+        {
+            self.keys.insert(ask.intent, own);
+            return self.answer(own);
         }
         if let Some(refusal) = self.refusal(ask, seen, now) {
             return Answer::Refused(refusal);
@@ -189,7 +198,8 @@ impl Shop {
             return Some("invalid-quantity");
         }
         let has = if self.has(Bug::LimitRaced) { seen.user_has } else { self.user_has(ask.user) };
-        if has + ask.quantity > self.rules.per_user_limit {
+        let limit = self.rules.per_user_limit - i64::from(self.has(Bug::LimitTooLow));
+        if has + ask.quantity > limit {
             return Some("limit-reached");
         }
         if self.has(Bug::AlwaysSoldOut) && self.dice.chance(30) {
@@ -200,7 +210,7 @@ impl Shop {
             Some(Bug::ShardRemainderStranded) => self.stock.shards[ask.user as usize % 2],
             _ => self.stock.available,
         };
-        if self.has(Bug::SoldOutFlagNeverCleared) && self.flag {
+        if self.flag && matches!(self.bug, Some(Bug::SoldOutFlagNeverCleared | Bug::SoldOutForTooLong)) {
             available = 0;
         }
         if available < ask.quantity && !(self.has(Bug::RowCountIgnored) && self.dice.chance(30)) {
@@ -234,7 +244,11 @@ impl Shop {
             *shard -= quantity;
         }
         self.stock.caches.iter_mut().for_each(|cache| cache.1 -= quantity);
-        let expires = now + self.skew + self.rules.hold_us;
+        let mut expires = now + self.skew + self.rules.hold_us;
+        if self.has(Bug::HoldShortened) {
+            expires -= self.rules.hold_us / 2;
+            self.show();
+        }
         let outside = now + self.skew < self.rules.opens_us - self.epsilon;
         if outside && matches!(self.bug, Some(Bug::TakenBeforeStart | Bug::ClientClock)) {
             self.show();
@@ -298,7 +312,10 @@ impl Shop {
         Answer::Order { id: order.id.clone(), state: order.state, cents: self.rules.price_cents * order.quantity }
     }
 
-    pub fn lookup(&self, intent: u64) -> Answer {
+    pub fn lookup(&mut self, intent: u64) -> Answer {
+        if self.has(Bug::LookupDenied) {
+            return Answer::Refused("not-found");
+        }
         self.keys.get(&intent).map_or(Answer::Refused("not-found"), |order| self.answer(*order))
     }
 
@@ -351,6 +368,12 @@ impl Shop {
     }
 
     pub fn pay(&mut self, order: usize, now: Micros) -> Answer {
+        if self.has(Bug::PaymentDenied) && self.dice.chance(20) {
+            return Answer::Refused("not-found");
+        }
+        if self.has(Bug::PaymentCalledTooLate) && self.dice.chance(30) {
+            return Answer::Refused("hold-expired");
+        }
         let target = if self.has(Bug::ChargedToAnotherOrder) { self.wrong_order(order) } else { order };
         match self.orders[order].state {
             OrderState::Held if self.has(Bug::PaymentLost) && self.dice.chance(20) => {
@@ -384,6 +407,7 @@ impl Shop {
                 self.orders[order].state = OrderState::Refunded;
             }
             OrderState::Paid | OrderState::Refunded => {}
+            OrderState::Expired => return Answer::Refused("hold-expired"),
             _ => return Answer::Refused("order-over"),
         }
         self.answer(order)
@@ -412,6 +436,9 @@ impl Shop {
     }
 
     pub fn cancel(&mut self, order: usize, now: Micros) -> Answer {
+        if self.has(Bug::PaymentDenied) && self.dice.chance(20) {
+            return Answer::Refused("not-found");
+        }
         match self.orders[order].state {
             OrderState::Held if self.has(Bug::CancelLost) && self.dice.chance(30) => {
                 let id = self.orders[order].id.clone();
@@ -433,7 +460,12 @@ impl Shop {
     /// How long after it was made a hold is looked at.
     pub fn hold(&mut self) -> Micros {
         let whole = self.rules.hold_us + self.dice.between(0, 300_000);
-        if self.has(Bug::ExpiredEarly) && self.dice.chance(20) { self.rules.hold_us / 2 } else { whole }
+        let early = match self.bug {
+            Some(Bug::ExpiredEarly | Bug::EndedUnasked) => self.dice.chance(20),
+            Some(Bug::HoldShortened) => true,
+            _ => false,
+        };
+        if early { self.rules.hold_us / 2 } else { whole }
     }
 
     pub fn expire(&mut self, order: usize, now: Micros) {
@@ -441,6 +473,9 @@ impl Shop {
         if state == OrderState::Held && !stuck {
             if now + self.skew < expires - 2 * self.epsilon {
                 self.show();
+            }
+            if self.has(Bug::EndedUnasked) && now + self.skew < expires {
+                return self.give_back(order, OrderState::Cancelled, "cancelled", now);
             }
             self.give_back(order, OrderState::Expired, "expired", now);
         } else if cancelled && state == OrderState::Cancelled && self.has(Bug::ReleasedTwice) {
