@@ -99,7 +99,7 @@ async fn acknowledged_before_the_commit() {
     let mut buyer = service.buyer("buyer").await;
     let mut payer = service.buyer("payer").await;
     assert_eq!(payer.order(1, "k").await.problem(), "sold-out");
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(service.stock().await, Stock { initial: 50, available: 0, held: 50, sold: 0 });
     service.reset(&[item(50, 1)]).await;
     let id = buyer.order(1, "k").await.order_id();

@@ -17,8 +17,8 @@ use crate::inventory::{Answer, Inventory, reserve_statement};
 use crate::order::{Claim, Order, Reservation, Settlement, Wanted};
 use crate::store::{DirectClient, Store, StoreError, orders};
 
-const GROUP_SIZE: usize = 64;
-const GROUP_TIME: Duration = Duration::from_millis(150);
+const GROUP_SIZE: usize = 128;
+const GROUP_TIME: Duration = Duration::from_millis(400);
 const QUEUE: usize = 4096;
 
 const RESERVE: &str = reserve_statement!(
