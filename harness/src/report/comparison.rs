@@ -31,6 +31,8 @@ fn micros(us: f64) -> String {
 fn cell(column: &Column, variant: &Outcome) -> (String, String) {
     match (column.value)(variant) {
         None => (format::NONE.to_owned(), String::new()),
+        // One round has no spread.
+        Some(Estimate { median, interval: [low, high] }) if low == high => ((column.text)(median), String::new()),
         Some(Estimate { median, interval: [low, high] }) => {
             ((column.text)(median), format!("{} to {}", (column.text)(low), (column.text)(high)))
         }
