@@ -81,7 +81,14 @@ async fn probe_item(
                 if n >= buyers {
                     return bought;
                 }
-                bought.push(buy(&journey, &mut connection, &format!("{user}{n}"), &format!("{key}{n}")).await);
+                let buyer = FreshBuyer {
+                    journey: &journey,
+                    connection: &mut connection,
+                    user: format!("{user}{n}"),
+                    key: format!("{key}{n}"),
+                    captured: vec![String::new(); journey.slots.len()],
+                };
+                bought.push(buyer.buy().await);
             }
         });
     }
@@ -103,104 +110,97 @@ async fn probe_item(
     probe
 }
 
-/// Walks a journey up to and including its order, and pays if the journey has a way to: the hold of a probe that takes
-/// long would otherwise expire, and be sold to another of its buyers.
-async fn buy(journey: &Journey, connection: &mut Connection, user: &str, key: &str) -> Bought {
-    let mut captured = vec![String::new(); journey.slots.len()];
-    let (mut ordered, mut pending) = (false, false);
-    for step in journey.steps.iter().filter(|s| !s.only_unsettled) {
-        if step.role == Role::Ticket && !pending {
-            continue;
-        }
-        let told = match step.role {
-            Role::Ticket => ask(step, journey, connection, (user, key), &mut captured).await,
-            _ => insist(step, journey, connection, (user, key), &mut captured).await,
-        };
-        match (step.role, told) {
-            (Role::Order | Role::Ticket, Err((reason, _))) if reason == "sold-out" => return Bought::SoldOut,
-            (Role::Order | Role::Ticket, Ok(state)) => {
-                pending = state == OrderState::Pending;
-                ordered = !pending;
-            }
-            // A hold whose payment did not go through may expire, and be sold to another buyer of the probe.
-            (Role::Pay, Err((reason, _))) if ordered => {
-                return Bought::Other(format!("ordered, but {}: {reason}", step.name));
-            }
-            (Role::Pay, Ok(_)) if ordered => return Bought::Sold,
-            (_, Err((reason, _))) => return Bought::Other(format!("{}: {reason}", step.name)),
-            (_, Ok(_)) => {}
-        }
-    }
-    match (ordered, pending) {
-        (true, _) => Bought::Sold,
-        (_, true) => Bought::Other("accepted, and no step of the journey asks about the ticket".into()),
-        _ => Bought::Other("the journey has no order".into()),
-    }
-}
-
 /// Why an attempt came to nothing, and whether another one can help.
 type Failed = (String, bool);
 
-/// Makes a step, a few times if it has to be.
-async fn insist(
-    step: &CompiledStep,
-    journey: &Journey,
-    connection: &mut Connection,
-    who: (&str, &str),
-    captured: &mut [String],
-) -> Result<OrderState, Failed> {
-    let mut told = once(step, journey, connection, who, captured).await;
-    for attempt in 1..6 {
-        if !matches!(told, Err((_, true))) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
-        told = once(step, journey, connection, who, captured).await;
-    }
-    told
+/// A buyer that nobody has seen before, on its way through a journey.
+struct FreshBuyer<'a> {
+    journey: &'a Journey,
+    connection: &'a mut Connection,
+    user: String,
+    key: String,
+    captured: Vec<String>,
 }
 
-/// Asks about a ticket until it is decided, or its time is over.
-async fn ask(
-    step: &CompiledStep,
-    journey: &Journey,
-    connection: &mut Connection,
-    who: (&str, &str),
-    captured: &mut [String],
-) -> Result<OrderState, Failed> {
-    let end = tokio::time::Instant::now() + step.polling.at_least.0;
-    loop {
-        match once(step, journey, connection, who, captured).await {
-            Ok(OrderState::Pending) if tokio::time::Instant::now() >= end => {
-                return Err(("the ticket is not decided in time".into(), false));
+impl FreshBuyer<'_> {
+    /// Walks the journey up to and including its order, and pays if the journey has a way to: the hold of a probe that
+    /// takes long would otherwise expire, and be sold to another of its buyers.
+    async fn buy(mut self) -> Bought {
+        let (mut ordered, mut pending) = (false, false);
+        for step in self.journey.steps.iter().filter(|s| !s.only_unsettled) {
+            if step.role == Role::Ticket && !pending {
+                continue;
             }
-            Err((_, true)) if tokio::time::Instant::now() < end => {}
-            Ok(OrderState::Pending) => {}
-            told => return told,
+            let told = match step.role {
+                Role::Ticket => self.ask(step).await,
+                _ => self.insist(step).await,
+            };
+            match (step.role, told) {
+                (Role::Order | Role::Ticket, Err((reason, _))) if reason == "sold-out" => return Bought::SoldOut,
+                (Role::Order | Role::Ticket, Ok(state)) => {
+                    pending = state == OrderState::Pending;
+                    ordered = !pending;
+                }
+                // A hold whose payment did not go through may expire, and be sold to another buyer of the probe.
+                (Role::Pay, Err((reason, _))) if ordered => {
+                    return Bought::Other(format!("ordered, but {}: {reason}", step.name));
+                }
+                (Role::Pay, Ok(_)) if ordered => return Bought::Sold,
+                (_, Err((reason, _))) => return Bought::Other(format!("{}: {reason}", step.name)),
+                (_, Ok(_)) => {}
+            }
         }
-        tokio::time::sleep(step.polling.every.0).await;
+        match (ordered, pending) {
+            (true, _) => Bought::Sold,
+            (_, true) => Bought::Other("accepted, and no step of the journey asks about the ticket".into()),
+            _ => Bought::Other("the journey has no order".into()),
+        }
     }
-}
 
-/// One attempt at one step: the state of the order, as far as it is said.
-async fn once(
-    step: &CompiledStep,
-    journey: &Journey,
-    connection: &mut Connection,
-    (user, key): (&str, &str),
-    captured: &mut [String],
-) -> Result<OrderState, Failed> {
-    let values = Values { user, key, item: journey.item, quantity: 1, captured };
-    let request = step.request(&values, b"host: target\r\n");
-    match connection.exchange(&request, Duration::from_secs(5)).await {
-        Err(broken) => Err((broken.reason().to_owned(), true)),
-        Ok(reply) => {
-            let said = classify::read(step, &reply, captured);
-            if said.classified.outcome != Outcome::Ok {
-                let again = classify::worth_retrying(&said.classified, reply.status);
-                return Err((said.classified.reason, again));
+    /// Makes a step, a few times if it has to be.
+    async fn insist(&mut self, step: &CompiledStep) -> Result<OrderState, Failed> {
+        let mut told = self.once(step).await;
+        for attempt in 1..6 {
+            if !matches!(told, Err((_, true))) {
+                break;
             }
-            Ok(said.state)
+            tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
+            told = self.once(step).await;
+        }
+        told
+    }
+
+    /// Asks about a ticket until it is decided, or its time is over.
+    async fn ask(&mut self, step: &CompiledStep) -> Result<OrderState, Failed> {
+        let end = tokio::time::Instant::now() + step.polling.at_least.0;
+        loop {
+            match self.once(step).await {
+                Ok(OrderState::Pending) if tokio::time::Instant::now() >= end => {
+                    return Err(("the ticket is not decided in time".into(), false));
+                }
+                Err((_, true)) if tokio::time::Instant::now() < end => {}
+                Ok(OrderState::Pending) => {}
+                told => return told,
+            }
+            tokio::time::sleep(step.polling.every.0).await;
+        }
+    }
+
+    /// One attempt at one step: the state of the order, as far as it is said.
+    async fn once(&mut self, step: &CompiledStep) -> Result<OrderState, Failed> {
+        let FreshBuyer { journey, connection, user, key, captured } = self;
+        let values = Values { user, key, item: journey.item, quantity: 1, captured };
+        let request = step.request(&values, b"host: target\r\n");
+        match connection.exchange(&request, Duration::from_secs(5)).await {
+            Err(broken) => Err((broken.reason().to_owned(), true)),
+            Ok(reply) => {
+                let said = classify::read(step, &reply, captured);
+                if said.classified.outcome != Outcome::Ok {
+                    let again = classify::worth_retrying(&said.classified, reply.status);
+                    return Err((said.classified.reason, again));
+                }
+                Ok(said.state)
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod measure;
 pub mod mutants;
 pub mod nemesis;
 pub mod progress;
+pub mod random;
 pub mod report;
 pub mod run;
 pub mod sampler;

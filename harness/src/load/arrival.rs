@@ -4,12 +4,13 @@
 //! process puts its n-th arrival at Λ⁻¹(n + ½); a Poisson process maps a unit-rate one through Λ⁻¹ (the time-change
 //! theorem for inhomogeneous Poisson processes, e.g. Çinlar, *Introduction to Stochastic Processes*, 1975).
 
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::history::Micros;
+use crate::random;
 use crate::scenario::value::Dur;
 
 /// One component of a cohort's arrivals; components are summed.
@@ -153,9 +154,7 @@ impl Arrivals {
 
     /// The arrivals in order, in microseconds since the epoch. The same seed gives the same arrivals.
     pub fn schedule(&self, seed: u64, stream: u64) -> Schedule {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(stream);
-        Schedule { arrivals: self.clone(), rng, y: 0.0, n: 0 }
+        Schedule { arrivals: self.clone(), rng: random::stream(seed, stream), y: 0.0, n: 0 }
     }
 }
 

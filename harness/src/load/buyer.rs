@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::arrival::Arrival;
@@ -13,6 +13,7 @@ use super::client::{Broken, Connection, Reply};
 use super::driver::Shared;
 use crate::history::recorder::RawOp;
 use crate::history::{Micros, OrderState, Outcome, Role};
+use crate::random;
 use crate::scenario::journey::{CompiledStep, Journey};
 use crate::scenario::template::Values;
 
@@ -332,12 +333,7 @@ impl Walk<'_> {
     /// another does.
     fn random(&mut self, seed: u64) -> f64 {
         let stream = self.arrival.n + 1_000_000;
-        let rng = self.rng.get_or_insert_with(|| {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(stream);
-            rng
-        });
-        rng.random()
+        self.rng.get_or_insert_with(|| random::stream(seed, stream)).random()
     }
 
     /// What the reply to an order or a lookup means for what comes after.

@@ -4,14 +4,14 @@ use std::io::Write;
 use std::num::NonZeroU32;
 use std::ops::Range;
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::RngExt;
 
 use super::template::{Piece, Template, Values, Variable};
 use super::value::Dur;
 use super::{Cohort, Scenario, Step, TicketWords};
 use crate::history::{Micros, Role};
 use crate::load::arrival::Arrival;
+use crate::random;
 
 /// The captured value that is a ticket.
 pub const TICKET: &str = "ticket";
@@ -180,8 +180,7 @@ impl Journey {
     /// The number of the buyer that an arrival stands for. Which of its accounts a cohort uses is drawn from the seed.
     pub fn user_of(&self, arrival: Arrival, seed: u64) -> u64 {
         let Some(users) = self.users else { return arrival.n };
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(arrival.n);
+        let mut rng = random::stream(seed, arrival.n);
         SHARED_USERS + (u64::from(arrival.cohort) << 32) + u64::from(rng.random_range(0..users.get()))
     }
 }

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::RngExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
@@ -17,6 +16,7 @@ use crate::check::{Expectations, ItemRules, Rules};
 use crate::history::{OrderState, Role};
 use crate::load::arrival::{Arrivals, Plan};
 use crate::measure::slo::SloSpec;
+use crate::random;
 
 pub mod catalogue;
 mod diagnose;
@@ -683,8 +683,7 @@ impl Scenario {
         let mut timeline = Vec::new();
         for (index, fault) in self.fault.iter().enumerate() {
             let fault = fault.get_ref();
-            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-            rng.set_stream(index as u64);
+            let mut rng = random::stream(self.seed, index as u64);
             let (at, lasts) = (fault.at.draw(rng.random()), fault.lasts.draw(rng.random()));
             if rng.random::<f64>() < fault.chance {
                 timeline.push(Planned { id: fault.id.clone(), at, lasts, inject: fault.inject.clone() });
