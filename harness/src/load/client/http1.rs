@@ -12,50 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Why no reply was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
-    /// Provably no byte reached the kernel: the attempt cannot have taken effect.
-    NotSent,
-    /// Not sent either, because this machine had no descriptor, port or memory left for another connection: what is
-    /// measured then is the generator.
-    Exhausted,
-    /// The whole reply did not come in time.
-    Timeout,
-    /// The connection was reset.
-    Reset,
-    /// The stream ended before the reply did.
-    EarlyEnd,
-    /// What came is not HTTP.
-    Malformed,
-}
-
-impl Broken {
-    /// The reason as it stands in the history.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Broken::NotSent => "not-sent",
-            Broken::Exhausted => "generator-exhausted",
-            Broken::Timeout => "timeout",
-            Broken::Reset => "reset",
-            Broken::EarlyEnd => "early-end",
-            Broken::Malformed => "malformed",
-        }
-    }
-}
-
-/// A reply, read whole. It borrows the connection's buffer.
-#[derive(Debug)]
-pub struct Reply<'a> {
-    /// HTTP status.
-    pub status: u16,
-    /// Seconds of `Retry-After`, if it was given as a number.
-    pub retry_after_s: Option<u32>,
-    /// The last part of the path in `Location`, if there is one: `17` of `/tickets/17`.
-    pub location: Option<&'a str>,
-    /// The body without its transfer coding.
-    pub body: &'a [u8],
-}
+use super::{Broken, Reply};
 
 /// A virtual buyer's connection. It reconnects when it has to.
 #[derive(Debug)]
