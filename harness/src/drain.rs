@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::history::{DrainProbe, OrderState, Outcome, Role, StockRow};
 use crate::load::classify;
 use crate::load::client::Connection;
+use crate::load::cookies::Jar;
 use crate::scenario::Scenario;
 use crate::scenario::journey::{CompiledStep, Journey};
 use crate::scenario::template::Values;
@@ -87,6 +88,7 @@ async fn probe_item(
                     user: format!("{user}{n}"),
                     key: format!("{key}{n}"),
                     captured: vec![String::new(); journey.slots.len()],
+                    cookies: Jar::default(),
                 };
                 bought.push(buyer.buy().await);
             }
@@ -120,6 +122,7 @@ struct FreshBuyer<'a> {
     user: String,
     key: String,
     captured: Vec<String>,
+    cookies: Jar,
 }
 
 impl FreshBuyer<'_> {
@@ -188,12 +191,19 @@ impl FreshBuyer<'_> {
 
     /// One attempt at one step: the state of the order, as far as it is said.
     async fn once(&mut self, step: &CompiledStep) -> Result<OrderState, Failed> {
-        let FreshBuyer { journey, connection, user, key, captured } = self;
-        let values = Values { user, key, item: journey.item, quantity: 1, captured };
+        let FreshBuyer { journey, connection, user, key, captured, cookies } = self;
+        if let Some(missing) = step.needs.iter().find(|slot| captured[**slot].is_empty()) {
+            return Err((format!("missing-{}", journey.slots[*missing]), false));
+        }
+        let (quantity, sent) = (1, cookies.header());
+        let values = Values { user, key, item: journey.item, quantity, captured, cookies: sent };
         let request = step.request(&values, b"host: target\r\n");
         match connection.exchange(&request, Duration::from_secs(5)).await {
             Err(broken) => Err((broken.reason().to_owned(), true)),
             Ok(reply) => {
+                if journey.cookies {
+                    cookies.keep(&reply);
+                }
                 let said = classify::read(step, &reply, captured);
                 if said.classified.outcome != Outcome::Ok {
                     let again = classify::worth_retrying(&said.classified, reply.status);

@@ -8,8 +8,9 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::arrival::Arrival;
-use super::classify::{self, Said};
+use super::classify::{self, Classified, Said};
 use super::client::{Broken, Connection, Reply};
+use super::cookies::Jar;
 use super::driver::Shared;
 use crate::history::recorder::RawOp;
 use crate::history::{Micros, OrderState, Outcome, Role};
@@ -42,6 +43,7 @@ struct Walk<'a> {
     rng: Option<ChaCha8Rng>,
     user: u64,
     captured: Vec<String>,
+    cookies: Jar,
     orders: u64,
     order: String,
     /// When an order was accepted that is not decided yet, and about whose ticket a later step asks.
@@ -87,6 +89,7 @@ impl Buyer {
             rng: None,
             user,
             captured: vec![String::new(); journey.slots.len()],
+            cookies: Jar::default(),
             orders: 0,
             order: String::new(),
             accepted: None,
@@ -127,6 +130,15 @@ impl Buyer {
                     tokio::time::sleep(journey.think.0).await;
                 }
                 intended = shared.clock.now_us();
+            }
+            if let Some(missing) = walk.missing(step) {
+                // Nothing was sent, so it failed for certain, and without the service having any part in it.
+                let classified = Classified { outcome: Outcome::Fail, reason: format!("missing-{missing}") };
+                let (said, token) = (Said::only(classified), String::new());
+                let now = shared.clock.now_us();
+                let attempt = Attempt { said, status: 0, retry_after_s: None, token };
+                self.record(walk, step, index, 1, (intended, now, now), &attempt);
+                return;
             }
             let goes_on = match walk.accepted.filter(|_| step.role == Role::Ticket) {
                 Some(accepted) => self.ask_until_decided(walk, step, index, accepted).await,
@@ -271,6 +283,7 @@ impl Buyer {
             item: walk.journey.item,
             quantity: walk.journey.quantity,
             captured: &walk.captured,
+            cookies: walk.cookies.header(),
         };
         step.render(&values, &self.shared.host_header, &mut self.request, &mut self.body);
     }
@@ -336,6 +349,12 @@ impl Walk<'_> {
         self.rng.get_or_insert_with(|| random::stream(seed, stream)).random()
     }
 
+    /// The name of a value that a step sends and that no reply has given.
+    fn missing(&self, step: &CompiledStep) -> Option<&str> {
+        let slot = step.needs.iter().find(|slot| self.captured[**slot].is_empty())?;
+        Some(&self.journey.slots[*slot])
+    }
+
     /// What the reply to an order or a lookup means for what comes after.
     fn learn(&mut self, said: &Said, index: usize, at: Micros) {
         let pending = said.state == OrderState::Pending;
@@ -379,6 +398,9 @@ fn understand(result: Result<Reply<'_>, Broken>, shared: &Shared, walk: &mut Wal
         }
         Ok(reply) => {
             (status, retry_after_s) = (reply.status, reply.retry_after_s);
+            if walk.journey.cookies {
+                walk.cookies.keep(&reply);
+            }
             classify::read(step, &reply, &mut walk.captured)
         }
     };

@@ -42,27 +42,33 @@ impl Said {
 /// Reads a reply by the places that its step declares, and keeps what later steps need of it.
 pub fn read(step: &CompiledStep, answer: &Reply<'_>, captured: &mut [String]) -> Said {
     let mut said = Said::only(reply(answer.status, answer.body));
+    if step.check.declares(answer.status) {
+        said.classified = Classified { outcome: Outcome::Ok, reason: String::new() };
+    }
     if said.classified.outcome != Outcome::Ok && step.role != Role::Ticket {
         return said;
     }
-    step.keep_location(answer.location, captured);
-    if !step.wants_json {
-        return said;
+    let json =
+        if step.wants_json { serde_json::from_slice::<Value>(answer.body).unwrap_or_default() } else { Value::Null };
+    if said.classified.outcome == Outcome::Ok
+        && let Some(reason) = step.check.failed(answer, &json)
+    {
+        // Of a page it is known that it is not what it should be. What takes stock or money may have taken effect.
+        let outcome = if step.role == Role::Read { Outcome::Fail } else { Outcome::Info };
+        return Said::only(Classified { outcome, reason: reason.into() });
     }
-    let json = serde_json::from_slice::<Value>(answer.body).unwrap_or_default();
-    if json.is_null() && said.classified.outcome == Outcome::Ok && answer.status != 202 {
-        if step.role != Role::Read {
-            // A success without a readable body acknowledges nothing that could be held against the ledger.
-            said.classified = Classified { outcome: Outcome::Info, reason: "unreadable-reply".into() };
-        }
-        return said;
-    }
-    step.keep_captures_of(&json, captured);
+    step.keep(answer, &json, captured);
     if step.role == Role::Read {
         return said;
     }
     let text = |pointer: &str| json.pointer(pointer).map(text_of).unwrap_or_default();
-    let (order, state) = (text(&step.order), text(&step.state));
+    let (order, state) = (step.order.read(answer, &json), text(&step.state));
+    let told = !json.is_null() || !step.order.is_json() && !order.is_empty();
+    if !told && said.classified.outcome == Outcome::Ok && answer.status != 202 {
+        // A success without a readable body acknowledges nothing that could be held against the ledger.
+        said.classified = Classified { outcome: Outcome::Info, reason: "unreadable-reply".into() };
+        return said;
+    }
     said.amount_cents = json.pointer(&step.amount_cents).and_then(Value::as_i64).unwrap_or(-1);
     match step.role {
         Role::Ticket => {

@@ -5,6 +5,7 @@ pub mod buyer;
 pub mod classify;
 pub mod client;
 pub mod clock;
+pub mod cookies;
 pub mod driver;
 pub mod pool;
 

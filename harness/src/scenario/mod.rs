@@ -21,6 +21,7 @@ use crate::random;
 pub mod catalogue;
 mod diagnose;
 pub mod journey;
+pub mod reading;
 pub mod template;
 mod validate;
 pub mod value;
@@ -204,6 +205,9 @@ pub struct Load {
     /// When and how a buyer tries again.
     #[serde(default)]
     pub retry: Retry,
+    /// Whether each buyer keeps the cookies that replies set, and sends them with the later requests of the journey.
+    #[serde(default)]
+    pub cookies: bool,
 }
 
 fn default_timeout() -> Dur {
@@ -259,11 +263,22 @@ pub struct Step {
     /// A JSON body, with `${variables}`.
     #[schemars(with = "Option<String>")]
     pub json: Option<Spanned<String>>,
-    /// Values kept for later steps: name = JSON pointer into the reply, or `header:location` for the last part of the path
-    /// in that header. The value called `ticket` is the ticket of an order that is accepted and not decided at once.
+    /// The fields of a form as its body, with `${variables}`, encoded as `application/x-www-form-urlencoded`.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub form: BTreeMap<String, Spanned<String>>,
+    /// Values kept for later steps: name = place in the reply. A place is a JSON pointer (`/token`), a header
+    /// (`header:etag`; of `header:location` the last part of the path), a cookie that is set (`cookie:sid`), or what the one
+    /// group of an expression matches in the body (`regex:name="csrf" value="([^"]+)"`). A later step that needs a value which
+    /// no reply has given is not sent: it fails as `missing-NAME`, and the journey ends. The value called `ticket` is the
+    /// ticket of an order that is accepted and not decided at once.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     pub capture: BTreeMap<String, Spanned<String>>,
+    /// What a successful reply must hold beyond its status. One that does not is no success: a page fails with the reason
+    /// `check-...`; an order, payment, cancel, look-up or ticket is indeterminate with that reason, and acknowledges nothing.
+    #[serde(default)]
+    pub check: ReplyCheck,
     /// Where a reply names the order, and which words it uses; those of the reference target by default.
     #[serde(default)]
     pub reply: ReplyPointers,
@@ -293,12 +308,35 @@ fn one() -> f64 {
     1.0
 }
 
+/// What a successful reply must hold.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplyCheck {
+    /// The statuses that are a success, from 200 to 399; 2xx and 304 if absent.
+    #[schemars(with = "Vec<u16>")]
+    pub status: Vec<Spanned<u16>>,
+    /// Values in the JSON of the body: pointer = value.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub json: BTreeMap<String, Spanned<serde_json::Value>>,
+    /// Headers: name = an expression that one of its values must match somewhere.
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub header: BTreeMap<String, Spanned<String>>,
+    /// An expression that must match somewhere in the body.
+    #[schemars(with = "Option<String>")]
+    pub body: Option<Spanned<String>>,
+    /// An expression that must match nowhere in the body.
+    #[schemars(with = "Option<String>")]
+    pub not_body: Option<Spanned<String>>,
+}
+
 /// JSON pointers to what a reply says of an order, and the words in which a ticket says it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplyPointers {
-    /// The order's id; `/id` if absent, and `/order` in replies about tickets.
-    pub order: Option<String>,
+    /// The order's id: a JSON pointer, or any other place that a value can be captured from; `/id` if absent, and `/order` in
+    /// replies about tickets.
+    #[schemars(with = "Option<String>")]
+    pub order: Option<Spanned<String>>,
     /// Its state.
     pub state: String,
     /// Its amount in the currency's smallest unit.

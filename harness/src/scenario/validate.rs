@@ -6,7 +6,8 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::diagnose::{Mistake, Place};
-use super::journey::{Journey, LOCATION};
+use super::journey::Journey;
+use super::reading::{Checks, PLACES, Source, is_token};
 use super::value::{self, Dur, normal_link};
 use super::{Cohort, Inject, Scenario, Step, Target, TicketWords};
 use crate::history::Role;
@@ -43,6 +44,16 @@ pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
     load(scenario, &mut m);
     for (name, step) in &scenario.step {
         self::step(name, step, &mut m);
+        if let Some((_, value)) =
+            step.get_ref().headers.iter().find(|(header, _)| header.eq_ignore_ascii_case("cookie"))
+            && scenario.load.cookies
+        {
+            m.add(
+                value.span(),
+                format!("step \"{name}\" has a `cookie` header, and load.cookies sends one, too"),
+                "remove the header, or set load.cookies = false",
+            );
+        }
     }
     for (name, cohort) in &scenario.cohort {
         self::cohort(scenario, name, cohort, &mut m);
@@ -213,8 +224,7 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
         );
     }
     for (header, value) in &s.headers {
-        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-        if header.is_empty() || !header.chars().all(token) || value.get_ref().contains(['\r', '\n']) {
+        if !is_token(header) || value.get_ref().contains(['\r', '\n']) {
             m.add(value.span(), format!("step \"{name}\": `{header}` is no header"), "a name and a value of one line");
         }
         if ["host", "content-length", "connection", "transfer-encoding"].contains(&header.to_ascii_lowercase().as_str())
@@ -226,15 +236,7 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
             );
         }
     }
-    for (variable, pointer) in &s.capture {
-        if !pointer.get_ref().starts_with('/') && pointer.get_ref() != LOCATION {
-            m.add(
-                pointer.span(),
-                format!("step \"{name}\": `{variable}` is captured from `{}`", pointer.get_ref()),
-                "a JSON pointer starts with `/`, such as \"/token\"; \"header:location\" is the last part of that path",
-            );
-        }
-    }
+    body_and_reply(name, s, m);
     fraction(&format!("step.{name}.share"), s.share, step.span(), m);
     ticket(name, step, m);
     if let Some(token) = s.token.as_ref().filter(|_| s.role != Role::Order) {
@@ -249,6 +251,33 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
             step.span(),
             format!("step \"{name}\" has the role \"order\" but sends no ${{key}}"),
             "add headers = { idempotency-key = \"${key}\" }, so that a retry can be told from a second purchase",
+        );
+    }
+}
+
+/// What a step sends besides its head, and what it reads from the reply.
+fn body_and_reply(name: &str, s: &Step, m: &mut Mistakes) {
+    if let (Some(json), Some(field)) = (&s.json, s.form.values().next()) {
+        let at = json.span().start.max(field.span().start)..json.span().end.max(field.span().end);
+        m.add(
+            at,
+            format!("step \"{name}\" has both `json` and `form`"),
+            "a request has one body: remove one of the two",
+        );
+    }
+    let captures = s.capture.iter().map(|(variable, place)| (format!("`{variable}` is captured from"), place));
+    let order = s.reply.order.iter().map(|place| ("`reply.order` is".to_owned(), place));
+    for (what, place) in captures.chain(order) {
+        if let Err(why) = Source::parse(place.get_ref()) {
+            m.add(place.span(), format!("step \"{name}\": {what} `{}`, and {why}", place.get_ref()), PLACES);
+        }
+    }
+    for (at, why) in Checks::compile(&s.check).err().into_iter().flatten() {
+        m.add(
+            at,
+            format!("step \"{name}\": check: {why}"),
+            "status = [200, 303] (from 200 to 399), json = { \"/state\" = \"open\" }, header = { content-type = \"text/html\" }, \
+             body = \"in stock\", not_body = \"sorry\"; the last three are regexes",
         );
     }
 }
@@ -299,7 +328,7 @@ fn ticket(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
 }
 
 fn uses_key(step: &Step) -> bool {
-    let texts = step.headers.values().chain([&step.path]).chain(&step.json);
+    let texts = step.headers.values().chain([&step.path]).chain(&step.json).chain(step.form.values());
     texts.into_iter().any(|text| text.get_ref().contains("${key}"))
 }
 

@@ -83,7 +83,8 @@ impl Connection {
                     Framing::UntilEnd => &self.buffer[head.length..],
                 };
                 let location = head.location.and_then(|at| std::str::from_utf8(&self.buffer[at]).ok());
-                Ok(Reply { status: head.status, retry_after_s: head.retry_after_s, location, body })
+                let (status, retry_after_s) = (head.status, head.retry_after_s);
+                Ok(Reply { status, retry_after_s, location, head: &self.buffer[..head.length], body })
             }
             Err(broken) => {
                 self.stream = None;

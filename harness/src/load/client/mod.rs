@@ -48,8 +48,21 @@ pub struct Reply<'a> {
     pub retry_after_s: Option<u32>,
     /// The last part of the path in `Location`, if there is one: `17` of `/tickets/17`.
     pub location: Option<&'a str>,
+    /// The head as it came: the status line and the headers.
+    pub head: &'a [u8],
     /// The body without its transfer coding.
     pub body: &'a [u8],
+}
+
+impl<'a> Reply<'a> {
+    /// The values of a header, in the order of the reply. The head is looked through anew, since few steps ask.
+    pub fn header(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        let lines = self.head.split(|byte| *byte == b'\n').skip(1);
+        lines.filter_map(move |line| {
+            let (key, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
 }
 
 /// A virtual buyer's connection. It reconnects when it has to.
