@@ -65,7 +65,7 @@ struct Attempt {
 impl Buyer {
     /// A buyer with a connection of its own, not yet made.
     pub fn new(shared: Arc<Shared>) -> Buyer {
-        let (connection, second) = (Connection::new(shared.address), Connection::new(shared.address));
+        let (connection, second) = (Connection::new(&shared.entry), Connection::new(&shared.entry));
         let (request, body) = (Vec::with_capacity(512), Vec::with_capacity(128));
         Buyer { shared, connection, second, request, body, user: String::new(), key: String::new() }
     }

@@ -105,7 +105,7 @@ pub fn reply(status: u16, body: &[u8]) -> Classified {
 
 /// Classifies an attempt without a reply: only one that provably sent nothing is a failure.
 pub fn broken(broken: Broken) -> Classified {
-    let outcome = if matches!(broken, Broken::NotSent | Broken::Exhausted) { Outcome::Fail } else { Outcome::Info };
+    let outcome = if broken.took_no_effect() { Outcome::Fail } else { Outcome::Info };
     Classified { outcome, reason: broken.reason().to_owned() }
 }
 
@@ -155,7 +155,8 @@ pub fn worth_retrying(classified: &Classified, status: u16) -> bool {
     match classified.outcome {
         Outcome::Info => true,
         Outcome::Fail => {
-            status == 429 || matches!(classified.reason.as_str(), "in-flight" | "not-sent" | "generator-exhausted")
+            let not_looked_at = ["in-flight", "not-sent", "generator-exhausted", "tls-handshake", "refused-stream"];
+            status == 429 || not_looked_at.contains(&classified.reason.as_str())
         }
         Outcome::Ok | Outcome::Dropped => false,
     }

@@ -138,11 +138,14 @@ pub struct Reference {
     pub bug: Option<BugChoice>,
     /// Mechanisms by their ID: `on` or `off`.
     pub switches: BTreeMap<String, Toggle>,
+    /// Whether the service is reached with TLS only. Its certificate is made for the run, and no other is trusted.
+    pub tls: bool,
 }
 
 impl Default for Reference {
     fn default() -> Self {
-        Reference { strategy: "conditional-update".into(), pool: 8, workers: 2, bug: None, switches: BTreeMap::new() }
+        let (strategy, switches) = ("conditional-update".into(), BTreeMap::new());
+        Reference { strategy, pool: 8, workers: 2, bug: None, switches, tls: false }
     }
 }
 
@@ -205,6 +208,9 @@ pub struct Load {
     /// When and how a buyer tries again.
     #[serde(default)]
     pub retry: Retry,
+    /// How connections to the service are made.
+    #[serde(default)]
+    pub connection: Connection,
     /// Whether each buyer keeps the cookies that replies set, and sends them with the later requests of the journey.
     #[serde(default)]
     pub cookies: bool,
@@ -218,6 +224,57 @@ fn default_patience() -> Dur {
 }
 fn default_lag_limit() -> Dur {
     Dur::millis(20)
+}
+
+/// How connections to the service are made: those of the buyers, and of everybody else who asks it something.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Connection {
+    /// The version of HTTP. HTTP/2 without TLS is spoken without asking whether the service can (prior knowledge).
+    pub http: HttpVersion,
+    /// Whether a connection serves many requests. Otherwise each request has one of its own, and making it is a part of the
+    /// latency.
+    pub reuse: bool,
+    /// Encrypts the connections to an external service. The reference service is asked for TLS by `target.reference.tls`.
+    #[schemars(with = "Option<Tls>")]
+    pub tls: Option<Spanned<Tls>>,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Connection { http: HttpVersion::One, reuse: true, tls: None }
+    }
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[serde(rename = "1.1")]
+    One,
+    /// HTTP/2.
+    #[serde(rename = "2")]
+    Two,
+}
+
+/// How connections are encrypted.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// A file in PEM with the certificates to trust, from the folder that the harness is started in.
+    #[schemars(with = "Option<String>")]
+    pub ca: Option<Spanned<String>>,
+    /// The name that the service's certificate must have, which is sent as the host, too; its address if absent.
+    #[schemars(with = "Option<String>")]
+    pub name: Option<Spanned<String>>,
+    /// Whether the certificate is verified at all.
+    pub verify: bool,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Tls { ca: None, name: None, verify: true }
+    }
 }
 
 /// When and how a buyer tries again: exponential backoff with jitter, under the same idempotency key.
@@ -735,6 +792,15 @@ impl Scenario {
         let journey =
             |cohort: &'_ Spanned<Cohort>| cohort.get_ref().journey.iter().map(|s| s.get_ref().clone()).collect();
         in_one_order(self.cohort.values().map(journey))
+    }
+
+    /// Whether somebody who listens on the way to the service can read what buyers say: plain HTTP/1.1.
+    pub fn is_readable(&self) -> bool {
+        let encrypted = match &self.target {
+            Target::Reference(reference) => reference.tls,
+            Target::External(_) => self.load.connection.tls.is_some(),
+        };
+        !encrypted && self.load.connection.http == HttpVersion::One
     }
 
     /// The item of that number.

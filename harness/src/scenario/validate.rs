@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use tokio_rustls::rustls::pki_types::ServerName;
 use toml::Spanned;
 
 use super::diagnose::{Mistake, Place};
@@ -11,6 +12,7 @@ use super::reading::{Checks, PLACES, Source, is_token};
 use super::value::{self, Dur, normal_link};
 use super::{Cohort, Inject, Scenario, Step, Target, TicketWords};
 use crate::history::Role;
+use crate::load::client::entry;
 
 /// The links that a stack of that kind has.
 pub(super) fn links(target: &Target) -> &'static [&'static str] {
@@ -42,6 +44,7 @@ pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
     names_and_items(scenario, &mut m);
     target(&scenario.target, &mut m);
     load(scenario, &mut m);
+    connection(scenario, &mut m);
     for (name, step) in &scenario.step {
         self::step(name, step, &mut m);
         if let Some((_, value)) =
@@ -196,6 +199,45 @@ fn load(scenario: &Scenario, m: &mut Mistakes) {
                 "`until` must be later than `from`",
             );
         }
+    }
+}
+
+/// Files are looked at here, so that nothing is started for one that is not there.
+fn connection(scenario: &Scenario, m: &mut Mistakes) {
+    let Some(spanned) = &scenario.load.connection.tls else { return };
+    let tls = spanned.get_ref();
+    if matches!(scenario.target, Target::Reference(_)) {
+        m.add(
+            spanned.span(),
+            "load.connection.tls is about external services",
+            "remove it, and ask the reference service for TLS with [target.reference] tls = true",
+        );
+        return;
+    }
+    match &tls.ca {
+        None if tls.verify => m.add(
+            spanned.span(),
+            "load.connection.tls has no `ca`, so no certificate could be trusted",
+            "ca = \"ca.pem\" names the certificates to trust; verify = false trusts everybody",
+        ),
+        Some(ca) if !tls.verify => m.add(
+            ca.span(),
+            "load.connection.tls has a `ca`, and verifies nothing",
+            "remove `ca`, or remove verify = false",
+        ),
+        Some(ca) => {
+            if let Err(why) = entry::read_ca(ca.get_ref()).and_then(|pem| entry::roots(&pem)) {
+                let what = format!("load.connection.tls.ca = \"{}\": {why}", ca.get_ref());
+                m.add(ca.span(), what, "a file in PEM, from the folder that the harness is started in");
+            }
+        }
+        None => {}
+    }
+    if let Some(name) = &tls.name
+        && ServerName::try_from(name.get_ref().as_str()).is_err()
+    {
+        let what = format!("load.connection.tls.name = \"{}\" is no name of a server", name.get_ref());
+        m.add(name.span(), what, "a name such as \"shop.example\", or an address");
     }
 }
 
@@ -419,6 +461,12 @@ fn faults(scenario: &Scenario, m: &mut Mistakes) {
                 );
             } else if matches!(f.inject, Inject::CutReply(_)) && !name.starts_with("client→") {
                 m.add(link.span(), format!("fault \"{}\": `{name}` does not speak HTTP", f.id), "use client→service");
+            } else if matches!(f.inject, Inject::CutReply(_)) && !scenario.is_readable() {
+                m.add(
+                    link.span(),
+                    format!("fault \"{}\": with TLS or HTTP/2, nobody on `{name}` can tell where a reply is", f.id),
+                    "use reset, black-hole or latency there, or cut-after-commit on service→postgres; or speak plain HTTP/1.1",
+                );
             }
         }
         if let Some(role) = f.inject.role()
