@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::history::{DrainProbe, OrderState, Outcome, Role, StockRow};
+use crate::load::buyer::follow::{Following, Told};
 use crate::load::classify;
-use crate::load::client::{Connection, Entry};
+use crate::load::client::{Broken, Connection, Entry};
 use crate::load::cookies::Jar;
 use crate::scenario::Scenario;
 use crate::scenario::journey::{CompiledStep, Journey};
@@ -195,7 +196,19 @@ impl FreshBuyer<'_> {
         let (quantity, sent) = (1, cookies.header());
         let values = Values { user, key, item: journey.item, quantity, captured, cookies: sent };
         let request = step.request(&values, header_lines);
-        match connection.exchange(&request, Duration::from_secs(5)).await {
+        let limit = Duration::from_secs(5);
+        let event;
+        let answer = match &step.stream {
+            None => connection.exchange(&request, limit).await,
+            Some(stream) => {
+                let mut following = Following::default();
+                let next = following.next(connection, &request, (step, stream), limit);
+                event = tokio::time::timeout(stream.within.0.max(limit), next).await.unwrap_or(Err(Broken::Timeout));
+                connection.close();
+                event.as_ref().map(Told::reply).map_err(|broken| *broken)
+            }
+        };
+        match answer {
             Err(broken) => Err((broken.reason().to_owned(), true)),
             Ok(reply) => {
                 if journey.cookies {

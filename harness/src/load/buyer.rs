@@ -18,6 +18,10 @@ use crate::random;
 use crate::scenario::journey::{CompiledStep, Journey};
 use crate::scenario::template::Values;
 
+pub(crate) mod follow;
+
+use follow::Following;
+
 /// Order steps of one arrival at most; each is an intent of its own.
 pub const INTENTS_PER_ARRIVAL: u64 = 16;
 
@@ -44,6 +48,9 @@ struct Walk<'a> {
     user: u64,
     captured: Vec<String>,
     cookies: Jar,
+    following: Following,
+    /// Until when the events of a ticket are waited for.
+    follow_until: Option<Micros>,
     orders: u64,
     order: String,
     /// When an order was accepted that is not decided yet, and about whose ticket a later step asks.
@@ -90,6 +97,8 @@ impl Buyer {
             user,
             captured: vec![String::new(); journey.slots.len()],
             cookies: Jar::default(),
+            following: Following::default(),
+            follow_until: None,
             orders: 0,
             order: String::new(),
             accepted: None,
@@ -144,6 +153,9 @@ impl Buyer {
                 Some(accepted) => self.ask_until_decided(walk, step, index, accepted).await,
                 None => self.step(walk, step, index, intended).await,
             };
+            if step.stream.is_some() {
+                self.stop_listening(walk);
+            }
             if !goes_on {
                 return;
             }
@@ -199,6 +211,9 @@ impl Buyer {
     /// One exchange, and when it ended.
     async fn attempt(&mut self, walk: &mut Walk<'_>, step: &CompiledStep) -> (Attempt, Micros) {
         self.render(walk, step);
+        if let Some(stream) = &step.stream {
+            return self.wait_for_event(walk, step, stream).await;
+        }
         let result = self.connection.exchange(&self.request, self.shared.request_timeout).await;
         let completed = self.shared.clock.now_us();
         (understand(result, &self.shared, walk, step), completed)
@@ -227,6 +242,7 @@ impl Buyer {
         accepted: Micros,
     ) -> bool {
         let until = step.polling.until_us(accepted);
+        walk.follow_until = Some(until);
         loop {
             let (said, wait) = self.ask(walk, step, index).await;
             match (said.classified.outcome, said.state) {
@@ -260,6 +276,7 @@ impl Buyer {
                 return;
             }
             self.ask(walk, step, index).await;
+            self.stop_listening(walk);
         }
     }
 
@@ -270,7 +287,9 @@ impl Buyer {
         self.record(walk, step, index, 1, (asked, asked, completed), &attempt);
         let retry = &self.shared.retry;
         let told = attempt.retry_after_s.filter(|_| retry.honour_retry_after).unwrap_or(0);
-        let wait = step.polling.every.0.max(Duration::from_secs(told.into()).min(retry.max.0));
+        let every =
+            if step.stream.is_some() { walk.following.pause(step.polling.every.0) } else { step.polling.every.0 };
+        let wait = every.max(Duration::from_secs(told.into()).min(retry.max.0));
         (attempt.said, wait)
     }
 

@@ -57,6 +57,11 @@ pub fn read(step: &CompiledStep, answer: &Reply<'_>, captured: &mut [String]) ->
         let outcome = if step.role == Role::Read { Outcome::Fail } else { Outcome::Info };
         return Said::only(Classified { outcome, reason: reason.into() });
     }
+    if step.stream.is_some() && step.role == Role::Read && !answer.head.is_empty() {
+        // It was answered at once, and with something else than events.
+        said.classified = Classified { outcome: Outcome::Fail, reason: "no-event-stream".into() };
+        return said;
+    }
     step.keep(answer, &json, captured);
     if step.role == Role::Read {
         return said;

@@ -74,12 +74,34 @@ pub struct CompiledStep {
     pub token: Option<usize>,
     /// How a ticket is asked about.
     pub polling: Polling,
+    /// The events that are waited for, where the reply is a stream of them.
+    pub stream: Option<EventStream>,
     /// Only made when an order's fate is unknown.
     pub only_unsettled: bool,
     /// Share of the buyers who go on from here.
     pub share: f64,
     /// Whether the reply's body must be read as JSON at all.
     pub wants_json: bool,
+}
+
+/// The events that a step waits for.
+#[derive(Debug, Clone)]
+pub struct EventStream {
+    /// Their type; any if absent.
+    pub event: Option<String>,
+    /// How long one is waited for. A ticket's stream is asked for anew then, as one that may have been forgotten.
+    pub within: Dur,
+}
+
+impl EventStream {
+    fn of(scenario: &Scenario, step: &Step) -> Option<EventStream> {
+        let within = match (step.role, step.until) {
+            (Role::Ticket, _) => Dur(scenario.audit.ticket_deadline.0 + POLLING_MARGIN.0 / 2),
+            (_, Some(until)) => until,
+            _ => scenario.load.request_timeout,
+        };
+        step.sse.then(|| EventStream { event: step.event.clone(), within })
+    }
 }
 
 /// How a ticket is asked about.
@@ -255,6 +277,9 @@ fn compile_step(
         add(value.span(), value.get_ref(), &mut head)?;
         head.push(text("\r\n"));
     }
+    if step.sse && !step.headers.keys().any(|header| header.eq_ignore_ascii_case("accept")) {
+        head.push(text("accept: text/event-stream\r\n"));
+    }
     let body = compile_body(step, &mut slot)?;
     if let Some((kind, _)) = &body {
         head.push(text(&format!("content-type: {kind}\r\n")));
@@ -305,6 +330,7 @@ fn compile_step(
         ticket: slots.iter().position(|slot| slot == TICKET).filter(|_| about_tickets),
         token,
         polling: Polling::of(scenario, step),
+        stream: EventStream::of(scenario, step),
         only_unsettled: step.only_unsettled,
         share: step.share,
         wants_json,

@@ -344,8 +344,14 @@ pub struct Step {
     pub token: Option<Spanned<String>>,
     /// How often a ticket is asked about; 200ms if absent. Only for steps with the role "ticket".
     pub every: Option<Dur>,
+    /// Whether the reply is a stream of events (`text/event-stream`), and one of them is waited for. A ticket is followed by
+    /// them until one says what became of it; a page waits for one `event`, and its latency is the time until that came.
+    #[serde(default)]
+    pub sse: bool,
+    /// The type of the events that are waited for with `sse`; a ticket is followed by all of them if it is absent.
+    pub event: Option<String>,
     /// For how long after its acceptance a ticket is asked about at most; until its deadline is surely over if absent.
-    /// Only for steps with the role "ticket".
+    /// Of a page with `sse`, how long its event is waited for; load.request_timeout if absent. Only for these.
     pub until: Option<Dur>,
     /// How often a ticket with a result is asked about again when the journey has ended, to see whether the result stays;
     /// once if absent. Only for steps with the role "ticket".

@@ -281,6 +281,7 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
     body_and_reply(name, s, m);
     fraction(&format!("step.{name}.share"), s.share, step.span(), m);
     ticket(name, step, m);
+    events(name, step, m);
     if let Some(token) = s.token.as_ref().filter(|_| s.role != Role::Order) {
         m.add(
             token.span(),
@@ -328,7 +329,8 @@ fn body_and_reply(name: &str, s: &Step, m: &mut Mistakes) {
 fn ticket(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
     let s = step.get_ref();
     if s.role != Role::Ticket {
-        let settings = [("every", s.every.is_some()), ("until", s.until.is_some()), ("again", s.again.is_some())];
+        let settings =
+            [("every", s.every.is_some()), ("until", s.until.is_some() && !s.sse), ("again", s.again.is_some())];
         for (key, _) in settings.iter().filter(|(_, given)| *given) {
             m.add(
                 step.span(),
@@ -367,6 +369,30 @@ fn ticket(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
             "a state means one thing; a list that is not given has the words that `seckill schema scenario` shows",
         );
     }
+}
+
+/// What a step that waits for an event may have, and what it must.
+fn events(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
+    let s = step.get_ref();
+    let (what, help) = match (s.sse, s.role) {
+        (false, _) if s.event.is_some() => {
+            ("`event` is waited for in a stream of events, and this step has none", "add sse = true, or remove `event`")
+        }
+        (false, _) => return,
+        (true, Role::Read) if s.event.is_none() => (
+            "no `event` is named, so it is not said what the step waits for",
+            "event = \"open\" waits for `event: open`",
+        ),
+        (true, Role::Read | Role::Ticket) if s.method.get_ref() != "GET" || s.json.is_some() || !s.form.is_empty() => {
+            ("a stream of events is asked for with GET and no body", "remove `method`, `json` and `form`")
+        }
+        (true, Role::Read | Role::Ticket) => return,
+        (true, _) => (
+            "only a page and a ticket can wait for an event",
+            "remove `sse`; an order that is decided later is followed by a step with role = \"ticket\" and sse = true",
+        ),
+    };
+    m.add(step.span(), format!("step \"{name}\": {what}"), help);
 }
 
 fn uses_key(step: &Step) -> bool {
@@ -524,6 +550,13 @@ fn steady_state(scenario: &Scenario, m: &mut Mistakes) {
             );
         }
         Some(found) => {
+            if found.get_ref().sse {
+                m.add(
+                    step.span(),
+                    "steady_state: a stream of events is no probe",
+                    "name a step that is answered at once",
+                );
+            }
             if let Err((at, why)) = Journey::compile_probe(scenario, step.get_ref()) {
                 let at = if at.is_empty() { found.span() } else { at };
                 m.add(at, format!("steady_state: {why}"), "the probe's step may use only ${item}");
