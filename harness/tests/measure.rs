@@ -172,7 +172,7 @@ fn golden_events() -> Vec<Event> {
         Event::Links(vec![LinkCalls {
             from: "service".into(),
             to: "postgres".into(),
-            calls: 12,
+            calls: Some(12),
             ..LinkCalls::default()
         }]),
         Event::Note { at_us: 0, text: "a note".into() },

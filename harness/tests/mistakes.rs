@@ -195,11 +195,15 @@ const MISTAKES: &[Mistake] = &[
 
 #[test]
 fn each_mistake_in_a_scenario_is_explained_where_it_is() {
+    each_is_explained(SPIKE, MISTAKES);
+}
+
+fn each_is_explained(scenario: &str, mistakes: &[Mistake]) {
     let sandbox = Sandbox::new();
-    for mistake in MISTAKES {
+    for mistake in mistakes {
         let (from, to) = mistake.replace;
-        let text = SPIKE.replacen(from, to, 1);
-        assert_ne!(text, SPIKE, "{}: the scenario no longer has {from}", mistake.name);
+        let text = scenario.replacen(from, to, 1);
+        assert_ne!(text, scenario, "{}: the scenario no longer has {from}", mistake.name);
         sandbox.write("wrong.toml", &text);
         let ended = sandbox.seckill(&["run", "wrong.toml", "--out", "run"]);
         ended.assert_code(2).assert_says(mistake.says);
@@ -245,6 +249,187 @@ fn an_override_says_how_it_is_written_and_where_it_went() {
     ended.assert_code(2).assert_says(&["unknown field `virtual_byers`", "after --set load.virtual_byers=5"]);
     let ended = sandbox.seckill(&["run", "spike.toml", "--set", "fault.9.at=1s"]);
     ended.assert_code(2).assert_says(&["--set fault.9.at=1s", "there is no element 9"]);
+    sandbox.assert_nothing_left();
+}
+
+/// Mistakes in what a step sends and reads, and in how the service is reached.
+const PROTOCOLS: &[Mistake] = &[
+    Mistake {
+        name: "two bodies",
+        replace: ("json = '{\"user\":\"${user}\"}'", "json = '{\"user\":\"${user}\"}'\nform = { user = \"${user}\" }"),
+        line: "form = { user",
+        says: &["step \"login\" has both `json` and `form`", "remove one of the two"],
+    },
+    Mistake {
+        name: "a variable that no form can have",
+        replace: ("json = '{\"user\":\"${user}\"}'", "form = { user = \"${nobody}\" }"),
+        line: "form = { user",
+        says: &["`${nobody}` is no variable", "capture = { nobody ="],
+    },
+    Mistake {
+        name: "a capture from nowhere",
+        replace: ("token = \"/token\"", "token = \"token\""),
+        line: "token = \"token\"",
+        says: &["`token` is captured from `token`", "no place in a reply", "header:etag", "regex:"],
+    },
+    Mistake {
+        name: "a capture from an unknown kind of place",
+        replace: ("token = \"/token\"", "token = \"body:x\""),
+        line: "body:x",
+        says: &["`body:` is no kind of place", "cookie:sid"],
+    },
+    Mistake {
+        name: "a capture by what is no regex",
+        replace: ("token = \"/token\"", "token = 'regex:token=([a-z'"),
+        line: "regex:token",
+        says: &["`token=([a-z` is no regex", "unclosed"],
+    },
+    Mistake {
+        name: "a capture by a regex with two groups",
+        replace: ("token = \"/token\"", "token = 'regex:(a)(b)'"),
+        line: "regex:(a)(b)",
+        says: &["`(a)(b)` has 2 groups", "one value is kept"],
+    },
+    Mistake {
+        name: "a refusal declared a success",
+        replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { status = [200, 404] }"),
+        line: "check = { status",
+        says: &["step \"time\": check: status 404 cannot be declared a success", "from 200 to 399"],
+    },
+    Mistake {
+        name: "a check by what is no regex",
+        replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { not_body = '(' }"),
+        line: "check = { not_body",
+        says: &["step \"time\": check: `(` is no regex", "not_body = \"sorry\""],
+    },
+    Mistake {
+        name: "a check of what is no JSON pointer",
+        replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { json = { state = 1 } }"),
+        line: "check = { json",
+        says: &["`state` is no JSON pointer", "\"/state\" = \"open\""],
+    },
+    Mistake {
+        name: "a check of what is no header",
+        replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { header = { \"a b\" = \"x\" } }"),
+        line: "check = { header",
+        says: &["`a b` is no name of a header", "content-type"],
+    },
+    Mistake {
+        name: "an unknown kind of check",
+        replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { text = \"x\" }"),
+        line: "check = { text",
+        says: &["unknown field `text`", "`not_body`"],
+    },
+    Mistake {
+        name: "an event without a stream",
+        replace: ("path = \"/time\"", "path = \"/time\"\nevent = \"open\""),
+        line: "[step.time]",
+        says: &["step \"time\": `event` is waited for", "add sse = true"],
+    },
+    Mistake {
+        name: "a stream without an event",
+        replace: ("path = \"/time\"", "path = \"/time\"\nsse = true"),
+        line: "[step.time]",
+        says: &["step \"time\": no `event` is named", "event = \"open\""],
+    },
+    Mistake {
+        name: "a stream that is posted",
+        replace: ("path = \"/time\"", "path = \"/time\"\nmethod = \"POST\"\nsse = true\nevent = \"open\""),
+        line: "[step.time]",
+        says: &["step \"time\": a stream of events is asked for with GET", "remove `method`"],
+    },
+    Mistake {
+        name: "an order by events",
+        replace: ("role = \"order\"", "role = \"order\"\nsse = true"),
+        line: "[step.order]",
+        says: &["step \"order\": only a page and a ticket can wait", "role = \"ticket\" and sse = true"],
+    },
+    Mistake {
+        name: "a probe by events",
+        replace: ("path = \"/items/${item}/state\"", "path = \"/items/${item}/state\"\nsse = true\nevent = \"open\""),
+        line: "step = \"state\"",
+        says: &["steady_state: a stream of events is no probe", "answered at once"],
+    },
+    Mistake {
+        name: "an HTTP that is not spoken",
+        replace: ("patience = \"1s\"", "patience = \"1s\"\nconnection = { http = \"3\" }"),
+        line: "http = \"3\"",
+        says: &["unknown variant `3`", "`1.1`", "`2`"],
+    },
+    Mistake {
+        name: "certificates for the reference service",
+        replace: ("patience = \"1s\"", "patience = \"1s\"\nconnection = { tls = { verify = false } }"),
+        line: "verify = false",
+        says: &["load.connection.tls is about external services", "[target.reference] tls = true"],
+    },
+    Mistake {
+        name: "replies cut that nobody can read",
+        replace: ("patience = \"1s\"", "patience = \"1s\"\nconnection = { http = \"2\" }"),
+        line: "inject.cut-reply",
+        says: &["fault \"lost-replies\"", "TLS or HTTP/2", "cut-after-commit"],
+    },
+    Mistake {
+        name: "replies cut that are encrypted",
+        replace: ("pool = 16", "pool = 16\ntls = true"),
+        line: "inject.cut-reply",
+        says: &["fault \"lost-replies\"", "plain HTTP/1.1"],
+    },
+];
+
+#[test]
+fn each_mistake_about_protocols_is_explained_where_it_is() {
+    each_is_explained(SPIKE, PROTOCOLS);
+    let cookies = SPIKE.replacen("[load]\n", "[load]\ncookies = true\n", 1);
+    let twice = Mistake {
+        name: "two senders of cookies",
+        replace: ("path = \"/time\"", "path = \"/time\"\nheaders = { Cookie = \"a=b\" }"),
+        line: "Cookie = \"a=b\"",
+        says: &["step \"time\" has a `cookie` header", "load.cookies = false"],
+    };
+    each_is_explained(&cookies, &[twice]);
+}
+
+/// What stands in `load.connection` of an external service, the line that is meant, and what must be said of it.
+const CERTIFICATES: &[(&str, &[&str])] = &[
+    ("tls = {}", &["load.connection.tls has no `ca`", "verify = false trusts everybody"]),
+    ("tls = { ca = \"nowhere.pem\" }", &["cannot read nowhere.pem", "the folder that the harness is started in"]),
+    ("tls = { ca = \"empty.pem\" }", &["empty.pem", "there is no certificate in it", "a file in PEM"]),
+    ("tls = { ca = \"broken.pem\" }", &["broken.pem", "a file in PEM"]),
+    ("tls = { ca = \"empty.pem\", verify = false }", &["has a `ca`, and verifies nothing", "remove `ca`"]),
+    ("tls = { verify = false, name = \"a shop\" }", &["\"a shop\" is no name of a server", "shop.example"]),
+    ("tls = { verify = maybe }", &["this is not TOML"]),
+];
+
+#[test]
+fn each_mistake_about_certificates_is_explained_where_it_is() {
+    let sandbox = Sandbox::new();
+    sandbox.write("empty.pem", "");
+    sandbox.write("broken.pem", "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n");
+    for (connection, says) in CERTIFICATES {
+        let text = external("127.0.0.1:1");
+        let text = text.replacen("[load]\n", &format!("[load]\nconnection.{connection}\n"), 1);
+        let line = text.lines().position(|line| line.contains(connection)).unwrap() + 1;
+        sandbox.write("wrong.toml", &text);
+        let ended = sandbox.seckill(&["run", "wrong.toml", "--out", "run"]);
+        ended.assert_code(2).assert_says(says).assert_says(&[&format!("wrong.toml:{line}:")]);
+        assert!(!sandbox.path("run").exists(), "{connection}: a run folder was made for nothing");
+    }
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn a_service_that_does_not_speak_as_the_scenario_says_is_named_with_its_key() {
+    let sandbox = Sandbox::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // It hangs up on everybody.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let text = external(&address);
+    sandbox.write("x.toml", &text.replacen("[load]\n", "[load]\nconnection.tls = { verify = false }\n", 1));
+    let ended = sandbox.seckill(&["run", "x.toml", "--out", "run", "--set", "target.audit=127.0.0.1:1"]);
+    ended.assert_code(20).assert_says(&["target.external.audit"]);
+    let ended = sandbox.seckill(&["run", "x.toml", "--out", "run2"]);
+    ended.assert_code(20).assert_says(&["load.connection", "no TLS", "`ca` must hold"]);
     sandbox.assert_nothing_left();
 }
 

@@ -129,6 +129,39 @@ fn a_correct_target_passes_side_by_side_with_another_and_its_evidence_bears_it_o
     sandbox.assert_nothing_left();
 }
 
+#[test]
+fn the_reference_service_passes_over_tls_with_http_2_and_with_a_connection_for_each_request() {
+    let room = Room::for_rehearsals(2);
+    let sandbox = Sandbox::new();
+    sandbox.write("short.toml", SHORT);
+    let run = |out: &str, sets: &[&str]| {
+        let sets = sets.iter().flat_map(|set| ["--set", *set]);
+        let arguments: Vec<&str> = ["run", "short.toml", "--out", out].into_iter().chain(sets).collect();
+        sandbox.seckill(&arguments)
+    };
+    let http2 = ["target.tls=true", "load.connection.http='2'"];
+    let one_each = ["load.connection.reuse=false", "load.cookies=true"];
+    let (encrypted, single) = std::thread::scope(|scope| {
+        let encrypted = scope.spawn(|| run("encrypted", &http2));
+        let single = scope.spawn(|| run("single", &one_each));
+        (encrypted.join().unwrap(), single.join().unwrap())
+    });
+    drop(room);
+    encrypted.assert_code(0);
+    single.assert_code(0);
+    let (encrypted, single) = (summary(&sandbox.path("encrypted")), summary(&sandbox.path("single")));
+    let link = |summary: &Value, key: &str| at(summary, "links")[0][key].clone();
+    // What is encrypted cannot be counted, and is not said to be nothing.
+    assert_eq!((link(&encrypted, "calls"), link(&encrypted, "calls_per_order")), (Value::Null, Value::Null));
+    let calls = link(&single, "calls").as_u64().unwrap();
+    // Each call has its connection; some find the service dead, and get no further.
+    assert!(calls > 200 && link(&single, "connections").as_u64().unwrap() >= calls);
+    for summary in [&encrypted, &single] {
+        assert!(at(summary, "goodput.committed_orders").as_u64().unwrap() >= 80, "it was sold out");
+    }
+    sandbox.assert_nothing_left();
+}
+
 fn has_every_file(run: &Path) {
     let names = files(run);
     for name in ["scenario.toml", "latency.hlog", "summary.json", "report.html", "report.md", "junit.xml"] {

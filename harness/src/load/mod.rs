@@ -11,4 +11,8 @@ pub mod pool;
 pub mod sse;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_protocols;

@@ -121,13 +121,18 @@ arrivals = [{{ constant = {{ rate = 100, lasts = "{}ms" }} }}]
 
 /// Drives the load of a scenario and reads its history; also how many orders were counted meanwhile.
 fn drive(scenario: &Scenario, dir: &Path, address: SocketAddr) -> (History, u64) {
+    drive_over(scenario, dir, Entry::plain(address))
+}
+
+/// The same with other connections than plain ones.
+pub(super) fn drive_over(scenario: &Scenario, dir: &Path, entry: Entry) -> (History, u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let clock = Clock::starting_in(400_000);
     let mut info: RunInfo = crate::check::testing::run_info();
     (info.epoch_unix_us, info.duration_us, info.closed) = (clock.epoch_unix_us(), 1_000_000, None);
     let recorder = Recorder::create(dir, &info).unwrap();
     let (user_prefix, key_prefix) = (info.user_prefix.clone(), info.key_prefix.clone());
-    let spec = LoadSpec { scenario, entry: Entry::plain(address), clock, user_prefix, key_prefix };
+    let spec = LoadSpec { scenario, entry, clock, user_prefix, key_prefix };
     let ready = driver::start(&spec, &recorder).unwrap();
     let shared = ready.shared();
     let totals = runtime.block_on(ready.finished()).unwrap();

@@ -142,7 +142,8 @@ impl Connection {
                 }
             };
             if over {
-                self.left = None;
+                // Streams are few and long; their connections are not used again.
+                self.close();
             }
             if !self.decoded.is_empty() {
                 return Ok(Some(&self.decoded));

@@ -9,6 +9,8 @@ pub mod entry;
 mod http1;
 mod http2;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use entry::Entry;
 
