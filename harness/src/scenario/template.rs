@@ -76,14 +76,16 @@ impl Template {
 
     /// Appends the rendered text.
     pub fn render(&self, values: &Values<'_>, out: &mut Vec<u8>) {
-        use std::io::Write;
+        let mut number = itoa::Buffer::new();
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
                 Piece::Variable(Variable::User) => out.extend_from_slice(values.user.as_bytes()),
                 Piece::Variable(Variable::Key) => out.extend_from_slice(values.key.as_bytes()),
-                Piece::Variable(Variable::Item) => write!(out, "{}", values.item).expect("a Vec never fails"),
-                Piece::Variable(Variable::Quantity) => write!(out, "{}", values.quantity).expect("a Vec never fails"),
+                Piece::Variable(Variable::Item) => out.extend_from_slice(number.format(values.item).as_bytes()),
+                Piece::Variable(Variable::Quantity) => {
+                    out.extend_from_slice(number.format(values.quantity).as_bytes());
+                }
                 Piece::Variable(Variable::Captured(slot)) => {
                     out.extend_from_slice(values.captured.get(*slot).map_or(&b""[..], |v| v.as_bytes()));
                 }
