@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::proxy::Proxy;
+use crate::fault::proxy::{Protocol, Proxy};
 use crate::history::recorder::Recorder;
 use crate::history::{Event, FinalState, HistoryError, LinkCalls, Machine, RunInfo};
 use crate::judge::{self, JudgeError};
@@ -179,7 +179,7 @@ async fn on_stack(
     let info = run_info(scenario, run_id, clock);
     let spec = LoadSpec {
         scenario,
-        address: stack.entry(),
+        entry: stack.entry.clone(),
         clock,
         user_prefix: info.user_prefix.clone(),
         key_prefix: info.key_prefix.clone(),
@@ -294,7 +294,7 @@ async fn audit(
     if spec.scenario.audit.drain_probe && !cancel.is_cancelled() {
         progress.say("buying what is left");
         state.probes =
-            crate::drain::probe(spec.scenario, &state.stock, spec.address, &spec.user_prefix, &spec.key_prefix).await;
+            crate::drain::probe(spec.scenario, &state.stock, &spec.entry, &spec.user_prefix, &spec.key_prefix).await;
     }
     if let Err(error) = crate::history::audit::write_audit(folder, &state) {
         recorder.event(&Event::Distrust { at_us: spec.clock.now_us(), why: error.to_string() });
@@ -393,7 +393,7 @@ fn link_calls(proxy: &Proxy) -> LinkCalls {
     LinkCalls {
         from: from.to_owned(),
         to: to.to_owned(),
-        calls: stats.calls,
+        calls: (proxy.protocol() != Protocol::Opaque).then_some(stats.calls),
         connections: stats.accepted,
         bytes_up: stats.bytes_up,
         bytes_down: stats.bytes_down,

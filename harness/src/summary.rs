@@ -259,10 +259,10 @@ pub struct LinkSummary {
     pub from: String,
     /// Callee.
     pub to: String,
-    /// Requests or statements.
-    pub calls: u64,
+    /// Requests or statements; null where what passes cannot be read, as with TLS or HTTP/2.
+    pub calls: Option<u64>,
     /// Those for each committed order.
-    pub calls_per_order: f64,
+    pub calls_per_order: Option<f64>,
     /// Connections opened.
     pub connections: u64,
     /// Bytes from caller to callee.

@@ -11,6 +11,7 @@ use super::server::Server;
 use super::{Context, Unmeasured};
 use crate::history::RunInfo;
 use crate::history::recorder::Recorder;
+use crate::load::client::Entry;
 use crate::load::clock::Clock;
 use crate::load::driver::{self, LoadSpec};
 use crate::scenario::{self, Scenario};
@@ -55,7 +56,7 @@ pub fn drive(context: &Context<'_>, server: &Server, shot: &Shot) -> Result<Driv
     let recorder = Recorder::create(&folder, &info(&scenario, clock))?;
     let spec = LoadSpec {
         scenario: &scenario,
-        address: server.address,
+        entry: Entry::plain(server.address),
         clock,
         user_prefix: "bench-u".into(),
         key_prefix: "bench-k".into(),

@@ -531,8 +531,8 @@ pub struct LinkCalls {
     pub from: String,
     /// Callee.
     pub to: String,
-    /// Requests or statements.
-    pub calls: u64,
+    /// Requests or statements; none where what passes cannot be read, as with TLS or HTTP/2.
+    pub calls: Option<u64>,
     /// Connections opened.
     pub connections: u64,
     /// Bytes from caller to callee.

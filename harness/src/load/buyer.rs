@@ -7,14 +7,19 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::arrival::Arrival;
-use super::classify::{self, Said};
+use super::classify::{self, Classified, Said};
 use super::client::{Broken, Connection, Reply};
+use super::cookies::Jar;
 use super::driver::Shared;
 use crate::history::recorder::RawOp;
 use crate::history::{Micros, OrderState, Outcome, Role};
 use crate::random;
 use crate::scenario::journey::{CompiledStep, Journey};
 use crate::scenario::template::Values;
+
+pub(crate) mod follow;
+
+use follow::Following;
 
 /// Order steps of one arrival at most; each is an intent of its own.
 pub const INTENTS_PER_ARRIVAL: u64 = 16;
@@ -41,6 +46,10 @@ struct Walk<'a> {
     rng: Option<Box<ChaCha8Rng>>,
     user: u64,
     captured: Vec<String>,
+    cookies: Jar,
+    following: Following,
+    /// Until when the events of a ticket are waited for.
+    follow_until: Option<Micros>,
     orders: u64,
     order: String,
     /// When an order was accepted that is not decided yet, and about whose ticket a later step asks.
@@ -62,7 +71,7 @@ struct Attempt {
 impl Buyer {
     /// A buyer with a connection of its own, not yet made.
     pub fn new(shared: Arc<Shared>) -> Buyer {
-        let (connection, second) = (Connection::new(shared.address), Connection::new(shared.address));
+        let (connection, second) = (Connection::new(&shared.entry), Connection::new(&shared.entry));
         let (request, body) = (Vec::with_capacity(512), Vec::with_capacity(128));
         Buyer { shared, connection, second, request, body, user: String::new(), key: String::new() }
     }
@@ -86,6 +95,9 @@ impl Buyer {
             rng: None,
             user,
             captured: vec![String::new(); journey.slots.len()],
+            cookies: Jar::default(),
+            following: Following::default(),
+            follow_until: None,
             orders: 0,
             order: String::new(),
             accepted: None,
@@ -129,10 +141,22 @@ impl Buyer {
                 }
                 intended = shared.clock.now_us();
             }
+            if let Some(missing) = walk.missing(step) {
+                // Nothing was sent, so it failed for certain, and without the service having any part in it.
+                let classified = Classified { outcome: Outcome::Fail, reason: format!("missing-{missing}") };
+                let (said, token) = (Said::only(classified), String::new());
+                let now = shared.clock.now_us();
+                let attempt = Attempt { said, status: 0, retry_after_s: None, token };
+                self.record(walk, step, index, 1, (intended, now, now), &attempt);
+                return;
+            }
             let goes_on = match walk.accepted.filter(|_| step.role == Role::Ticket) {
                 Some(accepted) => Box::pin(self.ask_until_decided(walk, step, index, accepted)).await,
                 None => self.step(walk, step, index, intended).await,
             };
+            if step.stream.is_some() {
+                self.stop_listening(walk);
+            }
             if !goes_on {
                 return;
             }
@@ -188,6 +212,9 @@ impl Buyer {
     /// One exchange, and when it ended.
     async fn attempt(&mut self, walk: &mut Walk<'_>, step: &CompiledStep) -> (Attempt, Micros) {
         self.render(walk, step);
+        if let Some(stream) = &step.stream {
+            return self.wait_for_event(walk, step, stream).await;
+        }
         let result = self.connection.exchange(&self.request, self.shared.request_timeout).await;
         let completed = self.shared.clock.now_us();
         (understand(result, &self.shared, walk, step), completed)
@@ -216,6 +243,7 @@ impl Buyer {
         accepted: Micros,
     ) -> bool {
         let until = step.polling.until_us(accepted);
+        walk.follow_until = Some(until);
         loop {
             let (said, wait) = self.ask(walk, step, index).await;
             match (said.classified.outcome, said.state) {
@@ -249,6 +277,7 @@ impl Buyer {
                 return;
             }
             self.ask(walk, step, index).await;
+            self.stop_listening(walk);
         }
     }
 
@@ -259,7 +288,9 @@ impl Buyer {
         self.record(walk, step, index, 1, (asked, asked, completed), &attempt);
         let retry = &self.shared.retry;
         let told = attempt.retry_after_s.filter(|_| retry.honour_retry_after).unwrap_or(0);
-        let wait = step.polling.every.0.max(Duration::from_secs(told.into()).min(retry.max.0));
+        let every =
+            if step.stream.is_some() { walk.following.pause(step.polling.every.0) } else { step.polling.every.0 };
+        let wait = every.max(Duration::from_secs(told.into()).min(retry.max.0));
         (attempt.said, wait)
     }
 
@@ -272,6 +303,7 @@ impl Buyer {
             item: walk.journey.item,
             quantity: walk.journey.quantity,
             captured: &walk.captured,
+            cookies: walk.cookies.header(),
         };
         step.render(&values, &self.shared.host_header, &mut self.request, &mut self.body);
     }
@@ -344,6 +376,12 @@ impl Walk<'_> {
         self.rng.get_or_insert_with(|| Box::new(random::stream(seed, stream))).random()
     }
 
+    /// The name of a value that a step sends and that no reply has given.
+    fn missing(&self, step: &CompiledStep) -> Option<&str> {
+        let slot = step.needs.iter().find(|slot| self.captured[**slot].is_empty())?;
+        Some(&self.journey.slots[*slot])
+    }
+
     /// What the reply to an order or a lookup means for what comes after.
     fn learn(&mut self, said: &Said, index: usize, at: Micros) {
         let pending = said.state == OrderState::Pending;
@@ -387,6 +425,9 @@ fn understand(result: Result<Reply<'_>, Broken>, shared: &Shared, walk: &mut Wal
         }
         Ok(reply) => {
             (status, retry_after_s) = (reply.status, reply.retry_after_s);
+            if walk.journey.cookies {
+                walk.cookies.keep(&reply);
+            }
             classify::read(step, &reply, &mut walk.captured)
         }
     };

@@ -6,7 +6,6 @@
 //! hand-overs on the cores that the target needs.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use super::arrival::{Arrival, Plan};
 use super::buyer::Buyer;
+use super::client::Entry;
 use super::clock::Clock;
 use super::pool::Pool;
 use crate::history::recorder::{EventSink, NameId, OpSink, RawOp, Recorder};
@@ -104,9 +104,9 @@ impl Live {
 /// What all buyers share.
 #[derive(Debug)]
 pub struct Shared {
-    /// Where the target is reached.
-    pub address: SocketAddr,
-    /// The `host` header, ready to be sent.
+    /// How the target is reached.
+    pub entry: Entry,
+    /// The header lines that every request has, `host` among them.
     pub host_header: Vec<u8>,
     /// Compiled journeys, by cohort.
     pub journeys: Vec<Journey>,
@@ -192,8 +192,8 @@ pub struct Ready {
 pub struct LoadSpec<'a> {
     /// The scenario.
     pub scenario: &'a Scenario,
-    /// Where the target is reached.
-    pub address: SocketAddr,
+    /// How the target is reached.
+    pub entry: Entry,
     /// The run's clock; its epoch must be far enough ahead for the buyers to come.
     pub clock: Clock,
     /// Buyers' names start with it.
@@ -219,9 +219,9 @@ pub fn start(spec: &LoadSpec<'_>, recorder: &Recorder) -> Result<Ready, LoadErro
     let plan = spec.scenario.plan();
     let buyers = load.virtual_buyers as usize;
     let shared = Arc::new(Shared {
-        address: spec.address,
+        entry: spec.entry.clone(),
         cpu_share_wanted: cpu_share_wanted(plan.clone(), &journeys),
-        host_header: format!("host: {}\r\nuser-agent: seckill-rehearsal\r\n", spec.address).into_bytes(),
+        host_header: spec.entry.header_lines().into_bytes(),
         journeys,
         names,
         clock: spec.clock,
@@ -305,7 +305,7 @@ fn generate(shared: &Arc<Shared>, plan: Plan, patience: Micros, events: &EventSi
 fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
     let fail = |e: GooseError| LoadError::Goose(e.to_string());
     let mut configuration = GooseConfiguration::default();
-    configuration.host = Some(format!("http://{}/", shared.address));
+    configuration.host = Some(format!("http://{}/", shared.entry.address));
     configuration.users = Some(shared.pool_size());
     configuration.increase_rate = Some("100000".into());
     configuration.iterations = Some(1);

@@ -5,8 +5,10 @@ pub mod buyer;
 pub mod classify;
 pub mod client;
 pub mod clock;
+pub mod cookies;
 pub mod driver;
 pub mod pool;
+pub mod sse;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use super::client::Entry;
 use super::clock::Clock;
 use super::driver::{self, LoadSpec};
 use crate::check::{Evidence, Finding, Verdict, judge};
@@ -126,7 +127,7 @@ fn drive(scenario: &Scenario, dir: &Path, address: SocketAddr) -> (History, u64)
     (info.epoch_unix_us, info.duration_us, info.closed) = (clock.epoch_unix_us(), 1_000_000, None);
     let recorder = Recorder::create(dir, &info).unwrap();
     let (user_prefix, key_prefix) = (info.user_prefix.clone(), info.key_prefix.clone());
-    let spec = LoadSpec { scenario, address, clock, user_prefix, key_prefix };
+    let spec = LoadSpec { scenario, entry: Entry::plain(address), clock, user_prefix, key_prefix };
     let ready = driver::start(&spec, &recorder).unwrap();
     let shared = ready.shared();
     let totals = runtime.block_on(ready.finished()).unwrap();

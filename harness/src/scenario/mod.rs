@@ -21,6 +21,7 @@ use crate::random;
 pub mod catalogue;
 mod diagnose;
 pub mod journey;
+pub mod reading;
 pub mod template;
 mod validate;
 pub mod value;
@@ -137,11 +138,14 @@ pub struct Reference {
     pub bug: Option<BugChoice>,
     /// Mechanisms by their ID: `on` or `off`.
     pub switches: BTreeMap<String, Toggle>,
+    /// Whether the service is reached with TLS only. Its certificate is made for the run, and no other is trusted.
+    pub tls: bool,
 }
 
 impl Default for Reference {
     fn default() -> Self {
-        Reference { strategy: "conditional-update".into(), pool: 8, workers: 2, bug: None, switches: BTreeMap::new() }
+        let (strategy, switches) = ("conditional-update".into(), BTreeMap::new());
+        Reference { strategy, pool: 8, workers: 2, bug: None, switches, tls: false }
     }
 }
 
@@ -204,6 +208,12 @@ pub struct Load {
     /// When and how a buyer tries again.
     #[serde(default)]
     pub retry: Retry,
+    /// How connections to the service are made.
+    #[serde(default)]
+    pub connection: Connection,
+    /// Whether each buyer keeps the cookies that replies set, and sends them with the later requests of the journey.
+    #[serde(default)]
+    pub cookies: bool,
 }
 
 fn default_timeout() -> Dur {
@@ -214,6 +224,57 @@ fn default_patience() -> Dur {
 }
 fn default_lag_limit() -> Dur {
     Dur::millis(20)
+}
+
+/// How connections to the service are made: those of the buyers, and of everybody else who asks it something.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Connection {
+    /// The version of HTTP. HTTP/2 without TLS is spoken without asking whether the service can (prior knowledge).
+    pub http: HttpVersion,
+    /// Whether a connection serves many requests. Otherwise each request has one of its own, and making it is a part of the
+    /// latency.
+    pub reuse: bool,
+    /// Encrypts the connections to an external service. The reference service is asked for TLS by `target.reference.tls`.
+    #[schemars(with = "Option<Tls>")]
+    pub tls: Option<Spanned<Tls>>,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Connection { http: HttpVersion::One, reuse: true, tls: None }
+    }
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[serde(rename = "1.1")]
+    One,
+    /// HTTP/2.
+    #[serde(rename = "2")]
+    Two,
+}
+
+/// How connections are encrypted.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// A file in PEM with the certificates to trust, from the folder that the harness is started in.
+    #[schemars(with = "Option<String>")]
+    pub ca: Option<Spanned<String>>,
+    /// The name that the service's certificate must have, which is sent as the host, too; its address if absent.
+    #[schemars(with = "Option<String>")]
+    pub name: Option<Spanned<String>>,
+    /// Whether the certificate is verified at all.
+    pub verify: bool,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Tls { ca: None, name: None, verify: true }
+    }
 }
 
 /// When and how a buyer tries again: exponential backoff with jitter, under the same idempotency key.
@@ -259,11 +320,22 @@ pub struct Step {
     /// A JSON body, with `${variables}`.
     #[schemars(with = "Option<String>")]
     pub json: Option<Spanned<String>>,
-    /// Values kept for later steps: name = JSON pointer into the reply, or `header:location` for the last part of the path
-    /// in that header. The value called `ticket` is the ticket of an order that is accepted and not decided at once.
+    /// The fields of a form as its body, with `${variables}`, encoded as `application/x-www-form-urlencoded`.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub form: BTreeMap<String, Spanned<String>>,
+    /// Values kept for later steps: name = place in the reply. A place is a JSON pointer (`/token`), a header
+    /// (`header:etag`; of `header:location` the last part of the path), a cookie that is set (`cookie:sid`), or what the one
+    /// group of an expression matches in the body (`regex:name="csrf" value="([^"]+)"`). A later step that needs a value which
+    /// no reply has given is not sent: it fails as `missing-NAME`, and the journey ends. The value called `ticket` is the
+    /// ticket of an order that is accepted and not decided at once.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     pub capture: BTreeMap<String, Spanned<String>>,
+    /// What a successful reply must hold beyond its status. One that does not is no success: a page fails with the reason
+    /// `check-...`; an order, payment, cancel, look-up or ticket is indeterminate with that reason, and acknowledges nothing.
+    #[serde(default)]
+    pub check: ReplyCheck,
     /// Where a reply names the order, and which words it uses; those of the reference target by default.
     #[serde(default)]
     pub reply: ReplyPointers,
@@ -272,8 +344,14 @@ pub struct Step {
     pub token: Option<Spanned<String>>,
     /// How often a ticket is asked about; 200ms if absent. Only for steps with the role "ticket".
     pub every: Option<Dur>,
+    /// Whether the reply is a stream of events (`text/event-stream`), and one of them is waited for. A ticket is followed by
+    /// them until one says what became of it; a page waits for one `event`, and its latency is the time until that came.
+    #[serde(default)]
+    pub sse: bool,
+    /// The type of the events that are waited for with `sse`; a ticket is followed by all of them if it is absent.
+    pub event: Option<String>,
     /// For how long after its acceptance a ticket is asked about at most; until its deadline is surely over if absent.
-    /// Only for steps with the role "ticket".
+    /// Of a page with `sse`, how long its event is waited for; load.request_timeout if absent. Only for these.
     pub until: Option<Dur>,
     /// How often a ticket with a result is asked about again when the journey has ended, to see whether the result stays;
     /// once if absent. Only for steps with the role "ticket".
@@ -293,12 +371,35 @@ fn one() -> f64 {
     1.0
 }
 
+/// What a successful reply must hold.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplyCheck {
+    /// The statuses that are a success, from 200 to 399; 2xx and 304 if absent.
+    #[schemars(with = "Vec<u16>")]
+    pub status: Vec<Spanned<u16>>,
+    /// Values in the JSON of the body: pointer = value.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub json: BTreeMap<String, Spanned<serde_json::Value>>,
+    /// Headers: name = an expression that one of its values must match somewhere.
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub header: BTreeMap<String, Spanned<String>>,
+    /// An expression that must match somewhere in the body.
+    #[schemars(with = "Option<String>")]
+    pub body: Option<Spanned<String>>,
+    /// An expression that must match nowhere in the body.
+    #[schemars(with = "Option<String>")]
+    pub not_body: Option<Spanned<String>>,
+}
+
 /// JSON pointers to what a reply says of an order, and the words in which a ticket says it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplyPointers {
-    /// The order's id; `/id` if absent, and `/order` in replies about tickets.
-    pub order: Option<String>,
+    /// The order's id: a JSON pointer, or any other place that a value can be captured from; `/id` if absent, and `/order` in
+    /// replies about tickets.
+    #[schemars(with = "Option<String>")]
+    pub order: Option<Spanned<String>>,
     /// Its state.
     pub state: String,
     /// Its amount in the currency's smallest unit.
@@ -697,6 +798,15 @@ impl Scenario {
         let journey =
             |cohort: &'_ Spanned<Cohort>| cohort.get_ref().journey.iter().map(|s| s.get_ref().clone()).collect();
         in_one_order(self.cohort.values().map(journey))
+    }
+
+    /// Whether somebody who listens on the way to the service can read what buyers say: plain HTTP/1.1.
+    pub fn is_readable(&self) -> bool {
+        let encrypted = match &self.target {
+            Target::Reference(reference) => reference.tls,
+            Target::External(_) => self.load.connection.tls.is_some(),
+        };
+        !encrypted && self.load.connection.http == HttpVersion::One
     }
 
     /// The item of that number.

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use tokio_rustls::rustls::pki_types::ServerName;
 use toml::Spanned;
 
 use super::diagnose::{Mistake, Place};
-use super::journey::{Journey, LOCATION};
+use super::journey::Journey;
+use super::reading::{Checks, PLACES, Source, is_token};
 use super::value::{self, Dur, normal_link};
 use super::{Cohort, Inject, Scenario, Step, Target, TicketWords};
 use crate::history::Role;
+use crate::load::client::entry;
 
 /// The links that a stack of that kind has.
 pub(super) fn links(target: &Target) -> &'static [&'static str] {
@@ -41,8 +44,19 @@ pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
     names_and_items(scenario, &mut m);
     target(&scenario.target, &mut m);
     load(scenario, &mut m);
+    connection(scenario, &mut m);
     for (name, step) in &scenario.step {
         self::step(name, step, &mut m);
+        if let Some((_, value)) =
+            step.get_ref().headers.iter().find(|(header, _)| header.eq_ignore_ascii_case("cookie"))
+            && scenario.load.cookies
+        {
+            m.add(
+                value.span(),
+                format!("step \"{name}\" has a `cookie` header, and load.cookies sends one, too"),
+                "remove the header, or set load.cookies = false",
+            );
+        }
     }
     for (name, cohort) in &scenario.cohort {
         self::cohort(scenario, name, cohort, &mut m);
@@ -188,6 +202,45 @@ fn load(scenario: &Scenario, m: &mut Mistakes) {
     }
 }
 
+/// Files are looked at here, so that nothing is started for one that is not there.
+fn connection(scenario: &Scenario, m: &mut Mistakes) {
+    let Some(spanned) = &scenario.load.connection.tls else { return };
+    let tls = spanned.get_ref();
+    if matches!(scenario.target, Target::Reference(_)) {
+        m.add(
+            spanned.span(),
+            "load.connection.tls is about external services",
+            "remove it, and ask the reference service for TLS with [target.reference] tls = true",
+        );
+        return;
+    }
+    match &tls.ca {
+        None if tls.verify => m.add(
+            spanned.span(),
+            "load.connection.tls has no `ca`, so no certificate could be trusted",
+            "ca = \"ca.pem\" names the certificates to trust; verify = false trusts everybody",
+        ),
+        Some(ca) if !tls.verify => m.add(
+            ca.span(),
+            "load.connection.tls has a `ca`, and verifies nothing",
+            "remove `ca`, or remove verify = false",
+        ),
+        Some(ca) => {
+            if let Err(why) = entry::read_ca(ca.get_ref()).and_then(|pem| entry::roots(&pem)) {
+                let what = format!("load.connection.tls.ca = \"{}\": {why}", ca.get_ref());
+                m.add(ca.span(), what, "a file in PEM, from the folder that the harness is started in");
+            }
+        }
+        None => {}
+    }
+    if let Some(name) = &tls.name
+        && ServerName::try_from(name.get_ref().as_str()).is_err()
+    {
+        let what = format!("load.connection.tls.name = \"{}\" is no name of a server", name.get_ref());
+        m.add(name.span(), what, "a name such as \"shop.example\", or an address");
+    }
+}
+
 fn fraction(key: &str, value: f64, at: impl Into<Place>, m: &mut Mistakes) {
     if !(0.0..=1.0).contains(&value) {
         m.add(at, format!("`{key}` is {value}"), "a share from 0 to 1, such as 0.25");
@@ -213,8 +266,7 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
         );
     }
     for (header, value) in &s.headers {
-        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-        if header.is_empty() || !header.chars().all(token) || value.get_ref().contains(['\r', '\n']) {
+        if !is_token(header) || value.get_ref().contains(['\r', '\n']) {
             m.add(value.span(), format!("step \"{name}\": `{header}` is no header"), "a name and a value of one line");
         }
         if ["host", "content-length", "connection", "transfer-encoding"].contains(&header.to_ascii_lowercase().as_str())
@@ -226,17 +278,10 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
             );
         }
     }
-    for (variable, pointer) in &s.capture {
-        if !pointer.get_ref().starts_with('/') && pointer.get_ref() != LOCATION {
-            m.add(
-                pointer.span(),
-                format!("step \"{name}\": `{variable}` is captured from `{}`", pointer.get_ref()),
-                "a JSON pointer starts with `/`, such as \"/token\"; \"header:location\" is the last part of that path",
-            );
-        }
-    }
+    body_and_reply(name, s, m);
     fraction(&format!("step.{name}.share"), s.share, step.span(), m);
     ticket(name, step, m);
+    events(name, step, m);
     if let Some(token) = s.token.as_ref().filter(|_| s.role != Role::Order) {
         m.add(
             token.span(),
@@ -253,11 +298,39 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
     }
 }
 
+/// What a step sends besides its head, and what it reads from the reply.
+fn body_and_reply(name: &str, s: &Step, m: &mut Mistakes) {
+    if let (Some(json), Some(field)) = (&s.json, s.form.values().next()) {
+        let at = json.span().start.max(field.span().start)..json.span().end.max(field.span().end);
+        m.add(
+            at,
+            format!("step \"{name}\" has both `json` and `form`"),
+            "a request has one body: remove one of the two",
+        );
+    }
+    let captures = s.capture.iter().map(|(variable, place)| (format!("`{variable}` is captured from"), place));
+    let order = s.reply.order.iter().map(|place| ("`reply.order` is".to_owned(), place));
+    for (what, place) in captures.chain(order) {
+        if let Err(why) = Source::parse(place.get_ref()) {
+            m.add(place.span(), format!("step \"{name}\": {what} `{}`, and {why}", place.get_ref()), PLACES);
+        }
+    }
+    for (at, why) in Checks::compile(&s.check).err().into_iter().flatten() {
+        m.add(
+            at,
+            format!("step \"{name}\": check: {why}"),
+            "status = [200, 303] (from 200 to 399), json = { \"/state\" = \"open\" }, header = { content-type = \"text/html\" }, \
+             body = \"in stock\", not_body = \"sorry\"; the last three are regexes",
+        );
+    }
+}
+
 /// What only a ticket's step may have, and what it must.
 fn ticket(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
     let s = step.get_ref();
     if s.role != Role::Ticket {
-        let settings = [("every", s.every.is_some()), ("until", s.until.is_some()), ("again", s.again.is_some())];
+        let settings =
+            [("every", s.every.is_some()), ("until", s.until.is_some() && !s.sse), ("again", s.again.is_some())];
         for (key, _) in settings.iter().filter(|(_, given)| *given) {
             m.add(
                 step.span(),
@@ -298,8 +371,32 @@ fn ticket(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
     }
 }
 
+/// What a step that waits for an event may have, and what it must.
+fn events(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
+    let s = step.get_ref();
+    let (what, help) = match (s.sse, s.role) {
+        (false, _) if s.event.is_some() => {
+            ("`event` is waited for in a stream of events, and this step has none", "add sse = true, or remove `event`")
+        }
+        (false, _) => return,
+        (true, Role::Read) if s.event.is_none() => (
+            "no `event` is named, so it is not said what the step waits for",
+            "event = \"open\" waits for `event: open`",
+        ),
+        (true, Role::Read | Role::Ticket) if s.method.get_ref() != "GET" || s.json.is_some() || !s.form.is_empty() => {
+            ("a stream of events is asked for with GET and no body", "remove `method`, `json` and `form`")
+        }
+        (true, Role::Read | Role::Ticket) => return,
+        (true, _) => (
+            "only a page and a ticket can wait for an event",
+            "remove `sse`; an order that is decided later is followed by a step with role = \"ticket\" and sse = true",
+        ),
+    };
+    m.add(step.span(), format!("step \"{name}\": {what}"), help);
+}
+
 fn uses_key(step: &Step) -> bool {
-    let texts = step.headers.values().chain([&step.path]).chain(&step.json);
+    let texts = step.headers.values().chain([&step.path]).chain(&step.json).chain(step.form.values());
     texts.into_iter().any(|text| text.get_ref().contains("${key}"))
 }
 
@@ -390,6 +487,12 @@ fn faults(scenario: &Scenario, m: &mut Mistakes) {
                 );
             } else if matches!(f.inject, Inject::CutReply(_)) && !name.starts_with("client→") {
                 m.add(link.span(), format!("fault \"{}\": `{name}` does not speak HTTP", f.id), "use client→service");
+            } else if matches!(f.inject, Inject::CutReply(_)) && !scenario.is_readable() {
+                m.add(
+                    link.span(),
+                    format!("fault \"{}\": with TLS or HTTP/2, nobody on `{name}` can tell where a reply is", f.id),
+                    "use reset, black-hole or latency there, or cut-after-commit on service→postgres; or speak plain HTTP/1.1",
+                );
             }
         }
         if let Some(role) = f.inject.role()
@@ -447,6 +550,13 @@ fn steady_state(scenario: &Scenario, m: &mut Mistakes) {
             );
         }
         Some(found) => {
+            if found.get_ref().sse {
+                m.add(
+                    step.span(),
+                    "steady_state: a stream of events is no probe",
+                    "name a step that is answered at once",
+                );
+            }
             if let Err((at, why)) = Journey::compile_probe(scenario, step.get_ref()) {
                 let at = if at.is_empty() { found.span() } else { at };
                 m.add(at, format!("steady_state: {why}"), "the probe's step may use only ${item}");

@@ -315,6 +315,7 @@ fn link(
     bytes_up: u64,
     bytes_down: u64,
 ) -> LinkSummary {
+    let (calls, calls_per_order) = (Some(calls), Some(calls_per_order));
     LinkSummary { from: from.into(), to: to.into(), calls, calls_per_order, connections, bytes_up, bytes_down }
 }
 

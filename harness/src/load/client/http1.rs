@@ -1,104 +1,76 @@
-//! One keep-alive HTTP/1.1 connection of a virtual buyer.
+//! An HTTP/1.1 connection of a virtual buyer, over plain TCP or TLS.
 //!
 //! It is ours because three things matter here that general clients do not give: whether any byte was handed to the
 //! kernel at all (only then is an attempt indeterminate rather than refused), prebuilt request bytes, and a reply that is
 //! read whole before the clock stops. Heads are parsed by `httparse`.
 
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-/// Why no reply was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
-    /// Provably no byte reached the kernel: the attempt cannot have taken effect.
-    NotSent,
-    /// Not sent either, because this machine had no descriptor, port or memory left for another connection: what is
-    /// measured then is the generator.
-    Exhausted,
-    /// The whole reply did not come in time.
-    Timeout,
-    /// The connection was reset.
-    Reset,
-    /// The stream ended before the reply did.
-    EarlyEnd,
-    /// What came is not HTTP.
-    Malformed,
-}
-
-impl Broken {
-    /// The reason as it stands in the history.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Broken::NotSent => "not-sent",
-            Broken::Exhausted => "generator-exhausted",
-            Broken::Timeout => "timeout",
-            Broken::Reset => "reset",
-            Broken::EarlyEnd => "early-end",
-            Broken::Malformed => "malformed",
-        }
-    }
-}
-
-/// A reply, read whole. It borrows the connection's buffer.
-#[derive(Debug)]
-pub struct Reply<'a> {
-    /// HTTP status.
-    pub status: u16,
-    /// Seconds of `Retry-After`, if it was given as a number.
-    pub retry_after_s: Option<u32>,
-    /// The last part of the path in `Location`, if there is one: `17` of `/tickets/17`.
-    pub location: Option<&'a str>,
-    /// The body without its transfer coding.
-    pub body: &'a [u8],
-}
+use super::entry::Entry;
+use super::stream::Stream;
+use super::{Broken, MAX_REPLY, Opened, Reply};
 
 /// A virtual buyer's connection. It reconnects when it has to.
 #[derive(Debug)]
 pub struct Connection {
-    address: SocketAddr,
-    stream: Option<TcpStream>,
+    entry: Entry,
+    stream: Option<Stream>,
     buffer: Vec<u8>,
     decoded: Vec<u8>,
+    /// What is left of a body that is read piece by piece.
+    left: Option<Framing>,
 }
 
-struct Head {
-    status: u16,
-    length: usize,
-    framing: Framing,
+pub(super) struct Head {
+    pub status: u16,
+    pub length: usize,
+    pub framing: Framing,
     close: bool,
     retry_after_s: Option<u32>,
     /// Where in the buffer the last part of the `Location` lies.
     location: Option<Range<usize>>,
 }
 
-enum Framing {
+#[derive(Debug)]
+pub(super) enum Framing {
     Length(usize),
     Chunked,
     UntilEnd,
 }
 
-/// Replies are pages and small JSON; more than this is not a shop's reply.
-const MAX_REPLY: usize = 16 << 20;
+impl Head {
+    /// The reply whose head this is, from the bytes of both, and the body where that was decoded.
+    pub fn reply<'a>(&self, buffer: &'a [u8], decoded: &'a [u8]) -> Reply<'a> {
+        let body: &[u8] = match self.framing {
+            Framing::Chunked => decoded,
+            Framing::Length(n) => &buffer[self.length..self.length + n],
+            Framing::UntilEnd => &buffer[self.length..],
+        };
+        let location = self.location.clone().and_then(|at| std::str::from_utf8(&buffer[at]).ok());
+        let (status, retry_after_s) = (self.status, self.retry_after_s);
+        Reply { status, retry_after_s, location, head: &buffer[..self.length], body }
+    }
+}
 
 impl Connection {
-    /// A connection to `address`, made when it is first needed.
-    pub fn new(address: SocketAddr) -> Connection {
-        Connection { address, stream: None, buffer: Vec::new(), decoded: Vec::new() }
+    /// A connection to `entry`, made when it is first needed.
+    pub fn new(entry: Entry) -> Connection {
+        Connection { entry, stream: None, buffer: Vec::new(), decoded: Vec::new(), left: None }
     }
 
     /// Connects now, so that the first request need not. Says what was in the way, if this machine was.
     pub async fn warm(&mut self, limit: Duration) -> Option<Broken> {
-        if self.stream.is_some() {
+        // Who connects for each request does it then.
+        if self.stream.is_some() || !self.entry.reuse {
             return None;
         }
-        match tokio::time::timeout(limit, connect(self.address)).await {
+        match tokio::time::timeout(limit, self.entry.connect()).await {
             Ok(Ok(stream)) => self.stream = Some(stream),
-            Ok(Err(error)) => return Some(not_connected(&error)),
+            Ok(Err(error)) => return Some(error.broken()),
             Err(_) => {}
         }
         None
@@ -117,16 +89,10 @@ impl Connection {
         };
         match result {
             Ok(head) => {
-                if head.close {
+                if head.close || !self.entry.reuse {
                     self.stream = None;
                 }
-                let body: &[u8] = match head.framing {
-                    Framing::Chunked => &self.decoded,
-                    Framing::Length(n) => &self.buffer[head.length..head.length + n],
-                    Framing::UntilEnd => &self.buffer[head.length..],
-                };
-                let location = head.location.and_then(|at| std::str::from_utf8(&self.buffer[at]).ok());
-                Ok(Reply { status: head.status, retry_after_s: head.retry_after_s, location, body })
+                Ok(head.reply(&self.buffer, &self.decoded))
             }
             Err(broken) => {
                 self.stream = None;
@@ -135,14 +101,96 @@ impl Connection {
         }
     }
 
+    /// Sends a request and reads the head of the reply, and its whole body unless it is a stream of events.
+    pub async fn open(&mut self, request: &[u8], limit: Duration) -> Result<Opened<'_>, Broken> {
+        let mut sent = false;
+        let result = match tokio::time::timeout(limit, self.begin(request, &mut sent)).await {
+            Ok(result) => result,
+            Err(_) if sent => Err(Broken::Timeout),
+            Err(_) => Err(Broken::NotSent),
+        };
+        if result.is_err() {
+            self.stream = None;
+        }
+        let Some(head) = result? else { return Ok(Opened::Stream) };
+        if head.close || !self.entry.reuse {
+            self.stream = None;
+        }
+        Ok(Opened::Reply(head.reply(&self.buffer, &self.decoded)))
+    }
+
+    /// The next bytes of a stream of events; none at its end.
+    pub async fn more(&mut self) -> Result<Option<&[u8]>, Broken> {
+        loop {
+            self.decoded.clear();
+            let over = match &mut self.left {
+                None => return Ok(None),
+                Some(Framing::Chunked) => {
+                    let (whole, used) = decode_chunks(&self.buffer, &mut self.decoded)?;
+                    self.buffer.drain(..used);
+                    whole
+                }
+                Some(Framing::Length(left)) => {
+                    let n = self.buffer.len().min(*left);
+                    self.decoded.extend(self.buffer.drain(..n));
+                    *left -= n;
+                    *left == 0
+                }
+                Some(Framing::UntilEnd) => {
+                    std::mem::swap(&mut self.buffer, &mut self.decoded);
+                    false
+                }
+            };
+            if over {
+                self.left = None;
+            }
+            if !self.decoded.is_empty() {
+                return Ok(Some(&self.decoded));
+            }
+            if !over && self.fill().await? == 0 {
+                let until_end = matches!(self.left, Some(Framing::UntilEnd));
+                self.close();
+                return if until_end { Ok(None) } else { Err(Broken::EarlyEnd) };
+            }
+        }
+    }
+
+    /// Ends a stream of events. What is left of it is still under way, so the connection goes with it.
+    pub fn close(&mut self) {
+        (self.stream, self.left) = (None, None);
+    }
+
     async fn attempt(&mut self, request: &[u8], sent: &mut bool) -> Result<Head, Broken> {
-        if self.stream.as_ref().is_some_and(is_dead) {
+        let bodiless = self.send(request, sent).await?;
+        let mut head = self.read_head(bodiless).await?;
+        self.read_body(&mut head).await?;
+        Ok(head)
+    }
+
+    /// The reply, read whole; none if it is a stream of events.
+    async fn begin(&mut self, request: &[u8], sent: &mut bool) -> Result<Option<Head>, Broken> {
+        let bodiless = self.send(request, sent).await?;
+        let mut head = self.read_head(bodiless).await?;
+        let kind = Reply { status: head.status, retry_after_s: None, location: None, head: &self.buffer, body: b"" };
+        if head.status == 200 && kind.header("content-type").next().is_some_and(super::is_event_stream) {
+            self.left = Some(head.framing);
+            self.buffer.drain(..head.length);
+            return Ok(None);
+        }
+        self.read_body(&mut head).await?;
+        Ok(Some(head))
+    }
+
+    /// Sends a request; says whether its reply has no body whatever its head says.
+    async fn send(&mut self, request: &[u8], sent: &mut bool) -> Result<bool, Broken> {
+        if self.left.take().is_some() || self.stream.as_mut().is_some_and(Stream::is_dead) {
             self.stream = None;
         }
         if self.stream.is_none() {
-            self.stream = Some(connect(self.address).await.map_err(|error| not_connected(&error))?);
+            self.stream = Some(self.entry.connect().await.map_err(|error| error.broken())?);
         }
         let stream = self.stream.as_mut().ok_or(Broken::NotSent)?;
+        *sent = stream.may_have_sent();
         self.buffer.clear();
         let mut rest = request;
         while !rest.is_empty() {
@@ -156,15 +204,19 @@ impl Connection {
                 }
             }
         }
-        self.read_reply(request.starts_with(b"HEAD ")).await
+        if stream.may_have_sent() {
+            // What TLS could not hand over at once is handed over now.
+            stream.flush().await.map_err(|error| broken_by(&error))?;
+        }
+        Ok(request.starts_with(b"HEAD "))
     }
 
-    async fn read_reply(&mut self, bodiless: bool) -> Result<Head, Broken> {
-        let mut head = loop {
+    async fn read_head(&mut self, bodiless: bool) -> Result<Head, Broken> {
+        loop {
             if let Some(head) = parse_head(&self.buffer, bodiless)? {
                 // An interim reply (1xx) is followed by the real one.
                 if head.status >= 200 {
-                    break head;
+                    return Ok(head);
                 }
                 self.buffer.drain(..head.length);
                 continue;
@@ -172,7 +224,10 @@ impl Connection {
             if self.fill().await? == 0 {
                 return Err(Broken::EarlyEnd);
             }
-        };
+        }
+    }
+
+    async fn read_body(&mut self, head: &mut Head) -> Result<(), Broken> {
         match head.framing {
             Framing::Length(n) => {
                 if n > MAX_REPLY {
@@ -185,7 +240,8 @@ impl Connection {
                 }
             }
             Framing::Chunked => loop {
-                if decode_chunks(&self.buffer[head.length..], &mut self.decoded)? {
+                self.decoded.clear();
+                if decode_chunks(&self.buffer[head.length..], &mut self.decoded)?.0 {
                     break;
                 }
                 if self.fill().await? == 0 {
@@ -197,7 +253,7 @@ impl Connection {
                 head.close = true;
             }
         }
-        Ok(head)
+        Ok(())
     }
 
     async fn fill(&mut self) -> Result<usize, Broken> {
@@ -210,30 +266,11 @@ impl Connection {
     }
 }
 
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-/// An idle connection that is readable was closed by the other side, or sends what nobody asked for.
-fn is_dead(stream: &TcpStream) -> bool {
-    let mut byte = [0u8; 1];
-    !matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-}
-
 fn broken_by(error: &io::Error) -> Broken {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Broken::EarlyEnd,
         _ => Broken::Reset,
     }
-}
-
-/// Why a connection could not be made: because of the other side, or of this one.
-fn not_connected(error: &io::Error) -> Broken {
-    let ours =
-        [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::EADDRINUSE, libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM];
-    if error.raw_os_error().is_some_and(|code| ours.contains(&code)) { Broken::Exhausted } else { Broken::NotSent }
 }
 
 /// Where the last part of a `Location` lies in the buffer that its head was parsed from.
@@ -245,7 +282,7 @@ fn last_part(buffer: &[u8], location: &[u8]) -> Option<Range<usize>> {
     (!last.is_empty()).then_some(start..start + last.len())
 }
 
-fn parse_head(buffer: &[u8], bodiless: bool) -> Result<Option<Head>, Broken> {
+pub(super) fn parse_head(buffer: &[u8], bodiless: bool) -> Result<Option<Head>, Broken> {
     let mut headers = [httparse::EMPTY_HEADER; 48];
     let mut response = httparse::Response::new(&mut headers);
     let length = match response.parse(buffer) {
@@ -282,15 +319,17 @@ fn parse_head(buffer: &[u8], bodiless: bool) -> Result<Option<Head>, Broken> {
     Ok(Some(Head { status, length, framing, close, retry_after_s, location }))
 }
 
-/// Decodes a chunked body from its start; true when it is whole.
-fn decode_chunks(mut rest: &[u8], out: &mut Vec<u8>) -> Result<bool, Broken> {
-    out.clear();
+/// Decodes the chunks of a body that are there, after those in `out`; says whether it is whole, and how many bytes that took.
+fn decode_chunks(chunks: &[u8], out: &mut Vec<u8>) -> Result<(bool, usize), Broken> {
+    let mut rest = chunks;
     loop {
+        let used = chunks.len() - rest.len();
         match httparse::parse_chunk_size(rest) {
             Ok(httparse::Status::Complete((start, 0))) => {
                 // Trailers, if any, end with an empty line.
                 let tail = &rest[start..];
-                return Ok(tail.starts_with(b"\r\n") || tail.windows(4).any(|w| w == b"\r\n\r\n"));
+                let whole = tail.starts_with(b"\r\n") || tail.windows(4).any(|w| w == b"\r\n\r\n");
+                return Ok((whole, if whole { chunks.len() } else { used }));
             }
             Ok(httparse::Status::Complete((start, size))) => {
                 let size = usize::try_from(size).map_err(|_| Broken::Malformed)?;
@@ -299,12 +338,12 @@ fn decode_chunks(mut rest: &[u8], out: &mut Vec<u8>) -> Result<bool, Broken> {
                     return Err(Broken::Malformed);
                 }
                 if rest.len() < end + 2 {
-                    return Ok(false);
+                    return Ok((false, used));
                 }
                 out.extend_from_slice(&rest[start..end]);
                 rest = &rest[end + 2..];
             }
-            Ok(httparse::Status::Partial) => return Ok(false),
+            Ok(httparse::Status::Partial) => return Ok((false, used)),
             Err(_) => return Err(Broken::Malformed),
         }
     }
@@ -313,7 +352,11 @@ fn decode_chunks(mut rest: &[u8], out: &mut Vec<u8>) -> Result<bool, Broken> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
+
     use tokio::net::TcpListener;
+
+    use crate::load::client::not_connected;
 
     /// A server that reads one request and writes `reply` in pieces of `piece` bytes, then closes if asked.
     async fn serve(reply: &'static [u8], piece: usize, then_close: bool) -> SocketAddr {
@@ -342,6 +385,10 @@ mod tests {
         address
     }
 
+    fn connect(address: SocketAddr) -> Connection {
+        Connection::new(Entry::plain(address))
+    }
+
     const LIMIT: Duration = Duration::from_secs(5);
     const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
@@ -359,7 +406,7 @@ mod tests {
         ];
         for (reply, status, body) in cases {
             for piece in [1, 3, 1000] {
-                let mut connection = Connection::new(serve(reply, piece, false).await);
+                let mut connection = connect(serve(reply, piece, false).await);
                 for _ in 0..2 {
                     let got = connection.exchange(GET, LIMIT).await.unwrap();
                     assert_eq!((got.status, got.body), (status, body));
@@ -371,7 +418,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_without_a_length_ends_with_the_connection() {
-        let mut connection = Connection::new(serve(b"HTTP/1.0 200 OK\r\n\r\nbye", 2, true).await);
+        let mut connection = connect(serve(b"HTTP/1.0 200 OK\r\n\r\nbye", 2, true).await);
         for _ in 0..2 {
             assert_eq!(connection.exchange(GET, LIMIT).await.unwrap().body, b"bye");
         }
@@ -379,17 +426,17 @@ mod tests {
 
     #[tokio::test]
     async fn tells_apart_what_is_not_known_from_what_did_not_happen() {
-        let mut cut = Connection::new(serve(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhel", 9, true).await);
+        let mut cut = connect(serve(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhel", 9, true).await);
         assert_eq!(cut.exchange(GET, LIMIT).await.unwrap_err(), Broken::EarlyEnd);
-        let mut silent = Connection::new(serve(b"", 1, false).await);
+        let mut silent = connect(serve(b"", 1, false).await);
         assert_eq!(silent.exchange(GET, Duration::from_millis(30)).await.unwrap_err(), Broken::Timeout);
-        let mut garbage = Connection::new(serve(b"SSH-2.0-x\r\n\r\n", 20, false).await);
+        let mut garbage = connect(serve(b"SSH-2.0-x\r\n\r\n", 20, false).await);
         assert_eq!(garbage.exchange(GET, LIMIT).await.unwrap_err(), Broken::Malformed);
         let nobody = {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             listener.local_addr().unwrap()
         };
-        assert_eq!(Connection::new(nobody).exchange(GET, LIMIT).await.unwrap_err(), Broken::NotSent);
+        assert_eq!(connect(nobody).exchange(GET, LIMIT).await.unwrap_err(), Broken::NotSent);
     }
 
     #[tokio::test]
@@ -401,7 +448,7 @@ mod tests {
             (b"HTTP/1.1 202 A\r\ncontent-length: 0\r\n\r\n", None),
         ];
         for (reply, part) in cases {
-            let mut connection = Connection::new(serve(reply, 7, false).await);
+            let mut connection = connect(serve(reply, 7, false).await);
             assert_eq!(connection.exchange(GET, LIMIT).await.unwrap().location, part);
         }
     }
@@ -419,7 +466,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_was_closed_while_idle_is_replaced() {
         let address = serve(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 100, true).await;
-        let mut connection = Connection::new(address);
+        let mut connection = connect(address);
         for _ in 0..3 {
             assert_eq!(connection.exchange(GET, LIMIT).await.unwrap().body, b"ok");
             tokio::time::sleep(Duration::from_millis(20)).await;
