@@ -1,6 +1,5 @@
 //! A virtual buyer: walks a journey for each arrival, tries again as people and their clients do, records every attempt.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,8 +42,8 @@ pub struct Buyer {
 struct Walk<'a> {
     arrival: Arrival,
     journey: &'a Journey,
-    /// Made when it is first drawn from.
-    rng: Option<ChaCha8Rng>,
+    /// Made when it is first drawn from; most never do, and it is large.
+    rng: Option<Box<ChaCha8Rng>>,
     user: u64,
     captured: Vec<String>,
     cookies: Jar,
@@ -107,7 +106,9 @@ impl Buyer {
             dispatched: false,
         };
         self.steps(&mut walk).await;
-        self.ask_again(&mut walk).await;
+        if walk.decided.is_some() {
+            Box::pin(self.ask_again(&mut walk)).await;
+        }
     }
 
     async fn steps(&mut self, walk: &mut Walk<'_>) {
@@ -136,7 +137,7 @@ impl Buyer {
             }
             if index > 0 {
                 if !journey.think.0.is_zero() {
-                    tokio::time::sleep(journey.think.0).await;
+                    rest(journey.think.0).await;
                 }
                 intended = shared.clock.now_us();
             }
@@ -150,7 +151,7 @@ impl Buyer {
                 return;
             }
             let goes_on = match walk.accepted.filter(|_| step.role == Role::Ticket) {
-                Some(accepted) => self.ask_until_decided(walk, step, index, accepted).await,
+                Some(accepted) => Box::pin(self.ask_until_decided(walk, step, index, accepted)).await,
                 None => self.step(walk, step, index, intended).await,
             };
             if step.stream.is_some() {
@@ -176,7 +177,7 @@ impl Buyer {
             }
             let twice = walk.journey.double_click && step.role == Role::Order && number == 1;
             let (attempt, completed) = if twice {
-                let [first, twin] = self.attempt_twice(walk, step).await;
+                let [first, twin] = Box::pin(self.attempt_twice(walk, step)).await;
                 self.record(walk, step, index, 1, (intended, invoked, first.1), &first.0);
                 self.record(walk, step, index, 2, (intended, invoked, twin.1), &twin.0);
                 number = 2;
@@ -202,7 +203,7 @@ impl Buyer {
             }
             let wait = shared.backoff(number, attempt.retry_after_s, walk.random(shared.seed));
             intended = completed + wait.as_micros() as Micros;
-            tokio::time::sleep(wait).await;
+            rest(wait).await;
         }
         // An order whose fate is unknown is looked up; anything else that failed ends the journey.
         walk.unsettled && step.role == Role::Order
@@ -354,10 +355,17 @@ impl Buyer {
     }
 }
 
+/// Waits. The futures of a walk are moved as a whole whenever a step begins, so what not every walk does is kept in a box:
+/// otherwise it would cost every request.
+fn rest(length: Duration) -> std::pin::Pin<Box<tokio::time::Sleep>> {
+    Box::pin(tokio::time::sleep(length))
+}
+
 /// Writes a buyer's name or a key into a buffer: the run's prefix and a number.
 fn write_name(out: &mut String, prefix: &str, number: u64) {
     out.clear();
-    write!(out, "{prefix}{number}").expect("a String never fails");
+    out.push_str(prefix);
+    out.push_str(itoa::Buffer::new().format(number));
 }
 
 impl Walk<'_> {
@@ -365,7 +373,7 @@ impl Walk<'_> {
     /// another does.
     fn random(&mut self, seed: u64) -> f64 {
         let stream = self.arrival.n + 1_000_000;
-        self.rng.get_or_insert_with(|| random::stream(seed, stream)).random()
+        self.rng.get_or_insert_with(|| Box::new(random::stream(seed, stream))).random()
     }
 
     /// The name of a value that a step sends and that no reply has given.

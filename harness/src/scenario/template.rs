@@ -49,12 +49,12 @@ pub struct Values<'a> {
 
 impl Values<'_> {
     fn write(&self, variable: &Variable, out: &mut Vec<u8>) {
-        use std::io::Write;
+        let mut number = itoa::Buffer::new();
         match variable {
             Variable::User => out.extend_from_slice(self.user.as_bytes()),
             Variable::Key => out.extend_from_slice(self.key.as_bytes()),
-            Variable::Item => write!(out, "{}", self.item).expect("a Vec never fails"),
-            Variable::Quantity => write!(out, "{}", self.quantity).expect("a Vec never fails"),
+            Variable::Item => out.extend_from_slice(number.format(self.item).as_bytes()),
+            Variable::Quantity => out.extend_from_slice(number.format(self.quantity).as_bytes()),
             Variable::Captured(slot) => {
                 out.extend_from_slice(self.captured.get(*slot).map_or(&b""[..], |v| v.as_bytes()));
             }
