@@ -2,6 +2,7 @@
 //! tickets by server-sent events, over every protocol.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +13,7 @@ use super::client::Entry;
 use super::testing::{Body, certified, full, pieces, serve};
 use super::tests::drive_over;
 use crate::check::Verdict;
-use crate::history::{History, Op, OrderState, Outcome, Role};
+use crate::history::{History, Op, OrderState, Outcome, Role, StockRow};
 use crate::scenario::{self, Scenario};
 
 /// What is sent in a form has to be encoded.
@@ -69,6 +70,9 @@ fn shop(request: &Request<Bytes>, asked: &Asked) -> Response<Body> {
             (5, Some("ss\":\"p1\"}\n\n: the rest\n\n".into())),
             (60_000, None),
         ])),
+        _ if path.starts_with("/silent/") => {
+            events.body(pieces(vec![(0, Some(event("data: {\"state\":\"queued\"}"))), (60_000, None)]))
+        }
         "/orders" if header("x-pass") != "p1" => Ok(problem("no-pass")),
         "/orders" if user == 3 => reply.status(201).body(full(r#"{"id":"o3","state":"held","shop":"another"}"#)),
         "/orders" => {
@@ -87,7 +91,8 @@ fn shop(request: &Request<Bytes>, asked: &Asked) -> Response<Body> {
             let queued = event("id: 7\ndata: {\"state\":\"queued\"}");
             let decided = event(&format!("id: 8\ndata: {decided}"));
             events.body(match (*times, header("last-event-id").as_str()) {
-                // The first stream ends before anything is decided, which is no answer.
+                // The first stream ends before anything is decided, which is no answer; or it breaks.
+                (1, "") if user == 4 => pieces(vec![(0, Some(queued)), (5, None)]),
                 (1, "") => pieces(vec![(0, Some(queued)), (5, Some(event("data: still here")))]),
                 (2, "7") => pieces(vec![(5, Some(decided)), (60_000, None)]),
                 (3, "") => pieces(vec![(0, Some(decided))]),
@@ -98,8 +103,18 @@ fn shop(request: &Request<Bytes>, asked: &Asked) -> Response<Body> {
     .unwrap()
 }
 
-fn scenario(dir: &Path, address: std::net::SocketAddr, connection: &str) -> Scenario {
-    let text = format!(
+fn scenario(dir: &Path, address: SocketAddr, connection: &str) -> Scenario {
+    written(dir, &text(address, connection))
+}
+
+fn written(dir: &Path, text: &str) -> Scenario {
+    let path = dir.join("protocols.toml");
+    std::fs::write(&path, text).unwrap();
+    scenario::load(&path, &[], None).unwrap_or_else(|error| panic!("{error}")).scenario
+}
+
+fn text(address: SocketAddr, connection: &str) -> String {
+    format!(
         r#"
 name = "protocols"
 target.external.address = "{address}"
@@ -162,10 +177,7 @@ sse = true
 journey = ["page", "login", "room", "order", "ticket"]
 arrivals = [{{ constant = {{ rate = 100, lasts = "60ms" }} }}]
 "#
-    );
-    let path = dir.join("protocols.toml");
-    std::fs::write(&path, text).unwrap();
-    scenario::load(&path, &[], None).unwrap_or_else(|error| panic!("{error}")).scenario
+    )
 }
 
 fn of(history: &History, user: u64) -> Vec<&Op> {
@@ -197,7 +209,7 @@ fn a_shop_with_forms_cookies_tokens_and_events_is_used_over_every_protocol() {
         let connection = connection.replace("CA", ca.to_str().unwrap());
         let scenario = scenario(dir.path(), server.address, &connection);
         let entry = Entry::of(&scenario, server.address, None).unwrap();
-        let (history, orders) = drive_over(&scenario, &dir.path().join(format!("run{number}")), entry);
+        let (history, orders) = drive_over(&scenario, &dir.path().join(format!("run{number}")), entry.clone());
         judge(&history, &connection);
         assert_eq!(orders, 2, "{connection}");
         let rules = scenario.rules();
@@ -205,7 +217,31 @@ fn a_shop_with_forms_cookies_tokens_and_events_is_used_over_every_protocol() {
         let finding = crate::check::judge(&evidence).into_iter().find(|finding| finding.id == "I9").unwrap();
         assert_eq!(finding.verdict, Verdict::Pass, "{connection}: {}", finding.detail);
         assert_eq!(finding.detail, "3 tickets: 2 came to an order, 1 were refused, 0 stayed open.");
+        fresh_buyers_come_the_same_way(&scenario, &entry);
     }
+}
+
+fn fresh_buyers_come_the_same_way(scenario: &Scenario, entry: &Entry) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stock = [StockRow { item: 1, available: 1, ..StockRow::default() }];
+    let probes = runtime.block_on(crate::drain::probe(scenario, &stock, entry, "u", "k"));
+    assert_eq!((probes[0].sold, probes[0].other), (2, 0), "{}", probes[0].detail);
+}
+
+#[test]
+fn a_ticket_whose_stream_says_nothing_more_is_asked_about_until_its_lateness_is_sure() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let asked = Arc::new(Asked::default());
+    let server = serve(None, move |request| shop(&request, &asked));
+    let text = text(server.address, "").replace("/tickets/$", "/silent/$").replace("\"3s\"", "\"300ms\"");
+    let scenario = written(dir.path(), &text);
+    let (history, _) = drive_over(&scenario, &dir.path().join("run"), Entry::plain(server.address));
+    let (pending, timeout) = (("ticket", Outcome::Ok, ""), ("ticket", Outcome::Info, "timeout"));
+    assert_eq!(told(&history, 0)[4..], [pending, timeout, pending, timeout]);
+    let rules = scenario.rules();
+    let evidence = crate::check::Evidence { history: &history, audit: None, rules: &rules };
+    let finding = crate::check::judge(&evidence).into_iter().find(|finding| finding.id == "I9").unwrap();
+    assert_eq!(finding.verdict, Verdict::Fail, "{}", finding.detail);
 }
 
 fn judge(history: &History, connection: &str) {
@@ -214,8 +250,10 @@ fn judge(history: &History, connection: &str) {
     let with = |rest: &[(&'static str, Outcome, &'static str)]| [&before[..], rest].concat();
     let bought = with(&[("order", ok, ""), ("ticket", ok, ""), ("ticket", ok, ""), ("ticket", ok, "")]);
     assert_eq!(told(history, 0), bought, "{connection}");
-    assert_eq!(told(history, 4), bought, "{connection}");
-    let tickets: Vec<_> = of(history, 4).iter().filter(|op| op.role == Role::Ticket).map(|op| op.state).collect();
+    let broken = if connection.contains("'2'") { "reset" } else { "early-end" };
+    let (asked, broke) = (("ticket", ok, ""), ("ticket", info, broken));
+    assert_eq!(told(history, 4), with(&[("order", ok, ""), asked, broke, asked, asked]), "{connection}");
+    let tickets: Vec<_> = of(history, 0).iter().filter(|op| op.role == Role::Ticket).map(|op| op.state).collect();
     assert_eq!(tickets, [OrderState::Pending, OrderState::Unknown, OrderState::Unknown], "{connection}");
     assert_eq!(told(history, 1), [("page", fail, "check-body")], "{connection}");
     assert_eq!(told(history, 2), [("page", ok, ""), ("login", fail, "missing-csrf")], "{connection}");

@@ -63,8 +63,15 @@ impl Source {
         matches!(self, Source::Json(_))
     }
 
-    /// The value in a reply; empty if it is not there. `json` is the body, null where it was not read as JSON.
+    /// The value in a reply; empty if it is not there. `json` is the body, null where it was not read as JSON. A value of
+    /// several lines is cut after the first, since it may be sent in a head, which further lines would change.
     pub fn read(&self, reply: &Reply<'_>, json: &Value) -> String {
+        let mut value = self.whole(reply, json);
+        value.truncate(value.find(['\r', '\n', '\0']).unwrap_or(value.len()));
+        value
+    }
+
+    fn whole(&self, reply: &Reply<'_>, json: &Value) -> String {
         match self {
             Source::Json(pointer) => json.pointer(pointer).map(text_of).unwrap_or_default(),
             Source::Location => reply.location.unwrap_or_default().to_owned(),
@@ -185,6 +192,7 @@ mod tests {
     fn a_value_is_read_from_where_it_stands() {
         assert_eq!(read("/a/0", r#"{"a":["x"]}"#), "x");
         assert_eq!(read("/a", r#"{"a":17}"#), "17");
+        assert_eq!(read("/a", r#"{"a":"x\r\ny: z"}"#), "x");
         assert_eq!(read("/nope", r#"{"a":17}"#), "");
         assert_eq!(read("header:location", ""), "17");
         assert_eq!(read("header:etag", ""), "\"v1\"");

@@ -74,12 +74,15 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
     let certificate = service.certificate(reference)?;
     let entry = Entry::of(scenario, to_service.listen_addr(), certificate.as_deref()).map_err(StackError::Other)?;
 
-    let addresses = vec![
+    let mut addresses = vec![
         ("service (through its proxy)".to_owned(), format!("{}://{}", entry.scheme(), entry.address)),
         ("service, audit listener".to_owned(), format!("unix:{}", service.admin.display())),
         ("postgres (through its proxy)".to_owned(), format!("{}", to_postgres.listen_addr())),
         ("postgres, directly".to_owned(), format!("unix:{}", postgres.socket().display())),
     ];
+    if reference.tls {
+        addresses.push(("service, its certificate".to_owned(), service.certificate_path().display().to_string()));
+    }
     Ok(Stack {
         links: vec![to_service, to_postgres],
         control: Some(service.control.clone()),
@@ -175,9 +178,13 @@ impl Service {
         Ok(Service { process: Arc::new(Process::new(spec)), control, public, admin, folder })
     }
 
+    fn certificate_path(&self) -> PathBuf {
+        self.folder.join("certificate.pem")
+    }
+
     /// The certificate that it made for itself, if it speaks TLS. It is there when the service is ready.
     fn certificate(&self, reference: &Reference) -> Result<Option<Vec<u8>>, StackError> {
-        let path = self.folder.join("certificate.pem");
+        let path = self.certificate_path();
         let read = || std::fs::read(&path).map_err(|e| StackError::io(format!("cannot read {}", path.display()), e));
         reference.tls.then(read).transpose()
     }
