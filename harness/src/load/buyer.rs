@@ -47,7 +47,8 @@ struct Walk<'a> {
     user: u64,
     captured: Vec<String>,
     cookies: Jar,
-    following: Following,
+    /// The stream that is listened to, where a step has one.
+    following: Option<Box<Following>>,
     /// Until when the events of a ticket are waited for.
     follow_until: Option<Micros>,
     orders: u64,
@@ -96,7 +97,7 @@ impl Buyer {
             user,
             captured: vec![String::new(); journey.slots.len()],
             cookies: Jar::default(),
-            following: Following::default(),
+            following: None,
             follow_until: None,
             orders: 0,
             order: String::new(),
@@ -213,7 +214,7 @@ impl Buyer {
     async fn attempt(&mut self, walk: &mut Walk<'_>, step: &CompiledStep) -> (Attempt, Micros) {
         self.render(walk, step);
         if let Some(stream) = &step.stream {
-            return self.wait_for_event(walk, step, stream).await;
+            return Box::pin(self.wait_for_event(walk, step, stream)).await;
         }
         let result = self.connection.exchange(&self.request, self.shared.request_timeout).await;
         let completed = self.shared.clock.now_us();
@@ -289,7 +290,7 @@ impl Buyer {
         let retry = &self.shared.retry;
         let told = attempt.retry_after_s.filter(|_| retry.honour_retry_after).unwrap_or(0);
         let every =
-            if step.stream.is_some() { walk.following.pause(step.polling.every.0) } else { step.polling.every.0 };
+            walk.following.as_ref().map_or(step.polling.every.0, |following| following.pause(step.polling.every.0));
         let wait = every.max(Duration::from_secs(told.into()).min(retry.max.0));
         (attempt.said, wait)
     }

@@ -118,7 +118,7 @@ impl Buyer {
         step: &CompiledStep,
         stream: &EventStream,
     ) -> (Attempt, Micros) {
-        let mut following = std::mem::take(&mut walk.following);
+        let mut following = walk.following.take().unwrap_or_default();
         let limit = self.shared.request_timeout;
         let left =
             |until: Micros| Duration::from_micros(u64::try_from(until - self.shared.clock.now_us()).unwrap_or(0));
@@ -138,15 +138,15 @@ impl Buyer {
         }
         let reply = told.as_ref().map(Told::reply).map_err(|broken| *broken);
         let attempt = understand(reply, &self.shared, walk, step);
-        walk.following = following;
+        walk.following = Some(following);
         (attempt, completed)
     }
 
     /// Stops listening, if it does.
     pub(super) fn stop_listening(&mut self, walk: &mut Walk<'_>) {
-        if walk.following.connected {
+        if walk.following.take().is_some_and(|following| following.connected) {
             self.connection.close();
         }
-        (walk.following, walk.follow_until) = (Following::default(), None);
+        walk.follow_until = None;
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! A request is rendered once, as HTTP/1.1, and handed to [`Connection::exchange`]. Each protocol has a file of its own.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub mod entry;
@@ -90,11 +93,30 @@ impl<'a> Reply<'a> {
 #[derive(Debug)]
 pub struct Connection(Transport);
 
-/// A connection by its protocol. Nothing is boxed or dispatched dynamically, so that the plain case pays for no other.
+/// A connection by its protocol. Plain HTTP/1.1 is neither boxed nor dispatched dynamically: it pays for no other.
 #[derive(Debug)]
 enum Transport {
     Http1(http1::Connection),
     Http2(http2::Connection),
+}
+
+/// A request under way.
+pub enum Exchange<'a> {
+    /// Over HTTP/1.1.
+    Http1(http1::Exchange<'a>),
+    /// Over HTTP/2. Boxed, so that the plain case is not moved about at this one's size.
+    Http2(Pin<Box<dyn Future<Output = Result<Reply<'a>, Broken>> + Send + 'a>>),
+}
+
+impl<'a> Future for Exchange<'a> {
+    type Output = Result<Reply<'a>, Broken>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Exchange::Http1(exchange) => Pin::new(exchange).poll(cx),
+            Exchange::Http2(exchange) => exchange.as_mut().poll(cx),
+        }
+    }
 }
 
 /// The beginning of a reply that may be a stream of events.
@@ -129,10 +151,10 @@ impl Connection {
     ///
     /// # Errors
     /// [`Broken`] says what is known of an attempt without a reply.
-    pub async fn exchange(&mut self, request: &[u8], limit: Duration) -> Result<Reply<'_>, Broken> {
+    pub fn exchange<'a>(&'a mut self, request: &'a [u8], limit: Duration) -> Exchange<'a> {
         match &mut self.0 {
-            Transport::Http1(connection) => connection.exchange(request, limit).await,
-            Transport::Http2(connection) => connection.exchange(request, limit).await,
+            Transport::Http1(connection) => Exchange::Http1(connection.exchange(request, limit)),
+            Transport::Http2(connection) => Exchange::Http2(Box::pin(connection.exchange(request, limit))),
         }
     }
 
