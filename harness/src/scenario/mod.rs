@@ -14,7 +14,7 @@ use toml::Spanned;
 
 use crate::check::{Expectations, ItemRules, Rules};
 use crate::history::{OrderState, Role};
-use crate::load::arrival::{Arrivals, Plan};
+use crate::load::arrival::{Arrivals, Crowd, Plan};
 use crate::measure::slo::SloSpec;
 use crate::random;
 
@@ -22,12 +22,14 @@ pub mod catalogue;
 mod diagnose;
 pub mod journey;
 pub mod template;
+mod traces;
 mod validate;
 pub mod value;
 
 use catalogue::Catalogue;
 pub use diagnose::{ScenarioError, pointing_at};
-use value::{BugChoice, Drawn, Dur, Toggle};
+pub use traces::Attached;
+use value::{BugChoice, ClockSkew, Drawn, Dur, Toggle};
 
 /// An experiment, as read from its file and checked.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -204,6 +206,10 @@ pub struct Load {
     /// When and how a buyer tries again.
     #[serde(default)]
     pub retry: Retry,
+    /// Arrivals of the crowd as a whole: each is a buyer of one of the cohorts that have a `share`. Components are summed.
+    #[serde(default)]
+    #[schemars(with = "Vec<Arrivals>")]
+    pub arrivals: Vec<Spanned<Arrivals>>,
 }
 
 fn default_timeout() -> Dur {
@@ -372,9 +378,18 @@ pub struct Cohort {
     /// Whether they click twice: an order's first attempt is sent at once over two connections, under the same key.
     #[serde(default)]
     pub double_click: bool,
-    /// When they come; components are summed.
+    /// When they come, besides those of `load.arrivals` that are theirs; components are summed.
+    #[serde(default)]
     #[schemars(with = "Vec<Arrivals>")]
     pub arrivals: Vec<Spanned<Arrivals>>,
+    /// How many of `load.arrivals` are theirs, against the other cohorts' shares: 100 and 1 make a hundred readers for one
+    /// writer. Whose each arrival is, the seed draws.
+    #[schemars(range(min = 0))]
+    pub share: Option<f64>,
+    /// How far their clocks are off, so that each comes that much early or late: `["-800ms", "800ms"]`. The seed draws it
+    /// for each; nobody comes before the load starts.
+    #[serde(default)]
+    pub clock_skew: ClockSkew,
 }
 
 fn first_item() -> Spanned<i64> {
@@ -580,6 +595,8 @@ pub struct Loaded {
     pub scenario: Scenario,
     /// The text with its overrides and seed applied: running it again repeats the run.
     pub resolved: String,
+    /// Files that it names, as they go into the run folder beside it.
+    pub attached: Vec<Attached>,
     /// Where it was read from.
     pub path: PathBuf,
 }
@@ -632,8 +649,9 @@ fn read(
     if variant.is_some() {
         resolved = diagnose::without_variants(path, &resolved)?;
     }
-    let scenario = diagnose::parse(path, &text, &resolved, &overrides, ask)?;
-    Ok(Loaded { scenario, resolved, path: path.to_owned() })
+    let (scenario, traces) = diagnose::parse(path, &text, &resolved, &overrides, ask)?;
+    let resolved = diagnose::with_files_beside(path, resolved, &traces.renamed)?;
+    Ok(Loaded { scenario, resolved, attached: traces.files, path: path.to_owned() })
 }
 
 impl Scenario {
@@ -669,12 +687,13 @@ impl Scenario {
 
     /// The planned arrivals of all cohorts, by the cohorts' order of name.
     pub fn plan(&self) -> Plan {
-        let cohorts: Vec<Vec<Arrivals>> = self
-            .cohort
-            .values()
-            .map(|cohort| cohort.get_ref().arrivals.iter().map(|a| a.get_ref().clone()).collect())
-            .collect();
-        Plan::new(&cohorts, self.seed)
+        let plain = |arrivals: &[Spanned<Arrivals>]| arrivals.iter().map(|a| a.get_ref().clone()).collect::<Vec<_>>();
+        let crowd = |cohort: &Spanned<Cohort>| {
+            let Cohort { arrivals, share, clock_skew, .. } = cohort.get_ref();
+            Crowd { arrivals: plain(arrivals), share: share.unwrap_or(0.0), clock_skew: *clock_skew }
+        };
+        let cohorts: Vec<Crowd> = self.cohort.values().map(crowd).collect();
+        Plan::new(&cohorts, &plain(&self.load.arrivals), self.seed)
     }
 
     /// The faults of this run: what the scenario leaves open is drawn from the seed, each fault from a stream of its own,

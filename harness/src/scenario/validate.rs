@@ -9,7 +9,8 @@ use super::diagnose::{Mistake, Place};
 use super::journey::{Journey, LOCATION};
 use super::value::{self, Dur, normal_link};
 use super::{Cohort, Inject, Scenario, Step, Target, TicketWords};
-use crate::history::Role;
+use crate::history::{Micros, Role};
+use crate::load::arrival::Arrivals;
 
 /// The links that a stack of that kind has.
 pub(super) fn links(target: &Target) -> &'static [&'static str] {
@@ -41,6 +42,7 @@ pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
     names_and_items(scenario, &mut m);
     target(&scenario.target, &mut m);
     load(scenario, &mut m);
+    common_arrivals(scenario, &mut m);
     for (name, step) in &scenario.step {
         self::step(name, step, &mut m);
     }
@@ -345,24 +347,65 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
             "at least 1; or less than 0 for clients that tamper with their orders, which a service must refuse",
         );
     }
-    for arrivals in &c.arrivals {
+    self::arrivals(scenario, &format!("cohort \"{name}\""), &c.arrivals, c.clock_skew.most_us.max(0), m);
+    share(scenario, name, cohort, m);
+    if !missing && let Err(mistake) = Journey::compile(scenario, c) {
+        m.add(mistake.0, format!("cohort \"{name}\": {}", mistake.1), "correct the template");
+    }
+}
+
+/// Arrivals with numbers in range that are over before the load is, however late clocks make them.
+fn arrivals(scenario: &Scenario, whose: &str, list: &[Spanned<Arrivals>], late_us: Micros, m: &mut Mistakes) {
+    for arrivals in list {
         if let Err(why) = arrivals.get_ref().check() {
+            m.add(arrivals.span(), format!("{whose}: {why}"), "`seckill schema scenario` lists the kinds of arrivals");
+        } else if arrivals.get_ref().until_us() + late_us > scenario.load.duration.micros() {
+            let late = if late_us > 0 { ", with the clock_skew" } else { "" };
             m.add(
                 arrivals.span(),
-                format!("cohort \"{name}\": {why}"),
-                "`seckill schema scenario` lists the kinds of arrivals",
-            );
-        } else if arrivals.get_ref().until_us() > scenario.load.duration.micros() {
-            m.add(
-                arrivals.span(),
-                format!("cohort \"{name}\": these arrivals go on after load.duration ({})", scenario.load.duration),
+                format!("{whose}: these arrivals go on after load.duration ({}){late}", scenario.load.duration),
                 "shorten `lasts`, or lengthen load.duration",
             );
         }
     }
-    if !missing && let Err(mistake) = Journey::compile(scenario, c) {
-        m.add(mistake.0, format!("cohort \"{name}\": {}", mistake.1), "correct the template");
+}
+
+/// Each cohort comes somehow, and a share is one of something.
+fn share(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mistakes) {
+    let c = cohort.get_ref();
+    let common = !scenario.load.arrivals.is_empty();
+    match c.share {
+        None if c.arrivals.is_empty() => m.add(
+            cohort.span(),
+            format!("cohort \"{name}\" has neither `arrivals` nor a `share`, so nobody of it ever comes"),
+            "add [[cohort.NAME.arrivals]], or a `share` of [[load.arrivals]]",
+        ),
+        Some(share) if !(share > 0.0 && share <= 1e9) => m.add(
+            cohort.span(),
+            format!("cohort \"{name}\": `share` is {share}"),
+            "a weight above 0 and at most 1000000000, such as 100 for the readers and 1 for the writers",
+        ),
+        Some(_) if !common => m.add(
+            cohort.span(),
+            format!("cohort \"{name}\" has a `share`, and there are no common arrivals to share"),
+            "add [[load.arrivals]], or give the cohort `arrivals` of its own instead",
+        ),
+        _ => {}
     }
+}
+
+/// The arrivals of the crowd as a whole.
+fn common_arrivals(scenario: &Scenario, m: &mut Mistakes) {
+    let cohorts = || scenario.cohort.values().map(|cohort| cohort.get_ref()).filter(|c| c.share.is_some());
+    let late_us = cohorts().map(|c| c.clock_skew.most_us.max(0)).max();
+    if late_us.is_none() && !scenario.load.arrivals.is_empty() {
+        m.add(
+            Place::key("load.arrivals"),
+            "load.arrivals: no cohort has a `share` of them",
+            "add share = 1 to a cohort",
+        );
+    }
+    arrivals(scenario, "load", &scenario.load.arrivals, late_us.unwrap_or(0), m);
 }
 
 fn faults(scenario: &Scenario, m: &mut Mistakes) {
