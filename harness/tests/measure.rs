@@ -164,6 +164,7 @@ fn golden_events() -> Vec<Event> {
             generator_wait_s: 0.02,
             busy_max: 2,
             buyers: 3,
+            ..LoadTotals::default()
         }),
         Event::Cost(vec![
             RoleCost { role: "service".into(), cpu_s: 3.0, rss_peak_bytes: 1_000, wal_bytes: None },

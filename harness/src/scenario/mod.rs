@@ -21,6 +21,8 @@ use crate::random;
 pub mod catalogue;
 mod diagnose;
 pub mod journey;
+pub mod pause;
+mod retry;
 pub mod template;
 mod traces;
 mod validate;
@@ -28,6 +30,8 @@ pub mod value;
 
 use catalogue::Catalogue;
 pub use diagnose::{ScenarioError, pointing_at};
+use pause::Pause;
+pub use retry::{Retry, RetryPolicy};
 pub use traces::Attached;
 use value::{BugChoice, ClockSkew, Drawn, Dur, Toggle};
 
@@ -222,28 +226,6 @@ fn default_lag_limit() -> Dur {
     Dur::millis(20)
 }
 
-/// When and how a buyer tries again: exponential backoff with jitter, under the same idempotency key.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Retry {
-    /// Attempts at most, the first included.
-    pub attempts: u16,
-    /// Wait before the second attempt.
-    pub base: Dur,
-    /// Longest wait.
-    pub max: Dur,
-    /// Share of the wait that is random, from 0 to 1.
-    pub jitter: f64,
-    /// Whether `Retry-After` lengthens the wait.
-    pub honour_retry_after: bool,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Retry { attempts: 5, base: Dur::millis(100), max: Dur::millis(1_000), jitter: 0.5, honour_retry_after: true }
-    }
-}
-
 /// One request of a journey.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -370,11 +352,22 @@ pub struct Cohort {
     /// Units wanted; a negative number is what a tampering client sends, and must be refused.
     #[serde(default = "one_unit")]
     pub quantity: i32,
-    /// Wait between steps.
+    /// Wait between steps: `"2s"`; `["1s", "3s"]`, drawn from the seed for each buyer and step; or as people take it,
+    /// `{ median = "2s", sigma = 0.5 }`.
     #[serde(default)]
-    pub think: Dur,
+    pub think: Pause,
+    /// Whether and how often the same buyer walks the journey again, for a new purchase each time, as a hoarder does.
+    #[schemars(with = "Option<Repeat>")]
+    pub repeat: Option<Spanned<Repeat>>,
+    /// Whether they get their single-use token only once and spend it again in every repeat, as bots try to. A service
+    /// that lets it buy twice is convicted.
+    #[serde(default)]
+    pub replay_token: bool,
     /// Accounts that the cohort has; each arrival uses one of them, by chance. Without it, each arrival is somebody else.
     pub users: Option<NonZeroU32>,
+    /// What is different from `load.retry` for them, key by key.
+    #[serde(default)]
+    pub retry: Retry,
     /// Whether they click twice: an order's first attempt is sent at once over two connections, under the same key.
     #[serde(default)]
     pub double_click: bool,
@@ -390,6 +383,16 @@ pub struct Cohort {
     /// for each; nobody comes before the load starts.
     #[serde(default)]
     pub clock_skew: ClockSkew,
+}
+
+/// How often a buyer walks its journey.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Repeat {
+    /// Walks at most, the first included. Whose order was refused walks no more.
+    pub times: u16,
+    /// From the start of one walk to the start of the next; a walk that takes longer is followed at once.
+    pub every: Dur,
 }
 
 fn first_item() -> Spanned<i64> {

@@ -8,8 +8,8 @@ use toml::Spanned;
 use super::diagnose::{Mistake, Place};
 use super::journey::{Journey, LOCATION};
 use super::value::{self, Dur, normal_link};
-use super::{Cohort, Inject, Scenario, Step, Target, TicketWords};
-use crate::history::{Micros, Role};
+use super::{Cohort, Inject, Retry, Scenario, Step, Target, TicketWords};
+use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
 use crate::load::arrival::Arrivals;
 
 /// The links that a stack of that kind has.
@@ -175,10 +175,7 @@ fn load(scenario: &Scenario, m: &mut Mistakes) {
     if load.request_timeout.0.is_zero() {
         m.add(Place::key("load.request_timeout"), "load.request_timeout is 0s", "a request needs time, such as \"2s\"");
     }
-    if load.retry.attempts == 0 {
-        m.add(Place::key("load.retry.attempts"), "load.retry.attempts is 0", "at least 1: the first attempt counts");
-    }
-    fraction("load.retry.jitter", load.retry.jitter, Place::key("load.retry.jitter"), m);
+    retry("load", &load.retry, m);
     for (index, phase) in scenario.phase.iter().enumerate() {
         if phase.until <= phase.from {
             m.add(
@@ -349,6 +346,12 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
     }
     self::arrivals(scenario, &format!("cohort \"{name}\""), &c.arrivals, c.clock_skew.most_us.max(0), m);
     share(scenario, name, cohort, m);
+    retry(&format!("cohort.{name}"), &c.retry, m);
+    if let Err(why) = c.think.check() {
+        let at = Place::key(&format!("cohort.{name}.think"));
+        m.add(at, format!("cohort \"{name}\": `think`: {why}"), "{ median = \"2s\", sigma = 0.5 }, for instance");
+    }
+    repeat(scenario, name, cohort, m);
     if !missing && let Err(mistake) = Journey::compile(scenario, c) {
         m.add(mistake.0, format!("cohort \"{name}\": {}", mistake.1), "correct the template");
     }
@@ -367,6 +370,44 @@ fn arrivals(scenario: &Scenario, whose: &str, list: &[Spanned<Arrivals>], late_u
                 "shorten `lasts`, or lengthen load.duration",
             );
         }
+    }
+}
+
+/// Each walk is a purchase of its own, and a token is only spent again by who walks again.
+fn repeat(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mistakes) {
+    let c = cohort.get_ref();
+    let steps = || c.journey.iter().filter_map(|step| scenario.step.get(step.get_ref())).map(Spanned::get_ref);
+    let orders = steps().filter(|step| step.role == Role::Order).count() as u64;
+    let times = c.repeat.as_ref().map_or(1, |repeat| repeat.get_ref().times);
+    let at = c.repeat.as_ref().map_or(cohort.span(), Spanned::span);
+    if times == 0 {
+        m.add(at, format!("cohort \"{name}\": `repeat.times` is 0"), "at least 1: the first walk counts");
+    } else if u64::from(times) * orders.max(1) > INTENTS_PER_ARRIVAL {
+        m.add(
+            at,
+            format!("cohort \"{name}\": {times} walks with {orders} orders each"),
+            format!("one buyer walks and orders at most {INTENTS_PER_ARRIVAL} times; let more buyers come instead"),
+        );
+    }
+    if c.replay_token && !steps().any(|step| step.role == Role::Order && step.token.is_some()) {
+        m.add(
+            cohort.span(),
+            format!("cohort \"{name}\" has `replay_token`, and no order of its journey spends a token"),
+            "say which captured value is single-use: token = \"${challenge_token}\" in the order's step",
+        );
+    } else if c.replay_token && times < 2 {
+        m.add(
+            cohort.span(),
+            format!("cohort \"{name}\" has `replay_token`, and walks only once"),
+            "add repeat = { times = 3, every = \"1s\" }: the token is spent again in each walk after the first",
+        );
+    }
+}
+
+fn retry(of: &str, retry: &Retry, m: &mut Mistakes) {
+    for (key, value, help) in retry.mistakes() {
+        let key = format!("{of}.retry.{key}");
+        m.add(Place::key(&key), format!("{key} is {value}"), help);
     }
 }
 
