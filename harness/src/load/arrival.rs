@@ -66,6 +66,19 @@ impl Arrivals {
         }
     }
 
+    /// The kind's name as it stands in scenario files.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Arrivals::Constant(_) => "constant",
+            Arrivals::Poisson(_) => "poisson",
+            Arrivals::Step(_) => "step",
+            Arrivals::Ramp(_) => "ramp",
+            Arrivals::SpikeDecay(_) => "spike-decay",
+            Arrivals::Think(_) => "think",
+            Arrivals::Trace(_) => "trace",
+        }
+    }
+
     /// End of the window in microseconds since the epoch; of a trace that was read, its last arrival.
     pub fn until_us(&self) -> Micros {
         if let Arrivals::Trace(trace) = self {

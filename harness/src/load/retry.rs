@@ -48,7 +48,7 @@ impl Retries {
         self.suppressed.load(Ordering::Relaxed)
     }
 
-    /// The wait after attempt `number`: exponential, with jitter, and no shorter than the server asks for.
+    /// The wait after attempt `number`: exponential, or what the server asks for if that is longer, less a random share.
     pub fn wait(&self, number: u16, retry_after_s: Option<u32>, random: f64) -> Duration {
         let policy = &self.policy;
         let exponential = policy.base.saturating_mul(1u32 << u32::from(number - 1).min(16)).min(policy.max);

@@ -212,8 +212,7 @@ pub struct Load {
     pub retry: Retry,
     /// Arrivals of the crowd as a whole: each is a buyer of one of the cohorts that have a `share`. Components are summed.
     #[serde(default)]
-    #[schemars(with = "Vec<Arrivals>")]
-    pub arrivals: Vec<Spanned<Arrivals>>,
+    pub arrivals: Vec<Arrivals>,
 }
 
 fn default_timeout() -> Dur {
@@ -373,8 +372,7 @@ pub struct Cohort {
     pub double_click: bool,
     /// When they come, besides those of `load.arrivals` that are theirs; components are summed.
     #[serde(default)]
-    #[schemars(with = "Vec<Arrivals>")]
-    pub arrivals: Vec<Spanned<Arrivals>>,
+    pub arrivals: Vec<Arrivals>,
     /// How many of `load.arrivals` are theirs, against the other cohorts' shares: 100 and 1 make a hundred readers for one
     /// writer. Whose each arrival is, the seed draws.
     #[schemars(range(min = 0))]
@@ -690,13 +688,12 @@ impl Scenario {
 
     /// The planned arrivals of all cohorts, by the cohorts' order of name.
     pub fn plan(&self) -> Plan {
-        let plain = |arrivals: &[Spanned<Arrivals>]| arrivals.iter().map(|a| a.get_ref().clone()).collect::<Vec<_>>();
         let crowd = |cohort: &Spanned<Cohort>| {
             let Cohort { arrivals, share, clock_skew, .. } = cohort.get_ref();
-            Crowd { arrivals: plain(arrivals), share: share.unwrap_or(0.0), clock_skew: *clock_skew }
+            Crowd { arrivals: arrivals.clone(), share: share.unwrap_or(0.0), clock_skew: *clock_skew }
         };
         let cohorts: Vec<Crowd> = self.cohort.values().map(crowd).collect();
-        Plan::new(&cohorts, &plain(&self.load.arrivals), self.seed)
+        Plan::new(&cohorts, &self.load.arrivals, self.seed)
     }
 
     /// The faults of this run: what the scenario leaves open is drawn from the seed, each fault from a stream of its own,

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Scenario;
-use super::diagnose::Mistake;
+use super::diagnose::{Mistake, Place};
 use crate::load::arrival::Arrivals;
 
 /// A file that a scenario names, as it goes into the run folder beside the scenario.
@@ -45,10 +45,9 @@ pub(super) fn read(path: &Path, scenario: &mut Scenario) -> Traces {
     let lists = scenario.cohort.iter_mut().map(|(name, cohort)| (vec!["cohort", name], &mut cohort.as_mut().arrivals));
     for (owner, list) in lists.chain([(vec!["load"], &mut scenario.load.arrivals)]) {
         for (index, arrivals) in list.iter_mut().enumerate() {
-            let span = arrivals.span();
             // A trace whose numbers are wrong is told elsewhere.
-            let fits = arrivals.get_ref().check().is_ok();
-            let Arrivals::Trace(trace) = arrivals.as_mut() else { continue };
+            let fits = arrivals.check().is_ok();
+            let Arrivals::Trace(trace) = arrivals else { continue };
             let file = folder.join(&trace.file);
             let name = traces.attach(&file).map_err(|error| format!("cannot be read: {error}"));
             let read = name.and_then(|number| {
@@ -62,9 +61,11 @@ pub(super) fn read(path: &Path, scenario: &mut Scenario) -> Traces {
                 Ok(())
             });
             if let Err(why) = read {
-                let what = format!("{}: the trace {}: {why}", owner.join("."), file.display());
+                let owner = owner.join(".");
+                let at = Place::key(&format!("{owner}.arrivals.{index}.trace.file"));
+                let what = format!("{owner}: the trace {}: {why}", file.display());
                 let help = "a trace is a CSV, found from the scenario's folder, with one offset in each line: offset_ms, 12, 15.5";
-                traces.mistakes.push(Mistake { at: span.into(), what, help: help.into() });
+                traces.mistakes.push(Mistake { at, what, help: help.into() });
             }
         }
     }

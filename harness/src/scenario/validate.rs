@@ -344,7 +344,7 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
             "at least 1; or less than 0 for clients that tamper with their orders, which a service must refuse",
         );
     }
-    self::arrivals(scenario, &format!("cohort \"{name}\""), &c.arrivals, c.clock_skew.most_us.max(0), m);
+    self::arrivals(scenario, &format!("cohort.{name}"), &c.arrivals, c.clock_skew.most_us.max(0), m);
     share(scenario, name, cohort, m);
     retry(&format!("cohort.{name}"), &c.retry, m);
     if let Err(why) = c.think.check() {
@@ -358,14 +358,15 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
 }
 
 /// Arrivals with numbers in range that are over before the load is, however late clocks make them.
-fn arrivals(scenario: &Scenario, whose: &str, list: &[Spanned<Arrivals>], late_us: Micros, m: &mut Mistakes) {
-    for arrivals in list {
-        if let Err(why) = arrivals.get_ref().check() {
-            m.add(arrivals.span(), format!("{whose}: {why}"), "`seckill schema scenario` lists the kinds of arrivals");
-        } else if arrivals.get_ref().until_us() + late_us > scenario.load.duration.micros() {
+fn arrivals(scenario: &Scenario, whose: &str, list: &[Arrivals], late_us: Micros, m: &mut Mistakes) {
+    for (index, arrivals) in list.iter().enumerate() {
+        let at = Place::key(&format!("{whose}.arrivals.{index}.{}", arrivals.kind()));
+        if let Err(why) = arrivals.check() {
+            m.add(at, format!("{whose}: {why}"), "`seckill schema scenario` lists the kinds of arrivals");
+        } else if arrivals.until_us() + late_us > scenario.load.duration.micros() {
             let late = if late_us > 0 { ", with the clock_skew" } else { "" };
             m.add(
-                arrivals.span(),
+                at,
                 format!("{whose}: these arrivals go on after load.duration ({}){late}", scenario.load.duration),
                 "shorten `lasts`, or lengthen load.duration",
             );

@@ -110,11 +110,9 @@ fn an_empty_run_says_what_is_missing() {
 #[test]
 fn cohorts_stand_beside_each_other_where_there_are_several() {
     let mut summary = fixture::cohorts();
-    for (name, report) in [
-        ("html", text(Html, &summary)),
-        ("markdown", text(Markdown, &summary)),
-        ("terminal", text(PLAIN, &summary)),
-    ] {
+    for (name, report) in
+        [("html", text(Html, &summary)), ("markdown", text(Markdown, &summary)), ("terminal", text(PLAIN, &summary))]
+    {
         for words in ["bots · order", "people · order", "5,200", "1,714", "bots 1,711, people 3"] {
             assert!(report.contains(words), "{name} does not say {words}:\n{report}");
         }
