@@ -53,7 +53,7 @@ impl Trace {
     /// # Errors
     /// Names the line, what is wrong with it, and what is accepted. Nothing may come after `limit`.
     pub fn read(&mut self, content: &[u8], limit: Dur) -> Result<(), String> {
-        let mut rows = ReaderBuilder::new()
+        let rows = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
             .trim(Trim::All)
@@ -63,7 +63,7 @@ impl Trace {
         let mut column = (0, 1.0);
         let mut times = Vec::new();
         let mut first = true;
-        while let Some(row) = rows.next() {
+        for row in rows {
             let row = row.map_err(|error| format!("this is no CSV: {error}"))?;
             let line = row.position().map_or(0, csv::Position::line);
             if std::mem::take(&mut first) && is_header(&row) {
