@@ -117,7 +117,7 @@ pub async fn run(
 /// Bytes that there must be room for: the history of a short run, its logs and its reports.
 const NEEDED: u64 = 4 << 20;
 
-/// Makes the run folder with the scenario as resolved; returns the folder of the logs.
+/// Makes the run folder with the scenario as resolved and the files that it names; returns the folder of the logs.
 fn prepare_folder(loaded: &Loaded, folder: &Path) -> Result<PathBuf, RunError> {
     let logs = folder.join("logs");
     let fail = |path: &Path| {
@@ -138,6 +138,10 @@ fn prepare_folder(loaded: &Loaded, folder: &Path) -> Result<PathBuf, RunError> {
     }
     let scenario = folder.join("scenario.toml");
     std::fs::write(&scenario, &loaded.resolved).map_err(fail(&scenario))?;
+    for file in &loaded.attached {
+        let path = folder.join(&file.name);
+        std::fs::write(&path, &file.content).map_err(fail(&path))?;
+    }
     Ok(logs)
 }
 

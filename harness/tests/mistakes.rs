@@ -9,6 +9,8 @@ mod support;
 use support::Sandbox;
 
 const SPIKE: &str = include_str!("../../scenarios/spike.toml");
+const COHORTS: &str = include_str!("../../scenarios/cohorts.toml");
+const EVENING: &str = include_str!("../../scenarios/traces/ordinary-evening.csv");
 
 /// A mutated copy of the main scenario.
 struct Mistake {
@@ -21,6 +23,143 @@ struct Mistake {
     /// What the message must say: the key or name, what is accepted, the remedy.
     says: &'static [&'static str],
 }
+
+/// What can be wrong with who comes, when, and how often they try.
+const MISTAKES_OF_COHORTS: &[Mistake] = &[
+    Mistake {
+        name: "a level without length",
+        replace: ("{ rate = 60, lasts = \"4s\" }", "{ rate = 60, lasts = \"0s\" }"),
+        line: "step = {",
+        says: &["load: `levels.lasts` is 0s", "longer"],
+    },
+    Mistake {
+        name: "a step without levels",
+        replace: ("step = { levels = [{ rate = 30", "step = { levels = [], poisson = true }\n#"),
+        line: "step = {",
+        says: &["`levels` is empty", "{ rate = 8, lasts = \"5s\" }"],
+    },
+    Mistake {
+        name: "a crowd that goes on for too long",
+        replace: ("{ rate = 60, lasts = \"4s\" }", "{ rate = 60, lasts = \"40s\" }"),
+        line: "step = {",
+        says: &["load: these arrivals go on after load.duration (10s)", "shorten `lasts`"],
+    },
+    Mistake {
+        name: "people who cannot be meant",
+        replace: ("median = \"1s\", sigma = 0.6, lasts", "median = \"1s\", sigma = 12, lasts"),
+        line: "think = { buyers",
+        says: &["`sigma` is 12", "from 0.01", "to 3"],
+    },
+    Mistake {
+        name: "people who are given no time",
+        replace: ("sigma = 0.6, lasts = \"5s\"", "sigma = 0.6, lasts = \"1ms\""),
+        line: "think = { buyers",
+        says: &["`lasts` is 1ms", "`median` of 1s", "hardly anybody"],
+    },
+    Mistake {
+        name: "nobody to think",
+        replace: ("buyers = 250", "buyers = 0"),
+        line: "think = { buyers",
+        says: &["`buyers` is 0; at least 1"],
+    },
+    Mistake {
+        name: "a trace that stands still",
+        replace: ("ordinary-evening.csv\" }", "ordinary-evening.csv\", speed = 0.0 }"),
+        line: "speed = 0.0",
+        says: &["`speed` is 0", "from 0.001 to 1000"],
+    },
+    Mistake {
+        name: "a cohort that never comes",
+        replace: ("share = 100\n", ""),
+        line: "[cohort.readers]",
+        says: &[
+            "cohort \"readers\" has neither `arrivals` nor a `share`",
+            "[[cohort.NAME.arrivals]]",
+            "[[load.arrivals]]",
+        ],
+    },
+    Mistake {
+        name: "a share of less than nothing",
+        replace: ("share = 100\n", "share = -1.0\n"),
+        line: "[cohort.readers]",
+        says: &["cohort \"readers\": `share` is -1", "a weight above 0"],
+    },
+    Mistake {
+        name: "a share of nothing",
+        replace: ("[[load.arrivals]]\nstep", "# step"),
+        line: "[cohort.writers]",
+        says: &["cohort \"writers\" has a `share`", "no common arrivals", "add [[load.arrivals]]"],
+    },
+    Mistake {
+        name: "clocks that are off the wrong way round",
+        replace: ("[\"-800ms\", \"800ms\"]", "[\"800ms\", \"-800ms\"]"),
+        line: "clock_skew",
+        says: &["from the earliest to the latest", "[\"-800ms\", \"800ms\"]"],
+    },
+    Mistake {
+        name: "clocks that make buyers come when all is over",
+        replace: ("[\"-800ms\", \"800ms\"]", "[\"-1s\", \"9s\"]"),
+        line: "constant = { rate = 40",
+        says: &["cohort.skewed: these arrivals", "after load.duration (10s), with the clock_skew"],
+    },
+    Mistake {
+        name: "no attempt at all",
+        replace: ("attempts = 12", "attempts = 0"),
+        line: "attempts = 0",
+        says: &["cohort.stormers.retry.attempts is 0", "the first attempt counts"],
+    },
+    Mistake {
+        name: "a budget of less than nothing",
+        replace: ("budget = 0.5", "budget = -0.5"),
+        line: "budget = -0.5",
+        says: &["load.retry.budget is -0.5", "retries for each first attempt, from 0 to 100"],
+    },
+    Mistake {
+        name: "a jitter beyond the whole",
+        replace: ("jitter = 0.0", "jitter = 1.5"),
+        line: "jitter = 1.5",
+        says: &["cohort.stormers.retry.jitter is 1.5", "a share from 0 to 1"],
+    },
+    Mistake {
+        name: "a thought of no kind",
+        replace: ("think = [\"100ms\", \"600ms\"]", "think = 100"),
+        line: "think = 100",
+        says: &["integer `100`", "a wait: \"2s\"", "{ median = \"2s\", sigma = 0.5 }"],
+    },
+    Mistake {
+        name: "a thought of no length",
+        replace: ("think = { median = \"250ms\"", "think = { median = \"0s\""),
+        line: "think = { median",
+        says: &["cohort \"people\": `think`: `median` is 0s"],
+    },
+    Mistake {
+        name: "a hoarder without end",
+        replace: ("times = 4", "times = 40"),
+        line: "times = 40",
+        says: &["cohort \"hoarders\": 40 walks with 1 orders each", "at most 16 times", "more buyers"],
+    },
+    Mistake {
+        name: "no walk at all",
+        replace: ("times = 4", "times = 0"),
+        line: "times = 0",
+        says: &["`repeat.times` is 0", "the first walk counts"],
+    },
+    Mistake {
+        name: "a token that nobody spends",
+        replace: ("double_click = true", "replay_token = true"),
+        line: "[cohort.bots]",
+        says: &["cohort \"bots\" has `replay_token`", "token = \"${challenge_token}\""],
+    },
+    Mistake {
+        name: "a token that is spent once",
+        replace: (
+            "[step.order]\nrole = \"order\"\n",
+            "[cohort.once]\njourney = [\"login\", \"order\"]\nreplay_token = true\nshare = 1\n\n[step.order]\nrole = \"order\"\ntoken = \"${token}\"\n",
+        ),
+        line: "[cohort.once]",
+        says: &["cohort \"once\" has `replay_token`, and walks only once", "repeat = { times = 3"],
+    },
+];
 
 const MISTAKES: &[Mistake] = &[
     Mistake {
@@ -164,13 +303,13 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "a negative rate",
         replace: ("rate = 200", "rate = -200"),
-        line: "[[cohort.buyers.arrivals]]",
-        says: &["cohort \"buyers\"", "`rate` is -200", "from 0 to 10000000"],
+        line: "rate = -200",
+        says: &["cohort.buyers: `rate` is -200", "from 0 to 10000000"],
     },
     Mistake {
         name: "arrivals longer than the load",
         replace: ("lasts = \"13s\"", "lasts = \"43s\""),
-        line: "[[cohort.buyers.arrivals]]",
+        line: "lasts = \"43s\"",
         says: &["load.duration (30s)", "shorten `lasts`, or lengthen load.duration"],
     },
     Mistake {
@@ -183,7 +322,11 @@ const MISTAKES: &[Mistake] = &[
         name: "an unknown kind of arrivals",
         replace: ("poisson = {", "gaussian = {"),
         line: "gaussian = {",
-        says: &["unknown variant `gaussian`", "`constant`, `poisson`, `ramp`, `spike-decay`", "use one of the names"],
+        says: &[
+            "unknown variant `gaussian`",
+            "`constant`, `poisson`, `step`, `ramp`, `spike-decay`, `think`, `trace`",
+            "use one of the names",
+        ],
     },
     Mistake {
         name: "a text without its end",
@@ -195,11 +338,46 @@ const MISTAKES: &[Mistake] = &[
 
 #[test]
 fn each_mistake_in_a_scenario_is_explained_where_it_is() {
-    each_is_explained(SPIKE, MISTAKES);
+    explained(&Sandbox::new(), SPIKE, MISTAKES);
 }
 
-fn each_is_explained(scenario: &str, mistakes: &[Mistake]) {
+#[test]
+fn each_mistake_in_who_comes_is_explained_where_it_is() {
     let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("traces")).unwrap();
+    sandbox.write("traces/ordinary-evening.csv", EVENING);
+    explained(&sandbox, COHORTS, MISTAKES_OF_COHORTS);
+}
+
+#[test]
+fn each_mistake_in_a_trace_is_explained_with_its_line() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("traces")).unwrap();
+    sandbox.write("cohorts.toml", COHORTS);
+    let number = COHORTS.lines().position(|line| line.starts_with("trace = ")).unwrap() + 1;
+    let offsets = |count: u32| (0..count).map(|n| format!("{}\n", n * 10)).collect::<String>();
+    let refused = |says: &[&str]| {
+        let ended = sandbox.seckill(&["run", "cohorts.toml", "--out", "run"]);
+        ended.assert_code(2).assert_says(says);
+        ended.assert_says(&[&format!("cohorts.toml:{number}:"), "traces/ordinary-evening.csv", "help:", "offset_ms"]);
+        assert!(!sandbox.path("run").exists(), "a run folder was made for nothing");
+    };
+    refused(&["cannot be read", "No such file or directory", "found from the scenario's folder"]);
+    for (text, says) in [
+        (format!("offset_ms\n{}soon\n", offsets(15)), "line 17: `soon` is no number"),
+        (format!("{}-0.5\n", offsets(0)), "line 1: -0.5 is negative"),
+        ("offset_s\n1\n10.2\n".to_owned(), "line 3: this buyer comes at 10200ms, after load.duration (10s)"),
+        ("when\n1\n".to_owned(), "line 1: no column of `when` says its unit"),
+        (String::new(), "there is no arrival in it"),
+    ] {
+        sandbox.write("traces/ordinary-evening.csv", &text);
+        refused(&[says]);
+    }
+    sandbox.assert_nothing_left();
+}
+
+/// Makes each mistake by itself, and sees that it is told well.
+fn explained(sandbox: &Sandbox, scenario: &str, mistakes: &[Mistake]) {
     for mistake in mistakes {
         let (from, to) = mistake.replace;
         let text = scenario.replacen(from, to, 1);
@@ -378,7 +556,7 @@ const PROTOCOLS: &[Mistake] = &[
 
 #[test]
 fn each_mistake_about_protocols_is_explained_where_it_is() {
-    each_is_explained(SPIKE, PROTOCOLS);
+    explained(&Sandbox::new(), SPIKE, PROTOCOLS);
     let cookies = SPIKE.replacen("[load]\n", "[load]\ncookies = true\n", 1);
     let twice = Mistake {
         name: "two senders of cookies",
@@ -386,7 +564,7 @@ fn each_mistake_about_protocols_is_explained_where_it_is() {
         line: "Cookie = \"a=b\"",
         says: &["step \"time\" has a `cookie` header", "load.cookies = false"],
     };
-    each_is_explained(&cookies, &[twice]);
+    explained(&Sandbox::new(), &cookies, &[twice]);
 }
 
 /// What stands in `load.connection` of an external service, the line that is meant, and what must be said of it.

@@ -17,6 +17,8 @@ mod support;
 use support::{Sandbox, Started, files, wait_for};
 
 const SHORT: &str = include_str!("support/short.toml");
+const COHORTS: &str = include_str!("../../scenarios/cohorts.toml");
+const EVENING: &str = include_str!("../../scenarios/traces/ordinary-evening.csv");
 
 /// Rehearsals that may be under way at once: more of them on a small machine would only measure each other.
 const AT_ONCE: usize = 2;
@@ -311,6 +313,48 @@ fn an_audit_that_cannot_be_written_makes_the_verdict_unknown() {
     assert!(!files(&run).iter().any(|name| name.contains("audit.json") || name.ends_with(".partial")));
     // Judged again, it comes to the same.
     sandbox.seckill(&["check", "run"]).assert_code(12);
+}
+
+#[test]
+fn every_kind_of_buyer_comes_and_is_measured_by_itself() {
+    let room = Room::for_rehearsals(1);
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("traces")).unwrap();
+    sandbox.write("cohorts.toml", COHORTS);
+    sandbox.write("traces/ordinary-evening.csv", EVENING);
+    // How fast a busy machine is, nobody can promise.
+    let mut arguments = vec!["run", "cohorts.toml", "--out", "run", "--quiet"];
+    for set in ["load.send_lag_limit=3s", "load.patience=10s", "steady_state.within=3s", "slo.0.p50=10s"] {
+        arguments.extend(["--set", set]);
+    }
+    let ended = sandbox.seckill(&arguments);
+    drop(room);
+    ended.assert_code(0);
+    sandbox.assert_nothing_left();
+    let first = summary(&sandbox.path("run"));
+    let number = |path: &str| at(&first, path).as_u64().unwrap();
+    assert_eq!(number("load.planned"), number("load.sent") + number("load.dropped"));
+    let made = |cohort: &str, step: &str| number(&format!("latency.cohorts.{cohort}.{step}.count"));
+    let recorded = EVENING.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).count() as u64;
+    assert_eq!(made("bystanders", "login"), recorded, "the trace is played");
+    assert_eq!(made("people", "login"), 250, "everybody answers the challenge");
+    assert!(
+        made("readers", "page") > 20 * made("writers", "login") && made("writers", "login") > 0,
+        "a hundred to one"
+    );
+    assert!(made("hoarders", "login") > 15, "hoarders come again");
+    assert!(first["latency"]["cohorts"]["hoarders"].get("pay").is_none(), "and never pay");
+    assert_eq!(made("skewed", "login"), 40);
+    assert!(number("outcomes.fail.too-early") > 0, "some clocks are early");
+    for cohort in ["bots", "stormers"] {
+        assert!(made(cohort, "order") > made(cohort, "login"), "{cohort} try more than once");
+    }
+    assert!(ended.stdout.contains("bystanders · order"), "{}", ended.stdout);
+    // The run folder needs nothing of where the scenario came from.
+    fs::remove_dir_all(sandbox.path("traces")).unwrap();
+    let again = sandbox.seckill(&["check", "run", "--output", "json"]);
+    again.assert_code(0);
+    assert_eq!(serde_json::from_str::<Value>(&again.stdout).expect("only JSON on stdout"), first);
 }
 
 #[test]

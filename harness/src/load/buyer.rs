@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use tokio::time::Instant;
 
 use super::arrival::Arrival;
 use super::classify::{self, Classified, Said};
@@ -12,7 +13,7 @@ use super::client::{Broken, Connection, Reply};
 use super::cookies::Jar;
 use super::driver::Shared;
 use crate::history::recorder::RawOp;
-use crate::history::{Micros, OrderState, Outcome, Role};
+use crate::history::{INTENTS_PER_ARRIVAL, Micros, OrderState, Outcome, Role};
 use crate::random;
 use crate::scenario::journey::{CompiledStep, Journey};
 use crate::scenario::template::Values;
@@ -20,9 +21,6 @@ use crate::scenario::template::Values;
 pub(crate) mod follow;
 
 use follow::Following;
-
-/// Order steps of one arrival at most; each is an intent of its own.
-pub const INTENTS_PER_ARRIVAL: u64 = 16;
 
 /// One member of the pool.
 #[derive(Debug)]
@@ -42,6 +40,8 @@ pub struct Buyer {
 struct Walk<'a> {
     arrival: Arrival,
     journey: &'a Journey,
+    /// How often it was walked before.
+    number: u16,
     /// Made when it is first drawn from; most never do, and it is large.
     rng: Option<Box<ChaCha8Rng>>,
     user: u64,
@@ -58,6 +58,8 @@ struct Walk<'a> {
     /// The step by which a ticket's result was learned.
     decided: Option<usize>,
     unsettled: bool,
+    /// An order was refused for good.
+    refused: bool,
     dispatched: bool,
 }
 
@@ -93,6 +95,7 @@ impl Buyer {
         let mut walk = Walk {
             arrival,
             journey,
+            number: 0,
             rng: None,
             user,
             captured: vec![String::new(); journey.slots.len()],
@@ -104,11 +107,21 @@ impl Buyer {
             accepted: None,
             decided: None,
             unsettled: false,
+            refused: false,
             dispatched: false,
         };
-        self.steps(&mut walk).await;
-        if walk.decided.is_some() {
-            Box::pin(self.ask_again(&mut walk)).await;
+        for number in 0..journey.walks() {
+            let next = Instant::now() + journey.every();
+            walk.number = number;
+            self.steps(&mut walk).await;
+            if walk.decided.is_some() {
+                Box::pin(self.ask_again(&mut walk)).await;
+            }
+            if walk.refused || number + 1 == journey.walks() || shared.stopping() {
+                return;
+            }
+            rest(next.duration_since(Instant::now())).await;
+            walk.begin_again();
         }
     }
 
@@ -122,6 +135,9 @@ impl Buyer {
             }
             if step.share < 1.0 && walk.random(shared.seed) >= step.share {
                 return;
+            }
+            if journey.leaves_out(step, walk.number) {
+                continue;
             }
             let pointless = match step.role {
                 Role::Pay | Role::Cancel => walk.order.is_empty(),
@@ -137,9 +153,12 @@ impl Buyer {
                 (walk.accepted, walk.decided) = (None, None);
             }
             if index > 0 {
-                if !journey.think.0.is_zero() {
-                    rest(journey.think.0).await;
+                let think = journey.think_before(index, walk.number, walk.arrival, shared.seed);
+                if !think.is_zero() {
+                    rest(think).await;
                 }
+            }
+            if index > 0 || walk.number > 0 {
                 intended = shared.clock.now_us();
             }
             if let Some(missing) = walk.missing(step) {
@@ -167,9 +186,10 @@ impl Buyer {
     /// Makes one step with its retries; false if the buyer gives up the journey.
     async fn step(&mut self, walk: &mut Walk<'_>, step: &CompiledStep, index: usize, mut intended: Micros) -> bool {
         let shared = self.shared.clone();
-        let retry = &shared.retry;
+        let retries = &shared.retries[usize::from(walk.arrival.cohort)];
         let mut number = 0;
-        while number < retry.attempts {
+        retries.first_attempt();
+        while number < retries.policy.attempts {
             number += 1;
             let invoked = shared.clock.now_us();
             if !walk.dispatched {
@@ -199,13 +219,14 @@ impl Buyer {
                 _ => {}
             }
             let again = classify::worth_retrying(&attempt.said.classified, attempt.status);
-            if !again || number >= retry.attempts || shared.stopping() {
+            if !again || number >= retries.policy.attempts || shared.stopping() || !retries.may_retry() {
                 break;
             }
-            let wait = shared.backoff(number, attempt.retry_after_s, walk.random(shared.seed));
+            let wait = retries.wait(number, attempt.retry_after_s, walk.random(shared.seed));
             intended = completed + wait.as_micros() as Micros;
             rest(wait).await;
         }
+        walk.refused = step.role == Role::Order && !walk.unsettled;
         // An order whose fate is unknown is looked up; anything else that failed ends the journey.
         walk.unsettled && step.role == Role::Order
     }
@@ -254,7 +275,7 @@ impl Buyer {
                     return true;
                 }
                 (_, OrderState::Refused) => {
-                    (walk.accepted, walk.decided) = (None, Some(index));
+                    (walk.accepted, walk.decided, walk.refused) = (None, Some(index), true);
                     return false;
                 }
                 _ => {}
@@ -287,11 +308,10 @@ impl Buyer {
         let asked = self.shared.clock.now_us();
         let (attempt, completed) = self.attempt(walk, step).await;
         self.record(walk, step, index, 1, (asked, asked, completed), &attempt);
-        let retry = &self.shared.retry;
-        let told = attempt.retry_after_s.filter(|_| retry.honour_retry_after).unwrap_or(0);
+        let retries = &self.shared.retries[usize::from(walk.arrival.cohort)];
         let every =
             walk.following.as_ref().map_or(step.polling.every.0, |following| following.pause(step.polling.every.0));
-        let wait = every.max(Duration::from_secs(told.into()).min(retry.max.0));
+        let wait = every.max(retries.told(attempt.retry_after_s));
         (attempt.said, wait)
     }
 
@@ -381,6 +401,12 @@ impl Walk<'_> {
     fn missing(&self, step: &CompiledStep) -> Option<&str> {
         let slot = step.needs.iter().find(|slot| self.captured[**slot].is_empty())?;
         Some(&self.journey.slots[*slot])
+    }
+
+    /// The same buyer walks the journey once more: it knows what it knew, and has no order yet.
+    fn begin_again(&mut self) {
+        (self.accepted, self.decided, self.unsettled) = (None, None, false);
+        self.order.clear();
     }
 
     /// What the reply to an order or a lookup means for what comes after.

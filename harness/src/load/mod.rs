@@ -8,6 +8,7 @@ pub mod clock;
 pub mod cookies;
 pub mod driver;
 pub mod pool;
+pub mod retry;
 pub mod sse;
 
 #[cfg(test)]

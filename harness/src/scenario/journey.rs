@@ -3,13 +3,15 @@
 use std::io::Write;
 use std::num::NonZeroU32;
 use std::ops::Range;
+use std::time::Duration;
 
 use rand::RngExt;
 
+use super::pause::Pause;
 use super::reading::{Checks, Source};
 use super::template::{Piece, Template, Values, Variable};
 use super::value::Dur;
-use super::{Cohort, Scenario, Step, TicketWords};
+use super::{Cohort, Repeat, RetryPolicy, Scenario, Step, TicketWords};
 use crate::history::{Micros, Role};
 use crate::load::arrival::Arrival;
 use crate::load::client::Reply;
@@ -32,7 +34,13 @@ pub struct Journey {
     /// Units wanted.
     pub quantity: i32,
     /// Wait between steps.
-    pub think: Dur,
+    pub think: Pause,
+    /// Whether and how often it is walked again.
+    pub repeat: Option<Repeat>,
+    /// Whether a single-use token is got once and spent in every walk.
+    pub replay_token: bool,
+    /// When and how they try again.
+    pub retry: RetryPolicy,
     /// Accounts that the arrivals share; each is somebody else without it.
     pub users: Option<NonZeroU32>,
     /// Whether an order's first attempt is sent twice at once.
@@ -167,6 +175,9 @@ impl Journey {
             item,
             quantity: cohort.quantity,
             think: cohort.think,
+            repeat: cohort.repeat.as_ref().map(|repeat| *repeat.get_ref()),
+            replay_token: cohort.replay_token,
+            retry: cohort.retry.policy(&scenario.load.retry),
             users: cohort.users,
             double_click: cohort.double_click,
             cookies: scenario.load.cookies,
@@ -199,6 +210,9 @@ impl Journey {
     }
 }
 
+/// Streams of random numbers from here on, one for each arrival: how long its buyer thinks.
+const THINKING: u64 = 4 << 40;
+
 /// Accounts that a cohort shares are numbered from here on, cohort after cohort; arrivals never come to so many.
 const SHARED_USERS: u64 = 1_000_000_000_000;
 
@@ -208,6 +222,36 @@ impl Journey {
         let Some(users) = self.users else { return arrival.n };
         let mut rng = random::stream(seed, arrival.n);
         SHARED_USERS + (u64::from(arrival.cohort) << 32) + u64::from(rng.random_range(0..users.get()))
+    }
+
+    /// How often a buyer walks it at most.
+    pub fn walks(&self) -> u16 {
+        self.repeat.map_or(1, |repeat| repeat.times)
+    }
+
+    /// From the start of one walk to that of the next.
+    pub fn every(&self) -> Duration {
+        self.repeat.map_or(Duration::ZERO, |repeat| repeat.every.0)
+    }
+
+    /// How long a buyer thinks before a step of one of its walks: a function of the seed, whatever happens meanwhile.
+    pub fn think_before(&self, step: usize, walk: u16, arrival: Arrival, seed: u64) -> Duration {
+        self.think.fixed().unwrap_or_else(|| {
+            let mut rng = random::stream(seed, THINKING + arrival.n);
+            // A number takes two words of the stream.
+            rng.set_word_pos(2 * (u128::from(walk) * self.steps.len() as u128 + step as u128));
+            self.think.draw(rng.random())
+        })
+    }
+
+    /// Whether a step gives what a later order spends as its token.
+    fn gives_token(step: &CompiledStep) -> bool {
+        step.token.is_some() && step.role != Role::Order
+    }
+
+    /// Whether a step is left out in a walk: who spends its token again does not get another.
+    pub fn leaves_out(&self, step: &CompiledStep, walk: u16) -> bool {
+        walk > 0 && self.replay_token && Journey::gives_token(step)
     }
 }
 

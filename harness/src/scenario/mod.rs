@@ -14,21 +14,27 @@ use toml::Spanned;
 
 use crate::check::{Expectations, ItemRules, Rules};
 use crate::history::{OrderState, Role};
-use crate::load::arrival::{Arrivals, Plan};
+use crate::load::arrival::{Arrivals, Crowd, Plan};
 use crate::measure::slo::SloSpec;
 use crate::random;
 
 pub mod catalogue;
 mod diagnose;
 pub mod journey;
+pub mod pause;
 pub mod reading;
+mod retry;
 pub mod template;
+mod traces;
 mod validate;
 pub mod value;
 
 use catalogue::Catalogue;
 pub use diagnose::{ScenarioError, pointing_at};
-use value::{BugChoice, Drawn, Dur, Toggle};
+use pause::Pause;
+pub use retry::{Retry, RetryPolicy};
+pub use traces::Attached;
+use value::{BugChoice, ClockSkew, Drawn, Dur, Toggle};
 
 /// An experiment, as read from its file and checked.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -214,6 +220,9 @@ pub struct Load {
     /// Whether each buyer keeps the cookies that replies set, and sends them with the later requests of the journey.
     #[serde(default)]
     pub cookies: bool,
+    /// Arrivals of the crowd as a whole: each is a buyer of one of the cohorts that have a `share`. Components are summed.
+    #[serde(default)]
+    pub arrivals: Vec<Arrivals>,
 }
 
 fn default_timeout() -> Dur {
@@ -274,28 +283,6 @@ pub struct Tls {
 impl Default for Tls {
     fn default() -> Self {
         Tls { ca: None, name: None, verify: true }
-    }
-}
-
-/// When and how a buyer tries again: exponential backoff with jitter, under the same idempotency key.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Retry {
-    /// Attempts at most, the first included.
-    pub attempts: u16,
-    /// Wait before the second attempt.
-    pub base: Dur,
-    /// Longest wait.
-    pub max: Dur,
-    /// Share of the wait that is random, from 0 to 1.
-    pub jitter: f64,
-    /// Whether `Retry-After` lengthens the wait.
-    pub honour_retry_after: bool,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Retry { attempts: 5, base: Dur::millis(100), max: Dur::millis(1_000), jitter: 0.5, honour_retry_after: true }
     }
 }
 
@@ -465,17 +452,46 @@ pub struct Cohort {
     /// Units wanted; a negative number is what a tampering client sends, and must be refused.
     #[serde(default = "one_unit")]
     pub quantity: i32,
-    /// Wait between steps.
+    /// Wait between steps: `"2s"`; `["1s", "3s"]`, drawn from the seed for each buyer and step; or as people take it,
+    /// `{ median = "2s", sigma = 0.5 }`.
     #[serde(default)]
-    pub think: Dur,
+    pub think: Pause,
+    /// Whether and how often the same buyer walks the journey again, for a new purchase each time, as a hoarder does.
+    #[schemars(with = "Option<Repeat>")]
+    pub repeat: Option<Spanned<Repeat>>,
+    /// Whether they get their single-use token only once and spend it again in every repeat, as bots try to. A service
+    /// that lets it buy twice is convicted.
+    #[serde(default)]
+    pub replay_token: bool,
     /// Accounts that the cohort has; each arrival uses one of them, by chance. Without it, each arrival is somebody else.
     pub users: Option<NonZeroU32>,
+    /// What is different from `load.retry` for them, key by key.
+    #[serde(default)]
+    pub retry: Retry,
     /// Whether they click twice: an order's first attempt is sent at once over two connections, under the same key.
     #[serde(default)]
     pub double_click: bool,
-    /// When they come; components are summed.
-    #[schemars(with = "Vec<Arrivals>")]
-    pub arrivals: Vec<Spanned<Arrivals>>,
+    /// When they come, besides those of `load.arrivals` that are theirs; components are summed.
+    #[serde(default)]
+    pub arrivals: Vec<Arrivals>,
+    /// How many of `load.arrivals` are theirs, against the other cohorts' shares: 100 and 1 make a hundred readers for one
+    /// writer. Whose each arrival is, the seed draws.
+    #[schemars(range(min = 0))]
+    pub share: Option<f64>,
+    /// How far their clocks are off, so that each comes that much early or late: `["-800ms", "800ms"]`. The seed draws it
+    /// for each; nobody comes before the load starts.
+    #[serde(default)]
+    pub clock_skew: ClockSkew,
+}
+
+/// How often a buyer walks its journey.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Repeat {
+    /// Walks at most, the first included. Whose order was refused walks no more.
+    pub times: u16,
+    /// From the start of one walk to the start of the next; a walk that takes longer is followed at once.
+    pub every: Dur,
 }
 
 fn first_item() -> Spanned<i64> {
@@ -681,6 +697,8 @@ pub struct Loaded {
     pub scenario: Scenario,
     /// The text with its overrides and seed applied: running it again repeats the run.
     pub resolved: String,
+    /// Files that it names, as they go into the run folder beside it.
+    pub attached: Vec<Attached>,
     /// Where it was read from.
     pub path: PathBuf,
 }
@@ -733,8 +751,9 @@ fn read(
     if variant.is_some() {
         resolved = diagnose::without_variants(path, &resolved)?;
     }
-    let scenario = diagnose::parse(path, &text, &resolved, &overrides, ask)?;
-    Ok(Loaded { scenario, resolved, path: path.to_owned() })
+    let (scenario, traces) = diagnose::parse(path, &text, &resolved, &overrides, ask)?;
+    let resolved = diagnose::with_files_beside(path, resolved, &traces.renamed)?;
+    Ok(Loaded { scenario, resolved, attached: traces.files, path: path.to_owned() })
 }
 
 impl Scenario {
@@ -770,12 +789,12 @@ impl Scenario {
 
     /// The planned arrivals of all cohorts, by the cohorts' order of name.
     pub fn plan(&self) -> Plan {
-        let cohorts: Vec<Vec<Arrivals>> = self
-            .cohort
-            .values()
-            .map(|cohort| cohort.get_ref().arrivals.iter().map(|a| a.get_ref().clone()).collect())
-            .collect();
-        Plan::new(&cohorts, self.seed)
+        let crowd = |cohort: &Spanned<Cohort>| {
+            let Cohort { arrivals, share, clock_skew, .. } = cohort.get_ref();
+            Crowd { arrivals: arrivals.clone(), share: share.unwrap_or(0.0), clock_skew: *clock_skew }
+        };
+        let cohorts: Vec<Crowd> = self.cohort.values().map(crowd).collect();
+        Plan::new(&cohorts, &self.load.arrivals, self.seed)
     }
 
     /// The faults of this run: what the scenario leaves open is drawn from the seed, each fault from a stream of its own,

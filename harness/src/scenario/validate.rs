@@ -10,8 +10,9 @@ use super::diagnose::{Mistake, Place};
 use super::journey::Journey;
 use super::reading::{Checks, PLACES, Source, is_token};
 use super::value::{self, Dur, normal_link};
-use super::{Cohort, Inject, Scenario, Step, Target, TicketWords};
-use crate::history::Role;
+use super::{Cohort, Inject, Retry, Scenario, Step, Target, TicketWords};
+use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
+use crate::load::arrival::Arrivals;
 use crate::load::client::entry;
 
 /// The links that a stack of that kind has.
@@ -45,6 +46,7 @@ pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
     target(&scenario.target, &mut m);
     load(scenario, &mut m);
     connection(scenario, &mut m);
+    common_arrivals(scenario, &mut m);
     for (name, step) in &scenario.step {
         self::step(name, step, &mut m);
         if let Some((_, value)) =
@@ -187,10 +189,7 @@ fn load(scenario: &Scenario, m: &mut Mistakes) {
     if load.request_timeout.0.is_zero() {
         m.add(Place::key("load.request_timeout"), "load.request_timeout is 0s", "a request needs time, such as \"2s\"");
     }
-    if load.retry.attempts == 0 {
-        m.add(Place::key("load.retry.attempts"), "load.retry.attempts is 0", "at least 1: the first attempt counts");
-    }
-    fraction("load.retry.jitter", load.retry.jitter, Place::key("load.retry.jitter"), m);
+    retry("load", &load.retry, m);
     for (index, phase) in scenario.phase.iter().enumerate() {
         if phase.until <= phase.from {
             m.add(
@@ -442,24 +441,110 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
             "at least 1; or less than 0 for clients that tamper with their orders, which a service must refuse",
         );
     }
-    for arrivals in &c.arrivals {
-        if let Err(why) = arrivals.get_ref().check() {
+    self::arrivals(scenario, &format!("cohort.{name}"), &c.arrivals, c.clock_skew.most_us.max(0), m);
+    share(scenario, name, cohort, m);
+    retry(&format!("cohort.{name}"), &c.retry, m);
+    if let Err(why) = c.think.check() {
+        let at = Place::key(&format!("cohort.{name}.think"));
+        m.add(at, format!("cohort \"{name}\": `think`: {why}"), "{ median = \"2s\", sigma = 0.5 }, for instance");
+    }
+    repeat(scenario, name, cohort, m);
+    if !missing && let Err(mistake) = Journey::compile(scenario, c) {
+        m.add(mistake.0, format!("cohort \"{name}\": {}", mistake.1), "correct the template");
+    }
+}
+
+/// Arrivals with numbers in range that are over before the load is, however late clocks make them.
+fn arrivals(scenario: &Scenario, whose: &str, list: &[Arrivals], late_us: Micros, m: &mut Mistakes) {
+    for (index, arrivals) in list.iter().enumerate() {
+        let at = Place::key(&format!("{whose}.arrivals.{index}.{}", arrivals.kind()));
+        if let Err(why) = arrivals.check() {
+            m.add(at, format!("{whose}: {why}"), "`seckill schema scenario` lists the kinds of arrivals");
+        } else if arrivals.until_us() + late_us > scenario.load.duration.micros() {
+            let late = if late_us > 0 { ", with the clock_skew" } else { "" };
             m.add(
-                arrivals.span(),
-                format!("cohort \"{name}\": {why}"),
-                "`seckill schema scenario` lists the kinds of arrivals",
-            );
-        } else if arrivals.get_ref().until_us() > scenario.load.duration.micros() {
-            m.add(
-                arrivals.span(),
-                format!("cohort \"{name}\": these arrivals go on after load.duration ({})", scenario.load.duration),
+                at,
+                format!("{whose}: these arrivals go on after load.duration ({}){late}", scenario.load.duration),
                 "shorten `lasts`, or lengthen load.duration",
             );
         }
     }
-    if !missing && let Err(mistake) = Journey::compile(scenario, c) {
-        m.add(mistake.0, format!("cohort \"{name}\": {}", mistake.1), "correct the template");
+}
+
+/// Each walk is a purchase of its own, and a token is only spent again by who walks again.
+fn repeat(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mistakes) {
+    let c = cohort.get_ref();
+    let steps = || c.journey.iter().filter_map(|step| scenario.step.get(step.get_ref())).map(Spanned::get_ref);
+    let orders = steps().filter(|step| step.role == Role::Order).count() as u64;
+    let times = c.repeat.as_ref().map_or(1, |repeat| repeat.get_ref().times);
+    let at = c.repeat.as_ref().map_or(cohort.span(), Spanned::span);
+    if times == 0 {
+        m.add(at, format!("cohort \"{name}\": `repeat.times` is 0"), "at least 1: the first walk counts");
+    } else if u64::from(times) * orders.max(1) > INTENTS_PER_ARRIVAL {
+        m.add(
+            at,
+            format!("cohort \"{name}\": {times} walks with {orders} orders each"),
+            format!("one buyer walks and orders at most {INTENTS_PER_ARRIVAL} times; let more buyers come instead"),
+        );
     }
+    if c.replay_token && !steps().any(|step| step.role == Role::Order && step.token.is_some()) {
+        m.add(
+            cohort.span(),
+            format!("cohort \"{name}\" has `replay_token`, and no order of its journey spends a token"),
+            "say which captured value is single-use: token = \"${challenge_token}\" in the order's step",
+        );
+    } else if c.replay_token && times < 2 {
+        m.add(
+            cohort.span(),
+            format!("cohort \"{name}\" has `replay_token`, and walks only once"),
+            "add repeat = { times = 3, every = \"1s\" }: the token is spent again in each walk after the first",
+        );
+    }
+}
+
+fn retry(of: &str, retry: &Retry, m: &mut Mistakes) {
+    for (key, value, help) in retry.mistakes() {
+        let key = format!("{of}.retry.{key}");
+        m.add(Place::key(&key), format!("{key} is {value}"), help);
+    }
+}
+
+/// Each cohort comes somehow, and a share is one of something.
+fn share(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mistakes) {
+    let c = cohort.get_ref();
+    let common = !scenario.load.arrivals.is_empty();
+    match c.share {
+        None if c.arrivals.is_empty() => m.add(
+            cohort.span(),
+            format!("cohort \"{name}\" has neither `arrivals` nor a `share`, so nobody of it ever comes"),
+            "add [[cohort.NAME.arrivals]], or a `share` of [[load.arrivals]]",
+        ),
+        Some(share) if !(share > 0.0 && share <= 1e9) => m.add(
+            cohort.span(),
+            format!("cohort \"{name}\": `share` is {share}"),
+            "a weight above 0 and at most 1000000000, such as 100 for the readers and 1 for the writers",
+        ),
+        Some(_) if !common => m.add(
+            cohort.span(),
+            format!("cohort \"{name}\" has a `share`, and there are no common arrivals to share"),
+            "add [[load.arrivals]], or give the cohort `arrivals` of its own instead",
+        ),
+        _ => {}
+    }
+}
+
+/// The arrivals of the crowd as a whole.
+fn common_arrivals(scenario: &Scenario, m: &mut Mistakes) {
+    let cohorts = || scenario.cohort.values().map(|cohort| cohort.get_ref()).filter(|c| c.share.is_some());
+    let late_us = cohorts().map(|c| c.clock_skew.most_us.max(0)).max();
+    if late_us.is_none() && !scenario.load.arrivals.is_empty() {
+        m.add(
+            Place::key("load.arrivals"),
+            "load.arrivals: no cohort has a `share` of them",
+            "add share = 1 to a cohort",
+        );
+    }
+    arrivals(scenario, "load", &scenario.load.arrivals, late_us.unwrap_or(0), m);
 }
 
 fn faults(scenario: &Scenario, m: &mut Mistakes) {

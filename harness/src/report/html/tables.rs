@@ -144,7 +144,7 @@ pub(super) fn load(summary: &Summary) -> Table {
     let load = &summary.load;
     let share =
         if load.dropped > 0 { format!(" ({})", format::percent(load.dropped, load.planned)) } else { String::new() };
-    let rows = vec![
+    let mut rows = vec![
         vec![
             Cell::text("Arrivals"),
             Cell::text(format!(
@@ -184,6 +184,7 @@ pub(super) fn load(summary: &Summary) -> Table {
             )),
         ],
     ];
+    rows.extend(words::suppressed(summary).map(|text| vec![Cell::text("Retries"), Cell::text(clip(&text))]));
     Table::new(&[], rows)
 }
 
