@@ -4,27 +4,20 @@
 //! that could not be measured.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::history::{HistoryError, Machine};
-use crate::load::driver::LoadError;
+use crate::history::Machine;
 use crate::measure::stats::median;
-use crate::scenario::ScenarioError;
+use crate::workbench::{Absent, Context, Unmeasured, write_latest};
 use crate::{exit, stdout};
 
 pub mod checker;
 mod committed_orders;
-mod cores;
-mod drive;
 mod generator;
 mod send_lag;
 pub mod server;
-
-use cores::Cores;
 
 /// Where the figures are written.
 const LATEST: &str = "reports/bench/latest.json";
@@ -110,15 +103,6 @@ impl Figure {
     }
 }
 
-/// A measurement that was not made.
-#[derive(Debug, Clone, Serialize)]
-pub struct Absent {
-    /// Its name.
-    pub name: String,
-    /// Why, and what to do about it.
-    pub why: String,
-}
-
 /// What `reports/bench/latest.json` holds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -132,55 +116,6 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// Why there is no figure.
-#[derive(Debug, thiserror::Error)]
-enum Unmeasured {
-    /// Something is not on this machine.
-    #[error("{0}")]
-    Missing(String),
-    /// The measurement went wrong.
-    #[error("{0}")]
-    Failed(String),
-    #[error("the system refused something: {0}")]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error(transparent)]
-    History(#[from] HistoryError),
-    #[error(transparent)]
-    Scenario(#[from] ScenarioError),
-}
-
-/// What a measurement has to work with.
-struct Context<'a> {
-    runtime: &'a tokio::runtime::Runtime,
-    cancel: &'a CancellationToken,
-    cores: Cores,
-    /// A private folder, removed at the end.
-    folder: PathBuf,
-    folders: AtomicU64,
-}
-
-impl Context<'_> {
-    /// Tells how it is getting on, on stderr.
-    fn say(&self, what: &str) {
-        eprintln!("bench: {what}");
-    }
-
-    /// A new folder for one run.
-    fn fresh_folder(&self) -> std::io::Result<PathBuf> {
-        let folder = self.folder.join(format!("run-{}", self.folders.fetch_add(1, Ordering::Relaxed)));
-        std::fs::create_dir_all(&folder)?;
-        Ok(folder)
-    }
-}
-
-impl Drop for Context<'_> {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
 /// Makes all measurements, or the one of that name; prints the figures and writes them down. Returns the exit code.
 pub fn run(name: Option<&str>, json: bool, runtime: &tokio::runtime::Runtime, cancel: &CancellationToken) -> i32 {
     let wanted: Vec<&Bench> = BENCHES.iter().filter(|b| name.is_none_or(|n| b.is_called(n))).collect();
@@ -189,14 +124,15 @@ pub fn run(name: Option<&str>, json: bool, runtime: &tokio::runtime::Runtime, ca
         eprintln!("error: there is no measurement \"{}\"\nhelp: one of {}", name.unwrap_or(""), names.join(", "));
         return exit::USAGE;
     }
-    let folder = std::env::temp_dir().join(format!("seckill-bench-{}", std::process::id()));
-    if let Err(error) = std::fs::create_dir_all(&folder) {
-        eprintln!("error: cannot make {}: {error}\nhelp: set TMPDIR to a folder with room", folder.display());
-        return exit::INTERNAL;
-    }
-    let context = Context { runtime, cancel, cores: Cores::choose(), folder, folders: AtomicU64::new(0) };
+    let context = match Context::new("bench", runtime, cancel) {
+        Ok(context) => context,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return exit::INTERNAL;
+        }
+    };
     let (report, code) = stdout::kept_for_results(false, || measure(&context, &wanted, name.is_some()));
-    if let Err(error) = write(&report, Path::new(LATEST)) {
+    if let Err(error) = write_latest(LATEST, &report) {
         eprintln!("error: cannot write {LATEST}: {error}");
         return exit::INTERNAL;
     }
@@ -225,15 +161,10 @@ fn measure(context: &Context<'_>, wanted: &[&Bench], by_name: bool) -> (Report, 
     }
     let mut code = exit::PASS;
     for bench in wanted {
-        let result = if context.cancel.is_cancelled() {
-            Err(Unmeasured::Failed("interrupted".into()))
-        } else {
-            (bench.run)(context)
-        };
-        match result {
+        match context.goes_on().and_then(|()| (bench.run)(context)) {
             Ok(figures) => report.figures.extend(figures),
             Err(error) => {
-                eprintln!("bench: {} was not measured: {error}", bench.name);
+                context.say(&format!("{} was not measured: {error}", bench.name));
                 code = match (&error, code) {
                     (Unmeasured::Missing(_), code) if bench.optional && !by_name => code,
                     (Unmeasured::Missing(_), exit::PASS) => exit::NO_STACK,
@@ -245,18 +176,6 @@ fn measure(context: &Context<'_>, wanted: &[&Bench], by_name: bool) -> (Report, 
         }
     }
     (report, code)
-}
-
-fn write(report: &Report, path: &Path) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    let mut text = serde_json::to_vec_pretty(report)?;
-    text.push(b'\n');
-    // Written beside and moved over, so that a reader never finds half of it.
-    let fresh = path.with_extension("json.partial");
-    std::fs::write(&fresh, text)?;
-    std::fs::rename(&fresh, path)
 }
 
 /// The table for people.

@@ -145,6 +145,11 @@ impl Shared {
         self.stop.store(true, Ordering::Relaxed);
     }
 
+    /// Buyers who have come, are connected, and have nothing to do.
+    pub fn idle(&self) -> usize {
+        self.pool.idle()
+    }
+
     /// Counts an arrival whose first request is being sent.
     pub fn count_sent(&self) {
         self.live.sent.fetch_add(1, Ordering::Relaxed);

@@ -18,7 +18,7 @@ mod hash;
 pub mod hlog;
 mod load;
 mod outcomes;
-mod phases;
+pub mod phases;
 mod series;
 pub mod slo;
 pub mod stats;
