@@ -542,12 +542,16 @@ fn log_to_stderr() {
         .try_init();
 }
 
-/// Each buyer costs a few descriptors; the soft limit is a default for programs that need few.
+/// Descriptors for which a privileged harness raises the hard limit, too: some tens of thousands of buyers.
+const DESCRIPTORS: u64 = 1 << 16;
+
+/// Each buyer costs a few descriptors; the limits are defaults for programs that need few.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let most = hard.max(DESCRIPTORS);
+        if soft < most && setrlimit(Resource::RLIMIT_NOFILE, most, most).is_err() {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        }
     }
 }

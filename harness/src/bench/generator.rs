@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use super::{Context, Figure, Unmeasured, median, server};
 use crate::workbench::clients::{self, OHA_REMEDY, WRK_REMEDY};
-use crate::workbench::drive::{Driven, Shot, drive};
+use crate::workbench::drive::{Shot, drive};
 use crate::workbench::serve::Server;
 
 /// Connections of every client.
-const CONNECTIONS: u32 = 64;
+pub const CONNECTIONS: u32 = 64;
 /// Turns of each client. Six are the fewest for which the extremes enclose the median with 95% confidence.
 const TURNS: usize = 7;
 /// Length of a turn in seconds.
@@ -93,10 +93,10 @@ fn against(context: &Context<'_>, client: &Client) -> Result<Vec<Figure>, Unmeas
     for number in 1..=TURNS {
         context.goes_on()?;
         let ours = drive(context, server.address, &always_busy)?;
-        forget(&ours);
+        ours.forget();
         let other = other_client(context, client, &program, &server)?;
         let on_schedule = drive(context, server.address, &kept)?;
-        forget(&on_schedule);
+        on_schedule.forget();
         let turn = Turn {
             generator: ours.requests as f64 / ours.totals.generator_cpu_s,
             generator_and_history: ours.requests as f64 / ours.process_cpu_s,
@@ -142,17 +142,12 @@ fn figures(client: &Client, turns: &[Turn]) -> Vec<Figure> {
 }
 
 /// Requests per second that the generator sustains: the whole plan is due almost at once, and is worked off.
-fn sustained(context: &Context<'_>, server: &Server) -> Result<f64, Unmeasured> {
+pub fn sustained(context: &Context<'_>, server: &Server) -> Result<f64, Unmeasured> {
     context.say("finding the rate that the generator sustains");
     let shot = Shot::constant(1_000_000.0, Duration::from_millis(200), CONNECTIONS);
     let driven = drive(context, server.address, &shot)?;
-    forget(&driven);
+    driven.forget();
     Ok(driven.requests as f64 / driven.wall_s)
-}
-
-/// The history of a turn was written and counted; it need not be kept.
-fn forget(driven: &Driven) {
-    let _ = std::fs::remove_dir_all(&driven.folder);
 }
 
 /// One turn of another client: requests per processor second of its whole process.

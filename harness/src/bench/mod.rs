@@ -16,8 +16,11 @@ use crate::{exit, stdout};
 pub mod checker;
 mod committed_orders;
 mod generator;
+mod rate_error;
+mod rss_slope;
 mod send_lag;
 pub mod server;
+mod virtual_buyers;
 
 /// Where the figures are written.
 const LATEST: &str = "reports/bench/latest.json";
@@ -33,7 +36,7 @@ struct Bench {
 }
 
 /// All measurements, in the order in which they are made.
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 8] = [
     Bench {
         name: "generator_vs_oha",
         figures: &["generator_with_history_vs_oha", "generator_on_schedule_vs_oha", "oha_requests_per_cpu_second"],
@@ -47,6 +50,20 @@ const BENCHES: [Bench; 5] = [
         run: generator::against_wrk,
     },
     Bench { name: "send_lag", figures: &["send_lag_us_p99", "send_lag_us_p999"], optional: false, run: send_lag::run },
+    Bench { name: "rate_error", figures: &["rate_error_step"], optional: false, run: rate_error::run },
+    Bench {
+        name: "virtual_buyers",
+        figures: &[
+            "virtual_buyers_20000",
+            "virtual_buyers_20000_ready_s",
+            "virtual_buyers_20000_rss_bytes",
+            "virtual_buyers_20000_send_lag_us_p99",
+            "virtual_buyers_20000_send_lag_us_p999",
+        ],
+        optional: false,
+        run: virtual_buyers::run,
+    },
+    Bench { name: "rss_slope", figures: &[], optional: false, run: rss_slope::run },
     Bench {
         name: "committed_orders",
         figures: &[
@@ -81,7 +98,7 @@ pub struct Figure {
     /// What a ratio compares with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against: Option<String>,
-    /// The 95% confidence interval of a ratio.
+    /// The 95% confidence interval of a ratio or a slope.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
     /// How it was measured, for people.
@@ -183,7 +200,11 @@ fn text(report: &Report) -> String {
     let mut out = String::new();
     let width = report.figures.iter().map(|f| f.name.len()).max().unwrap_or(0);
     for figure in &report.figures {
-        let digits = if figure.value < 100.0 { 2 } else { 0 };
+        let digits = match figure.value.abs() {
+            0.0..0.1 => 5,
+            0.1..100.0 => 2,
+            _ => 0,
+        };
         let _ = write!(out, "{:width$}  {:>10.digits$} {}", figure.name, figure.value, figure.unit);
         if let (Some(against), Some([low, high])) = (&figure.against, figure.interval) {
             let _ = write!(out, " to {against}, 95% interval {low:.2} to {high:.2}");

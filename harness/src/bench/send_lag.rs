@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::{Context, Figure, Unmeasured, server};
 use crate::history::reader;
 use crate::measure::stats::LatencyHistogram;
-use crate::workbench::drive::{Shot, drive};
+use crate::workbench::drive::{Driven, Shot, drive};
 
 /// Buyers: more than are ever busy at once, so that no arrival waits for one.
-const BUYERS: u32 = 256;
+pub const BUYERS: u32 = 256;
 
 /// The lag between the intended and the real start at 5,000 and at 10,000 requests per second; the names without a rate
 /// are those of the higher one.
@@ -19,11 +19,8 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
         context.say(&format!("send lag at {rate:.0} requests per second, 5 s"));
         let shot = Shot::constant(rate, Duration::from_secs(5), BUYERS);
         let driven = drive(context, server.address, &shot)?;
-        let history = reader::read(&driven.folder)?;
-        let mut lags = LatencyHistogram::default();
-        for op in &history.ops {
-            lags.record(op.send_lag_us());
-        }
+        let lags = lags(&driven)?;
+        driven.forget();
         let detail = format!(
             "open loop, {rate:.0} requests per second, {} requests, p50 {} us, longest {} us, {:.1} us of CPU each",
             lags.count(),
@@ -37,4 +34,11 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
         }
     }
     Ok(figures)
+}
+
+/// The lag of every request that was recorded.
+pub fn lags(driven: &Driven) -> Result<LatencyHistogram, Unmeasured> {
+    let mut lags = LatencyHistogram::default();
+    reader::read(&driven.folder)?.ops.iter().for_each(|op| lags.record(op.send_lag_us()));
+    Ok(lags)
 }

@@ -30,6 +30,8 @@ const RATE: u32 = 1_000;
 /// Connections of every tool. They are enough for what is under way at once, but not for a stall or an overload: what an
 /// arrival waits for a connection belongs to its latency, and that is where tools differ.
 const CONNECTIONS: u32 = 64;
+/// The same where every request takes long, so that more are under way at once.
+const MANY_CONNECTIONS: u32 = 256;
 /// Turns that the harness gets if the machine disturbs it.
 const TURNS: u32 = 3;
 
@@ -79,6 +81,8 @@ pub struct Asked {
 pub struct Row {
     /// How the server answered.
     pub mode: &'static str,
+    /// Connections, or virtual buyers, of every tool.
+    pub connections: u32,
     /// Which quantile.
     pub quantile: &'static str,
     /// What it truly is.
@@ -116,8 +120,10 @@ pub struct Spoiled {
 pub struct Report {
     /// The machine that was calibrated.
     pub machine: Machine,
-    /// The schedule, the same for all.
-    pub plan: Plan,
+    /// Requests per second of every tool that knows a rate.
+    pub rate: u32,
+    /// Length of each turn.
+    pub seconds: u32,
     /// The harness on a server that answers at once: what this machine itself takes, included in everything below.
     pub base_us: Reading,
     /// The table.
@@ -157,11 +163,11 @@ pub fn run(asked: &Asked, json: bool, runtime: &tokio::runtime::Runtime, cancel:
 }
 
 fn calibrate(context: &Context<'_>, asked: &Asked) -> Result<(Report, i32), Unmeasured> {
-    let plan = Plan { rate: RATE, seconds: asked.seconds, connections: CONNECTIONS };
     let mut report = Report {
         machine: crate::run::machine(),
-        plan,
-        base_us: base(context, &plan)?,
+        rate: RATE,
+        seconds: asked.seconds,
+        base_us: base(context)?,
         rows: Vec::new(),
         max_error: 0.0,
         limit: LIMIT,
@@ -170,14 +176,13 @@ fn calibrate(context: &Context<'_>, asked: &Asked) -> Result<(Report, i32), Unme
     };
     let mut tools = tools(&asked.only);
     let mut code = exit::PASS;
-    for (name, mode) in modes(&plan, &asked.only) {
-        let truth = Truth::of(mode, &plan);
-        let ours = our_turns(context, asked, name, mode, &truth, &mut report)?;
+    for trial in trials(asked) {
+        let ours = our_turns(context, asked, &trial, &mut report.spoiled)?;
         let mut others = Vec::new();
         for tool in tools.clone() {
             context.goes_on()?;
-            context.say(&format!("{name}: {}", tool.title()));
-            match others::measure(context, tool, mode, &plan) {
+            context.say(&format!("{}: {}", trial.name, tool.title()));
+            match others::measure(context, tool, trial.mode, &trial.plan) {
                 Ok(reading) => others.push((tool, reading)),
                 Err(error) => {
                     context.say(&format!("{}: {error}", tool.title()));
@@ -187,53 +192,67 @@ fn calibrate(context: &Context<'_>, asked: &Asked) -> Result<(Report, i32), Unme
                 }
             }
         }
-        report.rows.extend(rows(name, &truth, &ours, &others));
+        report.rows.extend(rows(&trial, &ours, &others));
     }
     report.max_error = report.rows.iter().map(|row| row.error.abs()).fold(0.0, f64::max);
     let trusted = report.max_error <= LIMIT;
     Ok((report, if trusted { code } else { exit::UNKNOWN }))
 }
 
+/// One mode of the server, the schedule that it is asked on, and what comes of it in truth.
+struct Trial {
+    name: &'static str,
+    mode: Mode,
+    plan: Plan,
+    truth: Truth,
+}
+
 /// The harness's figures: those of the first turn that was not disturbed or came out well all the same, else of the last.
 fn our_turns(
     context: &Context<'_>,
     asked: &Asked,
-    name: &'static str,
-    mode: Mode,
-    truth: &Truth,
-    report: &mut Report,
+    trial: &Trial,
+    spoiled: &mut Vec<Spoiled>,
 ) -> Result<Reading, Unmeasured> {
+    let Trial { name, mode, plan, .. } = trial;
     let mut turn = 0;
     loop {
         turn += 1;
         context.goes_on()?;
-        context.say(&format!("{name}: the harness, turn {turn}, {} s", report.plan.seconds));
-        let ours = ours::measure(context, mode, &report.plan, asked.mistake)?;
-        let max_error = rows(name, truth, &ours.reading, &[]).iter().map(|row| row.error.abs()).fold(0.0, f64::max);
+        context.say(&format!("{name}: the harness, turn {turn}, {} s", plan.seconds));
+        let ours = ours::measure(context, *mode, plan, asked.mistake)?;
+        let max_error = rows(trial, &ours.reading, &[]).iter().map(|row| row.error.abs()).fold(0.0, f64::max);
         let Some(why) = ours.disturbed.filter(|_| max_error > LIMIT) else { return Ok(ours.reading) };
         context.say(&format!("{name}: off by {:.1}%, and {why}", max_error * 100.0));
-        report.spoiled.push(Spoiled { mode: name, max_error, why });
+        spoiled.push(Spoiled { mode: name, max_error, why });
         if turn == TURNS {
             return Ok(ours.reading);
         }
     }
 }
 
-/// The modes that are wanted. Service times are so long that the time which this machine itself takes is far below the
-/// limit.
-fn modes(plan: &Plan, only: &[Name]) -> Vec<(&'static str, Mode)> {
+/// The modes that are wanted. Service times are so long that what this machine itself takes, and the moments for which it
+/// does something else, are below the limit.
+fn trials(asked: &Asked) -> Vec<Trial> {
+    let plan = Plan { rate: RATE, seconds: asked.seconds, connections: CONNECTIONS };
     let tenth_us = u64::from(plan.seconds) * 100_000;
     // Half a gap before a request, so that it is always the same one that comes first.
     let from_us = ((plan.first_stalled() as f64 - 0.5) * plan.gap_us()) as u64;
     let all = [
-        (Name::Fixed, "fixed", Mode::Fixed { service_us: 50_000 }),
-        (Name::Stall, "stall", Mode::Stall { service_us: 20_000, from_us, lasts_us: tenth_us }),
-        (Name::Bimodal, "bimodal", Mode::Bimodal { fast_us: 20_000, slow_us: 200_000, every: 50 }),
-        (Name::Queue, "queue", Mode::Queue { service_us: 1_100 }),
+        (Name::Fixed, "fixed", MANY_CONNECTIONS, Mode::Fixed { service_us: 200_000 }),
+        (Name::Stall, "stall", CONNECTIONS, Mode::Stall { service_us: 20_000, from_us, lasts_us: tenth_us }),
+        (Name::Bimodal, "bimodal", CONNECTIONS, Mode::Bimodal { fast_us: 20_000, slow_us: 200_000, every: 50 }),
+        (Name::Queue, "queue", CONNECTIONS, Mode::Queue { service_us: 1_100 }),
     ];
-    let named = |name: Name| only.contains(&name);
+    let named = |name: Name| asked.only.contains(&name);
     let any = all.iter().any(|(name, ..)| named(*name));
-    all.into_iter().filter(|(name, ..)| !any || named(*name)).map(|(_, name, mode)| (name, mode)).collect()
+    all.into_iter()
+        .filter(|(name, ..)| !any || named(*name))
+        .map(|(_, name, connections, mode)| {
+            let plan = Plan { connections, ..plan };
+            Trial { name, mode, plan, truth: Truth::of(mode, &plan) }
+        })
+        .collect()
 }
 
 fn tools(only: &[Name]) -> Vec<Tool> {
@@ -259,10 +278,10 @@ fn code_of_absent(error: &Unmeasured, tool: Tool, only: &[Name], code: i32) -> i
 }
 
 /// What this machine itself takes for a request, seen from its intended start.
-fn base(context: &Context<'_>, plan: &Plan) -> Result<Reading, Unmeasured> {
+fn base(context: &Context<'_>) -> Result<Reading, Unmeasured> {
     context.goes_on()?;
-    let plan = Plan { seconds: plan.seconds.min(2), ..*plan };
     context.say("a server that answers at once");
+    let plan = Plan { rate: RATE, seconds: 2, connections: CONNECTIONS };
     ours::measure(context, Mode::Fixed { service_us: 0 }, &plan, None).map(|ours| ours.reading)
 }
 
@@ -273,13 +292,13 @@ const QUANTILES: [Compared; 4] =
     [("p50", 0.5, |r| r.p50), ("p99", 0.99, |r| r.p99), ("p99.9", 0.999, |r| r.p999), ("max", 1.0, |r| r.max)];
 
 /// The rows of one mode: those for which the harness has requests enough.
-fn rows(mode: &'static str, truth: &Truth, ours: &Reading, others: &[(Tool, Reading)]) -> Vec<Row> {
+fn rows(trial: &Trial, ours: &Reading, others: &[(Tool, Reading)]) -> Vec<Row> {
     let row = |(quantile, at, of): &Compared| {
-        let (truth_us, ours_us) = (truth.quantile_us(*at), of(ours)?);
+        let (truth_us, ours_us) = (trial.truth.quantile_us(*at), of(ours)?);
         let said = |tool: Tool| others.iter().find(|(other, _)| *other == tool).and_then(|(_, reading)| of(reading));
         let others_us = Tool::ALL.map(|tool| Other { tool: tool.key(), us: said(tool) }).to_vec();
-        let error = ours_us / truth_us - 1.0;
-        Some(Row { mode, quantile, truth_us, ours_us, error, others_us })
+        let (mode, connections, error) = (trial.name, trial.plan.connections, ours_us / truth_us - 1.0);
+        Some(Row { mode, connections, quantile, truth_us, ours_us, error, others_us })
     };
     QUANTILES.iter().filter_map(row).collect()
 }

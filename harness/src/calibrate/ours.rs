@@ -37,7 +37,7 @@ pub fn measure(context: &Context<'_>, mode: Mode, plan: &Plan, mistake: Option<M
     let driven = drive(context, server.address, &shot)?;
     let told = server::end(server)?;
     let mut history = reader::read(&driven.folder)?;
-    let _ = std::fs::remove_dir_all(&driven.folder);
+    driven.forget();
     let disturbed = disturbance(mode, plan, &driven, &told, &history);
     if mistake == Some(Mistake::FromSend) {
         history.ops.iter_mut().for_each(|op| op.intended_us = op.invoked_us);

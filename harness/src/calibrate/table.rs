@@ -2,32 +2,33 @@
 
 use std::fmt::Write as _;
 
+use super::Report;
 use super::others::Tool;
-use super::{Report, Row};
 use crate::measure::stats::text_us;
 
 /// The report as text.
 pub fn text(report: &Report) -> String {
     let mut out = String::new();
-    let plan = &report.plan;
     let _ = writeln!(
         out,
-        "{} requests per second for {} s, {} connections; milliseconds, and the error against the truth\n",
-        plan.rate, plan.seconds, plan.connections
+        "{} requests per second for {} s; in milliseconds, with the error against the truth\n",
+        report.rate, report.seconds
     );
-    let _ = write!(out, "{:8} {:6} {:>8}  {:>16}", "mode", "", "truth", "seckill");
+    let _ = write!(out, "{:7} {:>5} {:5} {:>7}  {:>14}", "mode", "conns", "", "truth", "seckill");
     for tool in Tool::ALL {
-        let _ = write!(out, "  {:>15}", tool.title());
+        let _ = write!(out, "  {:>14}", tool.title());
     }
     out.push('\n');
     let mut mode = "";
     for row in &report.rows {
-        let name = if row.mode == mode { "" } else { row.mode };
+        let (name, connections) =
+            if row.mode == mode { ("", String::new()) } else { (row.mode, row.connections.to_string()) };
         mode = row.mode;
-        let _ = write!(out, "{name:8} {:6} {:>8}  {:>16}", row.quantile, ms(row.truth_us), ours(row));
+        let ours = with_error(row.ours_us, row.error, 2);
+        let _ = write!(out, "{name:7} {connections:>5} {:5} {:>7}  {ours:>14}", row.quantile, ms(row.truth_us));
         for other in &row.others_us {
             let said = other.us.map_or_else(|| "-".into(), |us| with_error(us, us / row.truth_us - 1.0, 0));
-            let _ = write!(out, "  {said:>15}");
+            let _ = write!(out, "  {said:>14}");
         }
         out.push('\n');
     }
@@ -64,10 +65,6 @@ fn verdict(report: &Report) -> String {
     format!("largest error of seckill: {error:.1}%, where {limit:.0}% is allowed: {remedy}\n")
 }
 
-fn ours(row: &Row) -> String {
-    with_error(row.ours_us, row.error, 2)
-}
-
 fn with_error(us: f64, error: f64, digits: usize) -> String {
     format!("{} {:+.digits$}%", ms(us), error * 100.0)
 }
@@ -79,9 +76,8 @@ fn ms(us: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mode::Plan;
     use super::super::others::Reading;
-    use super::super::{Other, Spoiled};
+    use super::super::{Other, Row, Spoiled};
     use super::*;
     use crate::history::Machine;
     use crate::workbench::Absent;
@@ -91,10 +87,12 @@ mod tests {
         let said = |tool: Tool| Other { tool: tool.key(), us: (tool == Tool::Oha).then_some(20_100.0) };
         Report {
             machine: Machine::default(),
-            plan: Plan { rate: 1_000, seconds: 10, connections: 64 },
+            rate: 1_000,
+            seconds: 10,
             base_us: Reading { p50: Some(80.0), p99: Some(120.0), ..Reading::default() },
             rows: vec![Row {
                 mode: "stall",
+                connections: 64,
                 quantile: "p99",
                 truth_us: 920_000.0,
                 ours_us,

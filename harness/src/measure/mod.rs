@@ -16,7 +16,7 @@ mod faults;
 mod goodput;
 mod hash;
 pub mod hlog;
-mod load;
+pub mod load;
 mod outcomes;
 pub mod phases;
 mod series;

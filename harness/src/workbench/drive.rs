@@ -62,6 +62,13 @@ pub struct Driven {
     pub folder: PathBuf,
 }
 
+impl Driven {
+    /// Removes the history, which need not be kept.
+    pub fn forget(&self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
 /// Drives one load against the server.
 ///
 /// # Errors

@@ -118,6 +118,12 @@ pub struct Absent {
     pub why: String,
 }
 
+/// Memory of this process, in bytes; 0 where the system does not tell.
+pub fn rss_bytes() -> u64 {
+    let status = procfs::process::Process::myself().and_then(|me| me.status());
+    status.ok().and_then(|status| status.vmrss).unwrap_or(0) * 1024
+}
+
 /// Writes a report as JSON beside its place and moves it over, so that a reader never finds half of it.
 ///
 /// # Errors
