@@ -36,7 +36,10 @@ fn the_harness_tells_the_truth_and_a_tool_that_is_missing_is_told() {
     let truth = |mode, quantile| row(&report, mode, quantile)["truth_us"].as_f64().unwrap();
     assert_eq!((truth("fixed", "p50"), truth("fixed", "max")), (200_000.0, 200_000.0));
     // Each of 2,000 requests waits 0.1 ms longer than the one before.
-    assert_eq!((truth("queue", "p50"), truth("queue", "p99"), truth("queue", "max")), (101_000.0, 199_000.0, 201_000.0));
+    assert_eq!(
+        (truth("queue", "p50"), truth("queue", "p99"), truth("queue", "max")),
+        (101_000.0, 199_000.0, 201_000.0)
+    );
     assert!(error(&report, "fixed", "p50").abs() < 0.05, "{report:#}");
     for quantile in ["p50", "p99", "max"] {
         assert!(error(&report, "queue", quantile).abs() < 0.25, "{report:#}");

@@ -15,7 +15,7 @@ const KEPT: f64 = 0.7;
 /// Length in seconds.
 const LENGTH_S: u64 = 240;
 /// Seconds at the beginning in which buffers reach their size.
-const WARM_UP_S: usize = 40;
+const WARM_UP_S: usize = 60;
 /// Parts of the rest. The memory of neighbouring seconds is alike, and that of parts is not.
 const PARTS: usize = 10;
 /// Requests of a day at 5,000 per second, in millions.
@@ -37,10 +37,13 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
     driven.forget();
     context.goes_on()?;
     let samples = samples.get(WARM_UP_S..).unwrap_or_default();
-    let Some(slope) = slope(&means(samples, PARTS)) else {
+    let parts = means(samples, PARTS);
+    for (millions, bytes) in &parts {
+        context.say(&format!("  at {millions:.2} million requests: {:.2} MiB", mib(*bytes)));
+    }
+    let Some(slope) = slope(&parts) else {
         return Err(Unmeasured::Failed(format!("{} samples of the memory are too few", samples.len())));
     };
-    let mib = |bytes: f64| bytes / f64::from(1 << 20);
     let (from, until) = (mib(samples[0].1), mib(samples[samples.len() - 1].1));
     let day = slope.map(|bytes| mib(bytes * DAY_MILLIONS));
     let detail = format!(
@@ -56,6 +59,10 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
     let mut figure = Figure::new("rss_slope", slope[0], "bytes per million requests").detail(&detail);
     figure.interval = Some([slope[1], slope[2]]);
     Ok(vec![figure])
+}
+
+fn mib(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
 }
 
 /// The means of so many equal parts.

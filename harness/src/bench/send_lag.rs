@@ -7,8 +7,9 @@ use crate::history::reader;
 use crate::measure::stats::LatencyHistogram;
 use crate::workbench::drive::{Driven, Shot, drive};
 
-/// Buyers: more than are ever busy at once, so that no arrival waits for one.
-pub const BUYERS: u32 = 256;
+/// Buyers: more than are ever busy at once, so that no arrival waits for one even if the server rests for a tenth of a
+/// second.
+pub const BUYERS: u32 = 1_000;
 
 /// The lag between the intended and the real start at 5,000 and at 10,000 requests per second; the names without a rate
 /// are those of the higher one.

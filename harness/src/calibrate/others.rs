@@ -162,8 +162,8 @@ mod tests {
 
     #[test]
     fn reads_what_oha_prints() {
-        let printed = r#"{"summary":{"slowest":1.0012,"fastest":0.02},"latencyPercentiles":{"p50":0.0203,"p99":0.5,"p99.9":1.0}}"#;
-        let reading = Reading { p50: Some(20_300.0), p99: Some(500_000.0), p999: Some(1e6), max: Some(1_001_200.0) };
+        let printed = r#"{"summary":{"slowest":1.0625,"fastest":0.02},"latencyPercentiles":{"p50":0.03125,"p99":0.5,"p99.9":1.0}}"#;
+        let reading = Reading { p50: Some(31_250.0), p99: Some(500_000.0), p999: Some(1e6), max: Some(1_062_500.0) };
         assert_eq!(read_oha(printed), Some(reading));
         assert_eq!(read_oha("not json"), None);
     }

@@ -36,7 +36,7 @@ pub fn text(report: &Report) -> String {
     let us = |value: Option<f64>| value.map_or_else(|| "-".into(), |us| text_us(us as u64));
     let _ = writeln!(
         out,
-        "\nin all of these: what this machine itself takes for a request that is answered at once, TP50 {} and TP99 {}",
+        "\nin each of these: what this machine takes for a request that is answered at once, TP50 {}, TP99 {}",
         us(base.p50),
         us(base.p99)
     );
@@ -111,7 +111,7 @@ mod tests {
         let text = text(&report(921_000.0));
         assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
         assert!(text.contains("921.0 +0.11%") && text.contains("20.10 -98%") && text.contains("MISSING wrk"), "{text}");
-        assert!(text.contains("TP50 80 µs and TP99 120 µs") && text.contains("it can be trusted here"), "{text}");
+        assert!(text.contains("TP50 80 µs, TP99 120 µs") && text.contains("it can be trusted here"), "{text}");
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct Driven {
     pub totals: LoadTotals,
     /// Processor seconds of the whole process: start of the buyers, generator, and the history's writer to its last byte.
     pub process_cpu_s: f64,
-    /// Seconds from the order to start until all buyers had come and were connected.
+    /// Seconds from the order to start until all buyers had come, and those were connected who connect ahead.
     pub ready_s: f64,
     /// Seconds from the first intended start to the end of the last request.
     pub wall_s: f64,
