@@ -111,7 +111,7 @@ impl Buyer {
             dispatched: false,
         };
         for number in 0..journey.walks() {
-            let next = Instant::now() + journey.every();
+            let next = (journey.walks() > 1).then(|| Instant::now() + journey.every());
             walk.number = number;
             self.steps(&mut walk).await;
             if walk.decided.is_some() {
@@ -120,7 +120,9 @@ impl Buyer {
             if walk.refused || number + 1 == journey.walks() || shared.stopping() {
                 return;
             }
-            rest(next.duration_since(Instant::now())).await;
+            if let Some(next) = next {
+                rest(next.duration_since(Instant::now())).await;
+            }
             walk.begin_again();
         }
     }

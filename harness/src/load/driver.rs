@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use goose::config::GooseConfiguration;
 use goose::goose::{GooseUser, Transaction};
 use goose::{GooseAttack, GooseError};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::unix::AsyncFd;
@@ -144,6 +145,11 @@ impl Shared {
     /// Cuts the run short: nothing new starts, what is in flight ends.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Buyers who have come and have nothing to do.
+    pub fn idle(&self) -> usize {
+        self.pool.idle()
     }
 
     /// Counts an arrival whose first request is being sent.
@@ -309,6 +315,7 @@ fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
     let client = goose::client::GooseClientBuilder::new().without_cookies();
     let state = shared.clone();
     let number = Arc::new(AtomicU64::new(0));
+    let cold = shared.pool_size().saturating_sub(connected_ahead());
     let warming = Arc::new(Semaphore::new(64));
     let transaction = Transaction::new(Arc::new(move |_user: &mut GooseUser| {
         let shared = state.clone();
@@ -316,6 +323,7 @@ fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
         let index = number.fetch_add(1, Ordering::Relaxed) as usize;
         Box::pin(async move {
             // A panic inside a transaction would leave goose waiting for this user for ever.
+            let warming = (index >= cold).then_some(warming);
             let life = std::panic::AssertUnwindSafe(live(shared.clone(), index, warming));
             if life.catch_unwind().await.is_err() {
                 tracing::error!("virtual buyer {index} panicked");
@@ -333,10 +341,23 @@ fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
         })
 }
 
-/// The life of one virtual buyer.
-async fn live(shared: Arc<Shared>, index: usize, warming: Arc<Semaphore>) {
+/// Descriptors that are not for buyers' connections.
+const OTHER_DESCRIPTORS: u64 = 500;
+
+/// Buyers who connect ahead of the load: as many as there are descriptors for, at three each, since the proxy in this
+/// process has two for every connection. Further ones connect when it is their turn. They come first, so that they are
+/// the last to be called.
+fn connected_ahead() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    usize::try_from(limit.saturating_sub(OTHER_DESCRIPTORS) / 3).unwrap_or(usize::MAX)
+}
+
+/// The life of one virtual buyer, who connects ahead of the load if there is something to do that by.
+async fn live(shared: Arc<Shared>, index: usize, warming: Option<Arc<Semaphore>>) {
     let mut buyer = Buyer::new(shared.clone());
-    if let Ok(permit) = warming.acquire().await {
+    if let Some(warming) = warming
+        && let Ok(permit) = warming.acquire().await
+    {
         buyer.warm().await;
         drop(permit);
     }
