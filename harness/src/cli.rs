@@ -8,13 +8,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::compare::{self, CompareError, Comparison};
 use crate::load::clock::unix_us;
+use crate::load::slice::Slice;
 use crate::progress::Progress;
 use crate::report::{self, Render, Terminal};
 use crate::run::{self, RunError};
 use crate::scenario::{self, Loaded, ScenarioError};
+use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
-use crate::{bench, doctor, exit, judge, mutants, stack, stdout};
+use crate::{bench, doctor, exit, history, judge, merge, mutants, stack, stdout};
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
 #[derive(Debug, Parser)]
@@ -62,6 +64,20 @@ enum Command {
         /// No progress on stderr.
         #[arg(long)]
         quiet: bool,
+        #[command(flatten)]
+        sharing: Sharing,
+    },
+    /// Put the shards of a run together, judge and report it.
+    Merge {
+        /// The folders that the shards recorded.
+        #[arg(required = true, value_name = "DIR")]
+        shards: Vec<PathBuf>,
+        /// The run folder to make.
+        #[arg(long)]
+        out: PathBuf,
+        /// How the summary is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
     },
     /// Judge a recorded run again, from its evidence.
     Check {
@@ -148,6 +164,20 @@ enum Command {
     },
 }
 
+/// How one run is shared by several generators.
+#[derive(Debug, clap::Args)]
+struct Sharing {
+    /// Drive one shard of several, which `seckill merge` puts together: its number and how many there are.
+    #[arg(long, value_name = "I/N", requires = "start_at")]
+    shard: Option<Slice>,
+    /// When the schedule begins, the same for all shards: 2026-11-22T21:00:00Z, or @ and the seconds since 1970.
+    #[arg(long, value_name = "TIME", requires = "shard")]
+    start_at: Option<StartAt>,
+    /// The run's id, the same for all shards; follows from scenario and start unless given.
+    #[arg(long, value_name = "ID", requires = "shard", value_parser = shard::run_id)]
+    run_id: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 enum StackCommand {
     /// Provision what a scenario asks for, print the addresses, and wait for Ctrl-C.
@@ -199,13 +229,14 @@ pub fn main() -> i32 {
     log_to_stderr();
     raise_file_limit();
     match cli.command {
-        Command::Run { scenario, out, seed, set, variant, stack, output, quiet } => {
+        Command::Run { scenario, out, seed, set, variant, stack, output, quiet, sharing } => {
             let variants = |loaded: Loaded| match &variant {
                 Some(_) => Ok(loaded),
                 None => each_variant_fits(&loaded, &set, seed).map(|()| loaded),
             };
             let loaded = load(&scenario, &set, seed, variant.as_deref()).and_then(|loaded| fits(loaded, stack));
             match loaded.and_then(variants) {
+                Ok(loaded) if sharing.shard.is_some() => run_shard(&loaded, sharing, out, output, quiet),
                 Ok(loaded) if !loaded.scenario.variant.is_empty() => {
                     compare_variants(&loaded, &set, out, output, quiet)
                 }
@@ -213,6 +244,10 @@ pub fn main() -> i32 {
                 Err(error) => refuse(&error),
             }
         }
+        Command::Merge { shards, out, output } => match merge::merge(&shards, &out) {
+            Ok(()) => finish(judge::judge_and_report(&out), &out, output),
+            Err(error) => complain(&error.to_string(), exit::USAGE),
+        },
         Command::Check { run, output } => finish(judge::judge_and_report(&run), &run, output),
         Command::Report { run, output } => {
             match compare::read(&run) {
@@ -319,6 +354,34 @@ fn fits(loaded: Loaded, stack: Option<StackKind>) -> Result<Loaded, ScenarioErro
     }
 }
 
+/// Drives one shard and says where it was recorded. It is not judged: alone, it proves nothing.
+fn run_shard(loaded: &Loaded, sharing: Sharing, out: Option<PathBuf>, output: Output, quiet: bool) -> i32 {
+    let Sharing { shard: Some(slice), start_at: Some(start), run_id } = sharing else { return exit::USAGE };
+    let part = match Part::of_shard(loaded, slice, start, run_id) {
+        Ok(part) => part,
+        Err(why) => return complain(&why, exit::USAGE),
+    };
+    let name = || default_folder(&format!("{}-{}-of-{}", loaded.scenario.name, slice.index(), slice.count()));
+    let folder = out.unwrap_or_else(name);
+    let Some(runtime) = runtime() else { return exit::INTERNAL };
+    let cancel = on_interrupt();
+    let progress = Progress::new(quiet);
+    let recording = run::record(loaded, &part, &folder, &progress, &cancel);
+    match stdout::kept_for_results(quiet, || runtime.block_on(recording)) {
+        Ok(how) => {
+            match (output, history::reader::read_info(&folder)) {
+                (Output::Json, Ok(info)) => println!("{}", serde_json::to_string_pretty(&info).unwrap_or_default()),
+                _ => println!(
+                    "shard {slice} {how}: {}\n`seckill merge DIR... --out RUN` puts the shards together and judges them",
+                    folder.display()
+                ),
+            }
+            if how == "completed" { exit::PASS } else { exit::UNKNOWN }
+        }
+        Err(error) => complain_of_run(loaded, &error),
+    }
+}
+
 fn run_scenario(loaded: &Loaded, out: Option<PathBuf>, output: Output, quiet: bool) -> i32 {
     let folder = out.clone().unwrap_or_else(|| default_folder(&loaded.scenario.name));
     let Some(runtime) = runtime() else { return exit::INTERNAL };
@@ -333,16 +396,18 @@ fn run_scenario(loaded: &Loaded, out: Option<PathBuf>, output: Output, quiet: bo
             print_summary(&finished.summary, &finished.folder, output);
             finished.summary.exit_code
         }
-        Err(RunError::Stack(error)) => complain_of_stack(loaded, &error),
-        Err(error) => {
-            let code = match &error {
-                RunError::Taken { .. } | RunError::Unwritable { .. } => exit::USAGE,
-                RunError::Interrupted => exit::UNKNOWN,
-                _ => exit::INTERNAL,
-            };
-            complain(&error.to_string(), code)
-        }
+        Err(error) => complain_of_run(loaded, &error),
     }
+}
+
+fn complain_of_run(loaded: &Loaded, error: &RunError) -> i32 {
+    let code = match error {
+        RunError::Stack(error) => return complain_of_stack(loaded, error),
+        RunError::Taken { .. } | RunError::Unwritable { .. } => exit::USAGE,
+        RunError::Interrupted => exit::UNKNOWN,
+        _ => exit::INTERNAL,
+    };
+    complain(&error.to_string(), code)
 }
 
 fn complain_of_stack(loaded: &Loaded, error: &StackError) -> i32 {

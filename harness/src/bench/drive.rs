@@ -13,6 +13,7 @@ use crate::history::RunInfo;
 use crate::history::recorder::Recorder;
 use crate::load::clock::Clock;
 use crate::load::driver::{self, LoadSpec};
+use crate::load::slice::Slice;
 use crate::scenario::{self, Scenario};
 
 /// How the load is driven.
@@ -57,6 +58,7 @@ pub fn drive(context: &Context<'_>, server: &Server, shot: &Shot) -> Result<Driv
         scenario: &scenario,
         address: server.address,
         clock,
+        slice: Slice::WHOLE,
         user_prefix: "bench-u".into(),
         key_prefix: "bench-k".into(),
     };
@@ -113,6 +115,8 @@ fn info(scenario: &Scenario, clock: Clock) -> RunInfo {
         duration_us: scenario.load.duration.micros(),
         machine: crate::run::machine(),
         closed: None,
+        shard: None,
+        merged: Vec::new(),
     }
 }
 

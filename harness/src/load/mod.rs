@@ -7,6 +7,7 @@ pub mod client;
 pub mod clock;
 pub mod driver;
 pub mod pool;
+pub mod slice;
 
 #[cfg(test)]
 mod tests;

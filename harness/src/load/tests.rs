@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
 use super::driver::{self, LoadSpec};
+use super::slice::Slice;
 use crate::check::{Evidence, Finding, Verdict, judge};
 use crate::history::recorder::Recorder;
 use crate::history::{Event, History, Op, OrderState, Outcome, Role, RunInfo, reader};
@@ -126,7 +127,7 @@ fn drive(scenario: &Scenario, dir: &Path, address: SocketAddr) -> (History, u64)
     (info.epoch_unix_us, info.duration_us, info.closed) = (clock.epoch_unix_us(), 1_000_000, None);
     let recorder = Recorder::create(dir, &info).unwrap();
     let (user_prefix, key_prefix) = (info.user_prefix.clone(), info.key_prefix.clone());
-    let spec = LoadSpec { scenario, address, clock, user_prefix, key_prefix };
+    let spec = LoadSpec { scenario, address, clock, slice: Slice::WHOLE, user_prefix, key_prefix };
     let ready = driver::start(&spec, &recorder).unwrap();
     let shared = ready.shared();
     let totals = runtime.block_on(ready.finished()).unwrap();
