@@ -1,9 +1,11 @@
 //! The command line: parse, dispatch, exit code. Results go to stdout, everything else to stderr.
 
 use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use crate::compare::{self, CompareError, Comparison};
@@ -187,7 +189,20 @@ enum StackCommand {
         /// Overrides a value of the scenario.
         #[arg(long, value_name = "PATH=VALUE")]
         set: Vec<String>,
+        /// Where buyers find it: an address of this machine, loopback or in a private network, for generators elsewhere.
+        #[arg(long, value_name = "ADDRESS", value_parser = listen, default_value = "127.0.0.1")]
+        listen: IpAddr,
     },
+}
+
+/// Nobody but generators in a private network is to find a stack.
+fn listen(text: &str) -> Result<IpAddr, String> {
+    let own = |address: &IpAddr| {
+        address.is_loopback() || scenario::value::network(&IpNet::from(*address).to_string()).is_ok()
+    };
+    text.parse().ok().filter(own).ok_or_else(|| {
+        "give an IP address of this machine, loopback or in a private network, such as 10.99.0.1".to_owned()
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -262,8 +277,8 @@ pub fn main() -> i32 {
         }
         Command::Doctor { install, output } => doctor::run(install, output == Output::Json),
         Command::Schema { of } => print_schema(of),
-        Command::Stack { command: StackCommand::Up { scenario, set } } => match load(&scenario, &set, None, None) {
-            Ok(loaded) => stack_up(&loaded),
+        Command::Stack { command: StackCommand::Up { scenario, set, listen } } => match load(&scenario, &set, None, None) {
+            Ok(loaded) => stack_up(&loaded, listen),
             Err(error) => refuse(&error),
         },
         Command::Mutants { seeds, bug, jobs, keep, catalogue, output } => {
@@ -418,7 +433,7 @@ fn complain_of_stack(loaded: &Loaded, error: &StackError) -> i32 {
     complain(&message, exit::NO_STACK)
 }
 
-fn stack_up(loaded: &Loaded) -> i32 {
+fn stack_up(loaded: &Loaded, listen: IpAddr) -> i32 {
     let Some(runtime) = runtime() else { return exit::INTERNAL };
     let cancel = on_interrupt();
     let run_id = format!("up{}", std::process::id());
@@ -429,7 +444,7 @@ fn stack_up(loaded: &Loaded) -> i32 {
             exit::NO_STACK,
         );
     }
-    let provision = stack::Provision { run_id, logs: logs.clone() };
+    let provision = stack::Provision { run_id, logs: logs.clone(), listen: (listen, 0).into() };
     let code = runtime.block_on(async {
         match stack::up(&loaded.scenario, &provision).await {
             Ok(stack) => {
@@ -442,6 +457,9 @@ fn stack_up(loaded: &Loaded) -> i32 {
                     return complain_of_stack(loaded, &error);
                 }
                 eprintln!("the stack is up, and the sale is set up as if the load began now; Ctrl-C takes it down");
+                if let Some(target) = stack.as_external() {
+                    eprintln!("to rehearse on it from elsewhere on this machine: seckill run SCENARIO --set '{target}'");
+                }
                 cancel.cancelled().await;
                 stack.down().await;
                 exit::PASS

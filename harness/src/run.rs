@@ -117,7 +117,7 @@ pub async fn record(
     let logs = prepare_folder(loaded, folder)?;
     let scenario = &loaded.scenario;
     progress.say("provisioning the stack");
-    let provision = Provision { run_id: part.run_id.clone(), logs };
+    let provision = Provision { run_id: part.run_id.clone(), logs, listen: stack::LOCAL };
     let stack = tokio::select! {
         stack = stack::up(scenario, &provision) => Arc::new(stack?),
         () = cancel.cancelled() => return Err(RunError::Interrupted),

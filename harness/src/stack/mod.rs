@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use ipnet::IpNet;
 use nix::sys::signal::Signal;
 
 use crate::fault::proxy::Proxy;
@@ -140,7 +141,12 @@ pub struct Provision {
     pub run_id: String,
     /// Where logs go.
     pub logs: PathBuf,
+    /// Where buyers find the entry; the kernel chooses a port for 0.
+    pub listen: SocketAddr,
 }
+
+/// Where the entry is unless somebody else is to reach it: on this machine alone.
+pub const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// Provisions what the scenario asks for.
 ///
@@ -149,7 +155,7 @@ pub struct Provision {
 pub async fn up(scenario: &Scenario, provision: &Provision) -> Result<Stack, StackError> {
     match &scenario.target {
         Target::Reference(reference) => embedded::up(scenario, reference, provision).await,
-        Target::External(external) => external::up(scenario, external).await,
+        Target::External(external) => external::up(scenario, external, provision).await,
     }
 }
 
@@ -157,6 +163,13 @@ impl Stack {
     /// Where buyers reach the target: the proxy on the first link.
     pub fn entry(&self) -> SocketAddr {
         self.links[0].listen_addr()
+    }
+
+    /// What others set in a scenario to have this stack as their target; none if it has no audit listener.
+    pub fn as_external(&self) -> Option<String> {
+        let (entry, control) = (self.entry(), self.control.as_ref()?);
+        let allow = if entry.ip().is_loopback() { String::new() } else { format!(",allow=[\"{}\"]", IpNet::from(entry.ip())) };
+        Some(format!("target={{external={{address=\"{entry}\",audit=\"{}\"{allow}}}}}", control.endpoint()))
     }
 
     /// The proxy on a link.
