@@ -14,12 +14,14 @@ SCENARIO ?= scenarios/spike.toml
 ARGS ?=
 # The one measurement of `make bench`; empty means all of them.
 BENCH ?=
+# The name of the container image of `make image`.
+IMAGE ?= seckill
 
 .DEFAULT_GOAL := help
 # Seeds of `make mutants` and of `make soak`; every seed of the soak makes a run for each way in which the bugs are tried.
 SEEDS ?=
 
-.PHONY: help setup build rehearse test mutants soak bench doctor clean
+.PHONY: help setup build rehearse test mutants soak bench image doctor clean
 # The set-up, the build and the tests share one target folder and one package manager.
 .NOTPARALLEL:
 # Cargo would take `make -j` for an invitation to a job server that the recipes are not part of.
@@ -32,6 +34,7 @@ help:
 	@echo 'make mutants    set up this machine, then every seeded bug under its faults: is it found? (SEEDS=20 for more)'
 	@echo 'make soak       set up this machine, then 200 chaos runs of the correct target: is it ever accused?'
 	@echo 'make bench      set up this machine, then measure the harness itself (BENCH=name for one measurement)'
+	@echo 'make image      set up this machine, then build the container image (IMAGE=name:tag)'
 	@echo 'make doctor     say what is here, what is missing and how to get it; installs nothing'
 	@echo 'make setup      the set-up alone: compiler, release build, Postgres server'
 	@echo 'make clean      remove what was built; recorded runs and baselines stay'
@@ -73,6 +76,9 @@ bench: setup
 	    };; \
 	esac
 	$(SECKILL) bench $(BENCH)
+
+image: build
+	@sh ci/image/build.sh $(IMAGE)
 
 doctor: build
 	@$(SECKILL) doctor

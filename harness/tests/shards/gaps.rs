@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use harness::history::recorder::{RawOp, Recorder};
 use harness::history::{
-    EntryKind, Event, FinalState, LedgerEntry, LoadTotals, Machine, OrderState, Outcome, Role, RunInfo, ShardInfo, audit,
+    EntryKind, Event, FinalState, LedgerEntry, LoadTotals, OrderState, Outcome, Role, ShardInfo, audit,
 };
 use harness::load::slice::Slice;
 use harness::merge::merge;
@@ -15,7 +15,12 @@ use harness::{check::Verdict, judge};
 
 const EPOCH: i64 = 1_800_000_000_000_000;
 
-/// Two shards of a run in which every arrival ordered once; the second shard's clock is off by so much.
+/// The scenario with enough for everybody.
+fn plenty() -> String {
+    super::scenario().replace("stock = 80", "stock = 8000").replace("opens_at = \"1s\"", "opens_at = \"0s\"")
+}
+
+/// Two shards of a run in which every arrival orders once, and gets what it asked for.
 struct Story {
     root: tempfile::TempDir,
     scenario: Scenario,
@@ -24,16 +29,17 @@ struct Story {
 impl Story {
     fn new() -> Story {
         let root = tempfile::tempdir().unwrap();
-        fs::write(root.path().join("scenario.toml"), super::scenario()).unwrap();
+        fs::write(root.path().join("scenario.toml"), plenty()).unwrap();
         let scenario = scenario::load(&root.path().join("scenario.toml"), &[], None).unwrap().scenario;
         Story { root, scenario }
     }
 
+    /// Records the first `upto` arrivals of a shard, whose machine's clock is off by so much.
     fn shard(&self, index: u32, closed: bool, upto: usize, off_us: i64) -> PathBuf {
         let folder = self.root.path().join(format!("shard-{index}"));
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("scenario.toml"), super::scenario()).unwrap();
-        let info = RunInfo { machine: Machine::default(), ..super::recorded::info(&self.scenario, Some(ShardInfo { index, count: 2 })) };
+        fs::write(folder.join("scenario.toml"), plenty()).unwrap();
+        let info = super::recorded::info(&self.scenario, Some(ShardInfo { index, count: 2 }));
         let recorder = Recorder::create(&folder, &info).unwrap();
         let mut sink = recorder.sink();
         let (cohort, step) = (recorder.intern("buyers"), recorder.intern("order"));
