@@ -277,10 +277,12 @@ pub fn main() -> i32 {
         }
         Command::Doctor { install, output } => doctor::run(install, output == Output::Json),
         Command::Schema { of } => print_schema(of),
-        Command::Stack { command: StackCommand::Up { scenario, set, listen } } => match load(&scenario, &set, None, None) {
-            Ok(loaded) => stack_up(&loaded, listen),
-            Err(error) => refuse(&error),
-        },
+        Command::Stack { command: StackCommand::Up { scenario, set, listen } } => {
+            match load(&scenario, &set, None, None) {
+                Ok(loaded) => stack_up(&loaded, listen),
+                Err(error) => refuse(&error),
+            }
+        }
         Command::Mutants { seeds, bug, jobs, keep, catalogue, output } => {
             let jobs = jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
             let trial = mutants::Trial { catalogue, seeds, bugs: bug, jobs, keep };
@@ -458,7 +460,9 @@ fn stack_up(loaded: &Loaded, listen: IpAddr) -> i32 {
                 }
                 eprintln!("the stack is up, and the sale is set up as if the load began now; Ctrl-C takes it down");
                 if let Some(target) = stack.as_external() {
-                    eprintln!("to rehearse on it from elsewhere on this machine: seckill run SCENARIO --set '{target}'");
+                    eprintln!(
+                        "to rehearse on it from elsewhere on this machine: seckill run SCENARIO --set '{target}'"
+                    );
                 }
                 cancel.cancelled().await;
                 stack.down().await;

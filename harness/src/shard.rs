@@ -71,8 +71,9 @@ impl Part {
     pub fn of_shard(loaded: &Loaded, slice: Slice, start: StartAt, run_id: Option<String>) -> Result<Part, String> {
         let scenario = &loaded.scenario;
         if !scenario.variant.is_empty() {
-            return Err("--shard runs one experiment, and this scenario has variants\nhelp: name one with --variant"
-                .to_owned());
+            return Err(
+                "--shard runs one experiment, and this scenario has variants\nhelp: name one with --variant".to_owned()
+            );
         }
         if matches!(scenario.target, Target::Reference(_)) {
             return Err("--shard needs a target that all shards reach, and [target.reference] is one that each would \

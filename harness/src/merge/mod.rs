@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::history::audit::{AUDIT_FILE, LEDGER_FILE, read_audit};
 use crate::history::{
-    self, Closed, Event, FinalState, History, HistoryError, LoadTotals, MergedShard, Outcome, RunInfo, ShardInfo, reader,
+    self, Closed, Event, FinalState, History, HistoryError, LoadTotals, MergedShard, Outcome, RunInfo, ShardInfo,
+    reader,
 };
 use crate::load::buyer::INTENTS_PER_ARRIVAL;
 use crate::load::slice::Slice;
@@ -74,8 +75,8 @@ pub enum MergeError {
     /// The scenario cannot be read.
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
-    /// Another file cannot be read or copied.
-    #[error("{}: {source}\nhelp: is this a run folder, and is there space left?", path.display())]
+    /// Another file cannot be read.
+    #[error("{}: {source}\nhelp: is this a run folder?", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -124,21 +125,11 @@ pub fn merge(folders: &[PathBuf], out: &Path) -> Result<(), MergeError> {
         merged: std::mem::take(&mut together.merged),
         ..first.info.clone()
     };
-    // The evidence of the leader's audit is copied as it is, whatever is wrong with it: judging will tell.
-    std::fs::create_dir_all(out).map_err(|source| MergeError::File { path: out.to_owned(), source })?;
-    history::assemble(out, &info, &events, &in_turns(&shards))?;
-    copy(&first.folder, out, SCENARIO_FILE)?;
-    if let Some(leader) = leader {
-        for name in [LEDGER_FILE, AUDIT_FILE].into_iter().filter(|name| leader.folder.join(name).exists()) {
-            copy(&leader.folder, out, name)?;
-        }
-    }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path, name: &str) -> Result<(), MergeError> {
-    let path = from.join(name);
-    std::fs::copy(&path, to.join(name)).map(drop).map_err(|source| MergeError::File { path, source })
+    // The leader's audit is copied as it is, whatever is wrong with it: judging will tell.
+    let mut copies = vec![first.folder.join(SCENARIO_FILE)];
+    let audits = leader.into_iter().flat_map(|leader| [LEDGER_FILE, AUDIT_FILE].map(|name| leader.folder.join(name)));
+    copies.extend(audits.filter(|file| file.exists()));
+    Ok(history::assemble(out, &info, &events, &in_turns(&shards), &copies)?)
 }
 
 /// The parts of all shards, the first of each, then the second of each: about in the order in which they were recorded.

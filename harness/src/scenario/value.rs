@@ -236,7 +236,11 @@ pub fn endpoint(text: &str, allowed: &[IpNet]) -> Result<Endpoint, String> {
     match numeric.as_deref().unwrap_or(bare).parse().map_err(|_| format!("\"{text}\" is no address"))? {
         Endpoint::Tcp(address) => {
             let named = allowed.iter().any(|network| network.contains(&address.ip()));
-            if address.ip().is_loopback() || named { Ok(Endpoint::Tcp(address)) } else { Err(format!("\"{text}\" is not this machine")) }
+            if address.ip().is_loopback() || named {
+                Ok(Endpoint::Tcp(address))
+            } else {
+                Err(format!("\"{text}\" is not this machine"))
+            }
         }
         // A socket in the file system is always of this machine.
         socket => Ok(socket),

@@ -168,7 +168,8 @@ impl Stack {
     /// What others set in a scenario to have this stack as their target; none if it has no audit listener.
     pub fn as_external(&self) -> Option<String> {
         let (entry, control) = (self.entry(), self.control.as_ref()?);
-        let allow = if entry.ip().is_loopback() { String::new() } else { format!(",allow=[\"{}\"]", IpNet::from(entry.ip())) };
+        let allow =
+            if entry.ip().is_loopback() { String::new() } else { format!(",allow=[\"{}\"]", IpNet::from(entry.ip())) };
         Some(format!("target={{external={{address=\"{entry}\",audit=\"{}\"{allow}}}}}", control.endpoint()))
     }
 

@@ -98,7 +98,8 @@ impl Story {
                 expires_at_unix_us: None,
             });
         }
-        let state = FinalState { taken_unix_us: EPOCH + taken_us, source: "http".into(), ledger, ..FinalState::default() };
+        let state =
+            FinalState { taken_unix_us: EPOCH + taken_us, source: "http".into(), ledger, ..FinalState::default() };
         audit::write_audit(folder, &state).unwrap();
     }
 
@@ -126,7 +127,10 @@ fn a_missing_shard_is_a_gap_and_counts_its_arrivals() {
     let summary = story.merged(&[first]);
     let planned = story.scenario.plan().count() as u64;
     let gap = Slice::new(2, 2).unwrap().of(story.scenario.plan()).count();
-    distrusts(&summary, &format!("shard 2 of 2 is missing, and {gap} of its {gap} planned arrivals are not in the history"));
+    distrusts(
+        &summary,
+        &format!("shard 2 of 2 is missing, and {gap} of its {gap} planned arrivals are not in the history"),
+    );
     // Never a silently low run: the whole plan is the measure.
     assert_eq!((summary.load.planned, summary.load.sent), (planned, planned - gap as u64));
     assert_eq!(summary.ended, "shard 2 missing");

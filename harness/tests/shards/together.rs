@@ -224,9 +224,8 @@ fn shards_in_namespaces_of_their_own_reach_the_target_over_the_network() {
     let shop = Shop::open(&sandbox, &Namespaces::outside(0));
     assert!(shop.target.contains("10.213.0.1:") && shop.target.contains("10.213.0.1/32"), "{}", shop.target);
     let start = start_at();
-    let shards: Vec<Shard> = (0..2)
-        .map(|n| Shard::start(&sandbox, &namespaces.within(n), &shop, &format!("{}/2", n + 1), &start))
-        .collect();
+    let shards: Vec<Shard> =
+        (0..2).map(|n| Shard::start(&sandbox, &namespaces.within(n), &shop, &format!("{}/2", n + 1), &start)).collect();
     for (shard, index) in shards.into_iter().zip(1..) {
         shard.completes(&sandbox, index);
     }
