@@ -9,7 +9,7 @@ endif
 RELEASE := $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)/release
 SECKILL := $(RELEASE)/seckill
 
-# The experiment of `make rehearse`, and further arguments of `seckill run`.
+# The experiment of `make rehearse`, and further arguments of `seckill run` or `seckill calibrate`.
 SCENARIO ?= scenarios/spike.toml
 ARGS ?=
 # The one measurement of `make bench`; empty means all of them.
@@ -21,7 +21,7 @@ IMAGE ?= seckill
 # Seeds of `make mutants` and of `make soak`; every seed of the soak makes a run for each way in which the bugs are tried.
 SEEDS ?=
 
-.PHONY: help setup build rehearse test mutants soak bench image doctor clean
+.PHONY: help setup build rehearse test mutants soak bench calibrate tool-wrk tool-oha image doctor clean
 # The set-up, the build and the tests share one target folder and one package manager.
 .NOTPARALLEL:
 # Cargo would take `make -j` for an invitation to a job server that the recipes are not part of.
@@ -34,6 +34,7 @@ help:
 	@echo 'make mutants    set up this machine, then every seeded bug under its faults: is it found? (SEEDS=20 for more)'
 	@echo 'make soak       set up this machine, then 200 chaos runs of the correct target: is it ever accused?'
 	@echo 'make bench      set up this machine, then measure the harness itself (BENCH=name for one measurement)'
+	@echo 'make calibrate  set up this machine, then hold the harness, oha, wrk and goose against a server with known latencies'
 	@echo 'make image      build, then make the container image that generators elsewhere run (IMAGE=name:tag)'
 	@echo 'make doctor     say what is here, what is missing and how to get it; installs nothing'
 	@echo 'make setup      the set-up alone: compiler, release build, Postgres server'
@@ -62,20 +63,22 @@ mutants: setup
 soak: setup
 	$(SECKILL) mutants --bug 0 --seeds $(or $(SEEDS),50)
 
-# oha and wrk are the clients that the generator is compared with. Without one its figure is missing, and the others are not.
-bench: setup
-	@case '$(BENCH)' in ''|*wrk*) \
-	    command -v wrk >/dev/null 2>&1 || sh ci/bootstrap.sh wrk || \
-	        echo 'bench: wrk could not be installed; the reason is above' >&2;; \
-	esac
-	@case '$(BENCH)' in ''|*oha*) \
-	    command -v oha >/dev/null 2>&1 || test -x target/tools/bin/oha || { \
-	        echo 'bench: building oha, the client to compare with; this takes some minutes, once' >&2; \
-	        cargo install oha --locked --root target/tools || \
-	            echo 'bench: oha could not be built; the reason is above' >&2; \
-	    };; \
-	esac
+# oha and wrk are the clients that the generator is compared with. Without one its figures are missing, and the others are not.
+tool-wrk:
+	@command -v wrk >/dev/null 2>&1 || sh ci/bootstrap.sh wrk || \
+	    echo 'wrk could not be installed; the reason is above' >&2
+
+tool-oha:
+	@command -v oha >/dev/null 2>&1 || test -x target/tools/bin/oha || { \
+	    echo 'building oha, a client to compare with; this takes some minutes, once' >&2; \
+	    cargo install oha --locked --root target/tools || echo 'oha could not be built; the reason is above' >&2; \
+	}
+
+bench: setup $(if $(BENCH),$(if $(findstring wrk,$(BENCH)),tool-wrk) $(if $(findstring oha,$(BENCH)),tool-oha),tool-wrk tool-oha)
 	$(SECKILL) bench $(BENCH)
+
+calibrate: setup tool-wrk tool-oha
+	$(SECKILL) calibrate $(ARGS)
 
 image: build
 	@sh ci/image/build.sh $(IMAGE)

@@ -18,7 +18,7 @@ use crate::scenario::{self, Loaded, ScenarioError};
 use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
-use crate::{bench, doctor, exit, history, judge, merge, mutants, stack, stdout};
+use crate::{bench, calibrate, doctor, exit, history, judge, merge, mutants, stack, stdout};
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
 #[derive(Debug, Parser)]
@@ -146,6 +146,37 @@ enum Command {
         #[arg(long, value_enum, default_value = "text")]
         output: Output,
     },
+    /// Hold the harness and other tools against a server whose latencies are known; is this machine to be trusted?
+    Calibrate {
+        /// Length of each turn in seconds; below 10 there are too few requests for TP999.
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+        seconds: u32,
+        /// Only this mode of the server, or only this tool beside the harness (ours: none); may be repeated.
+        #[arg(long, value_enum, value_name = "NAME")]
+        only: Vec<calibrate::Name>,
+        /// How the table is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+        /// A mistake made on purpose, to see that it is found.
+        #[arg(long, value_enum, hide = true)]
+        mistake: Option<calibrate::Mistake>,
+    },
+    /// The server with known latencies; not for people.
+    #[command(name = calibrate::server::SUBCOMMAND, hide = true)]
+    CalibrationServer {
+        /// The processor it runs on.
+        core: usize,
+        /// How it answers, as JSON.
+        mode: String,
+    },
+    /// Goose by itself; not for people.
+    #[command(name = calibrate::goose::SUBCOMMAND, hide = true)]
+    CalibrationGoose {
+        /// The server.
+        host: String,
+        /// The schedule, as JSON.
+        plan: String,
+    },
     /// The server that the generator is measured against; not for people.
     #[command(name = bench::server::SUBCOMMAND, hide = true)]
     BenchServer {
@@ -241,8 +272,14 @@ pub fn main() -> i32 {
     if let Command::BenchCheck { folder } = cli.command {
         return bench::checker::main(&folder);
     }
-    log_to_stderr();
     raise_file_limit();
+    if let Command::CalibrationServer { core, mode } = &cli.command {
+        return calibrate::server::main(*core, mode);
+    }
+    if let Command::CalibrationGoose { host, plan } = &cli.command {
+        return calibrate::goose::main(host, plan);
+    }
+    log_to_stderr();
     match cli.command {
         Command::Run { scenario, out, seed, set, variant, stack, output, quiet, sharing } => {
             let variants = |loaded: Loaded| match &variant {
@@ -293,7 +330,16 @@ pub fn main() -> i32 {
             let Some(runtime) = runtime() else { return exit::INTERNAL };
             bench::run(name.as_deref(), output == Output::Json, &runtime, &on_interrupt())
         }
-        Command::Guard { .. } | Command::BenchServer { .. } | Command::BenchCheck { .. } => exit::INTERNAL,
+        Command::Calibrate { seconds, only, output, mistake } => {
+            let Some(runtime) = runtime() else { return exit::INTERNAL };
+            let asked = calibrate::Asked { seconds, only, mistake };
+            calibrate::run(&asked, output == Output::Json, &runtime, &on_interrupt())
+        }
+        Command::Guard { .. }
+        | Command::BenchServer { .. }
+        | Command::BenchCheck { .. }
+        | Command::CalibrationServer { .. }
+        | Command::CalibrationGoose { .. } => exit::INTERNAL,
     }
 }
 
@@ -583,12 +629,16 @@ fn log_to_stderr() {
         .try_init();
 }
 
-/// Each buyer costs a few descriptors; the soft limit is a default for programs that need few.
+/// Descriptors for which a privileged harness raises the hard limit, too: some tens of thousands of buyers.
+const DESCRIPTORS: u64 = 1 << 16;
+
+/// Each buyer costs a few descriptors; the limits are defaults for programs that need few.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let most = hard.max(DESCRIPTORS);
+        if soft < most && setrlimit(Resource::RLIMIT_NOFILE, most, most).is_err() {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        }
     }
 }

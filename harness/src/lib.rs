@@ -4,6 +4,7 @@
 //! on a timeline, and everything that happened is written to a **history**. What is right of the history is pure.
 
 pub mod bench;
+pub mod calibrate;
 pub mod campaign;
 pub mod check;
 pub mod cli;
@@ -29,3 +30,4 @@ pub mod shard;
 pub mod stack;
 pub mod stdout;
 pub mod summary;
+pub mod workbench;

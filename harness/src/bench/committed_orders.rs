@@ -104,9 +104,7 @@ fn ratio(name: &str, ours: &[Measured], other: &[Measured], value: fn(&Measured)
 
 /// One run of so many buyers who are always busy.
 fn orders(context: &Context<'_>, strategy: &str, pool: u32, buyers: u32) -> Result<Measured, Unmeasured> {
-    if context.cancel.is_cancelled() {
-        return Err(Unmeasured::Failed("interrupted".into()));
-    }
+    context.goes_on()?;
     let text = format!(
         r#"
 name = "bench-orders"

@@ -7,19 +7,16 @@
 //! figure is for a schedule that it can keep, a little below what it sustains, where every request also costs its share of
 //! waking up in time. All take turns, so that what the machine does meanwhile hits all, and each turn gives one ratio.
 
-use std::ffi::OsStr;
-use std::io::Read;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
-use super::drive::{Driven, Shot, drive};
-use super::server::Server;
-use super::{Context, Figure, Unmeasured, median};
+use super::{Context, Figure, Unmeasured, median, server};
+use crate::workbench::clients::{self, OHA_REMEDY, WRK_REMEDY};
+use crate::workbench::drive::{Shot, drive};
+use crate::workbench::serve::Server;
 
 /// Connections of every client.
-const CONNECTIONS: u32 = 64;
+pub const CONNECTIONS: u32 = 64;
 /// Turns of each client. Six are the fewest for which the extremes enclose the median with 95% confidence.
 const TURNS: usize = 7;
 /// Length of a turn in seconds.
@@ -28,9 +25,6 @@ const TURN_S: u64 = 5;
 const KEPT: f64 = 0.9;
 /// The same of one that keeps it always busy.
 const OVERDUE: f64 = 1.5;
-/// Where `make bench` leaves programs that it builds for comparison.
-const TOOLS: &str = "target/tools/bin";
-
 /// A client to be compared with.
 struct Client {
     name: &'static str,
@@ -42,7 +36,7 @@ struct Client {
 
 const OHA: Client = Client {
     name: "oha",
-    remedy: "make bench builds it; by hand: cargo install oha --locked --root target/tools",
+    remedy: OHA_REMEDY,
     arguments: |url| {
         let fixed = format!("-z {TURN_S}s -c {CONNECTIONS} --no-tui --output-format json");
         fixed.split(' ').map(str::to_owned).chain([url.to_owned()]).collect()
@@ -55,7 +49,7 @@ const OHA: Client = Client {
 
 const WRK: Client = Client {
     name: "wrk",
-    remedy: "apt-get install wrk",
+    remedy: WRK_REMEDY,
     arguments: |url| vec!["-t1".into(), format!("-c{CONNECTIONS}"), format!("-d{TURN_S}s"), url.to_owned()],
     answered: |text| {
         // "  912345 requests in 5.00s, 100.00MB read"
@@ -84,31 +78,29 @@ struct Turn {
 }
 
 fn against(context: &Context<'_>, client: &Client) -> Result<Vec<Figure>, Unmeasured> {
-    let program = find(client.name)
+    let program = clients::find(client.name)
         .ok_or_else(|| Unmeasured::Missing(format!("{} is not installed ({})", client.name, client.remedy)))?;
-    let server = Server::start(&context.cores)?;
+    let server = server::start(&context.cores)?;
     let sustained = sustained(context, &server)?;
     context.say(&format!(
         "{TURNS} turns of the generator, which sustains {sustained:.0} per second, and of {}",
         client.name
     ));
     let turn_s = Duration::from_secs(TURN_S);
-    let always_busy = Shot { rate: OVERDUE * sustained, lasts: turn_s.div_f64(OVERDUE), buyers: CONNECTIONS };
-    let kept = Shot { rate: KEPT * sustained, lasts: turn_s, buyers: CONNECTIONS };
+    let always_busy = Shot::constant(OVERDUE * sustained, turn_s.div_f64(OVERDUE), CONNECTIONS);
+    let kept = Shot::constant(KEPT * sustained, turn_s, CONNECTIONS);
     let mut turns = Vec::new();
     for number in 1..=TURNS {
-        if context.cancel.is_cancelled() {
-            return Err(Unmeasured::Failed("interrupted".into()));
-        }
-        let ours = drive(context, &server, &always_busy)?;
-        forget(&ours);
+        context.goes_on()?;
+        let ours = drive(context, server.address, &always_busy)?;
+        ours.forget();
         let other = other_client(context, client, &program, &server)?;
-        let on_schedule = drive(context, &server, &kept)?;
-        forget(&on_schedule);
+        let on_schedule = drive(context, server.address, &kept)?;
+        on_schedule.forget();
         let turn = Turn {
-            generator: ours.requests as f64 / ours.thread_cpu_s,
+            generator: ours.requests as f64 / ours.totals.generator_cpu_s,
             generator_and_history: ours.requests as f64 / ours.process_cpu_s,
-            on_schedule: on_schedule.requests as f64 / on_schedule.thread_cpu_s,
+            on_schedule: on_schedule.requests as f64 / on_schedule.totals.generator_cpu_s,
             other,
         };
         context.say(&format!(
@@ -150,69 +142,27 @@ fn figures(client: &Client, turns: &[Turn]) -> Vec<Figure> {
 }
 
 /// Requests per second that the generator sustains: the whole plan is due almost at once, and is worked off.
-fn sustained(context: &Context<'_>, server: &Server) -> Result<f64, Unmeasured> {
+pub fn sustained(context: &Context<'_>, server: &Server) -> Result<f64, Unmeasured> {
     context.say("finding the rate that the generator sustains");
-    let shot = Shot { rate: 1_000_000.0, lasts: Duration::from_millis(200), buyers: CONNECTIONS };
-    let driven = drive(context, server, &shot)?;
-    forget(&driven);
+    let shot = Shot::constant(1_000_000.0, Duration::from_millis(200), CONNECTIONS);
+    let driven = drive(context, server.address, &shot)?;
+    driven.forget();
     Ok(driven.requests as f64 / driven.wall_s)
-}
-
-/// The history of a turn was written and counted; it need not be kept.
-fn forget(driven: &Driven) {
-    let _ = std::fs::remove_dir_all(&driven.folder);
 }
 
 /// One turn of another client: requests per processor second of its whole process.
 fn other_client(context: &Context<'_>, client: &Client, program: &Path, server: &Server) -> Result<f64, Unmeasured> {
     let url = format!("http://{}/items/1/state", server.address);
-    let mut command = Command::new(program);
-    command.args((client.arguments)(&url)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let core = context.cores.client;
-    // SAFETY: between fork and exec there is only a system call on values made before.
-    unsafe {
-        command.pre_exec(move || {
-            super::cores::pin(core);
-            super::cores::prefer();
-            Ok(())
-        });
-    }
-    let mut child = command.spawn()?;
-    let mut text = String::new();
-    if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_string(&mut text)?;
-    }
-    let (status, cpu_s) = wait_for_cpu(child.id())?;
-    match (client.answered)(&text) {
-        Some(requests) if status == 0 && requests > 0 && cpu_s > 0.0 => Ok(requests as f64 / cpu_s),
+    let ended = clients::run(&context.cores, program, &(client.arguments)(&url))?;
+    match (client.answered)(&ended.stdout) {
+        Some(requests) if ended.status == 0 && requests > 0 && ended.cpu_s > 0.0 => Ok(requests as f64 / ended.cpu_s),
         _ => Err(Unmeasured::Failed(format!(
-            "{} ended with status {status} and printed: {}",
+            "{} ended with status {} and printed: {}",
             client.name,
-            text.chars().take(300).collect::<String>()
+            ended.status,
+            ended.stdout.chars().take(300).collect::<String>()
         ))),
     }
-}
-
-/// Waits for a child; its raw wait status, and the processor seconds it used, user and system together.
-fn wait_for_cpu(pid: u32) -> std::io::Result<(i32, f64)> {
-    let mut status = 0;
-    // SAFETY: a usage of all zeros is a valid value, and both pointers outlive the call.
-    let (waited, usage) = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        (libc::wait4(pid as libc::pid_t, &raw mut status, 0, &raw mut usage), usage)
-    };
-    if waited < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
-    Ok((status, seconds(usage.ru_utime) + seconds(usage.ru_stime)))
-}
-
-/// A program on the PATH, or where `make bench` leaves what it builds.
-fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain([PathBuf::from(TOOLS)]);
-    folders.map(|folder| folder.join(OsStr::new(name))).find(|file| file.is_file())
 }
 
 #[cfg(test)]

@@ -4,27 +4,23 @@
 //! that could not be measured.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::history::{HistoryError, Machine};
-use crate::load::driver::LoadError;
+use crate::history::Machine;
 use crate::measure::stats::median;
-use crate::scenario::ScenarioError;
+use crate::workbench::{Absent, Context, Unmeasured, write_latest};
 use crate::{exit, stdout};
 
 pub mod checker;
 mod committed_orders;
-mod cores;
-mod drive;
 mod generator;
+mod rate_error;
+mod rss_slope;
 mod send_lag;
 pub mod server;
-
-use cores::Cores;
+mod virtual_buyers;
 
 /// Where the figures are written.
 const LATEST: &str = "reports/bench/latest.json";
@@ -40,7 +36,7 @@ struct Bench {
 }
 
 /// All measurements, in the order in which they are made.
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 8] = [
     Bench {
         name: "generator_vs_oha",
         figures: &["generator_with_history_vs_oha", "generator_on_schedule_vs_oha", "oha_requests_per_cpu_second"],
@@ -54,6 +50,20 @@ const BENCHES: [Bench; 5] = [
         run: generator::against_wrk,
     },
     Bench { name: "send_lag", figures: &["send_lag_us_p99", "send_lag_us_p999"], optional: false, run: send_lag::run },
+    Bench { name: "rate_error", figures: &["rate_error_step"], optional: false, run: rate_error::run },
+    Bench {
+        name: "virtual_buyers",
+        figures: &[
+            "virtual_buyers_20000",
+            "virtual_buyers_20000_ready_s",
+            "virtual_buyers_20000_rss_bytes",
+            "virtual_buyers_20000_send_lag_us_p99",
+            "virtual_buyers_20000_send_lag_us_p999",
+        ],
+        optional: false,
+        run: virtual_buyers::run,
+    },
+    Bench { name: "rss_slope", figures: &[], optional: false, run: rss_slope::run },
     Bench {
         name: "committed_orders",
         figures: &[
@@ -88,7 +98,7 @@ pub struct Figure {
     /// What a ratio compares with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against: Option<String>,
-    /// The 95% confidence interval of a ratio.
+    /// The 95% confidence interval of a ratio or a slope.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
     /// How it was measured, for people.
@@ -110,15 +120,6 @@ impl Figure {
     }
 }
 
-/// A measurement that was not made.
-#[derive(Debug, Clone, Serialize)]
-pub struct Absent {
-    /// Its name.
-    pub name: String,
-    /// Why, and what to do about it.
-    pub why: String,
-}
-
 /// What `reports/bench/latest.json` holds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -132,55 +133,6 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// Why there is no figure.
-#[derive(Debug, thiserror::Error)]
-enum Unmeasured {
-    /// Something is not on this machine.
-    #[error("{0}")]
-    Missing(String),
-    /// The measurement went wrong.
-    #[error("{0}")]
-    Failed(String),
-    #[error("the system refused something: {0}")]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error(transparent)]
-    History(#[from] HistoryError),
-    #[error(transparent)]
-    Scenario(#[from] ScenarioError),
-}
-
-/// What a measurement has to work with.
-struct Context<'a> {
-    runtime: &'a tokio::runtime::Runtime,
-    cancel: &'a CancellationToken,
-    cores: Cores,
-    /// A private folder, removed at the end.
-    folder: PathBuf,
-    folders: AtomicU64,
-}
-
-impl Context<'_> {
-    /// Tells how it is getting on, on stderr.
-    fn say(&self, what: &str) {
-        eprintln!("bench: {what}");
-    }
-
-    /// A new folder for one run.
-    fn fresh_folder(&self) -> std::io::Result<PathBuf> {
-        let folder = self.folder.join(format!("run-{}", self.folders.fetch_add(1, Ordering::Relaxed)));
-        std::fs::create_dir_all(&folder)?;
-        Ok(folder)
-    }
-}
-
-impl Drop for Context<'_> {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
 /// Makes all measurements, or the one of that name; prints the figures and writes them down. Returns the exit code.
 pub fn run(name: Option<&str>, json: bool, runtime: &tokio::runtime::Runtime, cancel: &CancellationToken) -> i32 {
     let wanted: Vec<&Bench> = BENCHES.iter().filter(|b| name.is_none_or(|n| b.is_called(n))).collect();
@@ -189,14 +141,15 @@ pub fn run(name: Option<&str>, json: bool, runtime: &tokio::runtime::Runtime, ca
         eprintln!("error: there is no measurement \"{}\"\nhelp: one of {}", name.unwrap_or(""), names.join(", "));
         return exit::USAGE;
     }
-    let folder = std::env::temp_dir().join(format!("seckill-bench-{}", std::process::id()));
-    if let Err(error) = std::fs::create_dir_all(&folder) {
-        eprintln!("error: cannot make {}: {error}\nhelp: set TMPDIR to a folder with room", folder.display());
-        return exit::INTERNAL;
-    }
-    let context = Context { runtime, cancel, cores: Cores::choose(), folder, folders: AtomicU64::new(0) };
+    let context = match Context::new("bench", runtime, cancel) {
+        Ok(context) => context,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return exit::INTERNAL;
+        }
+    };
     let (report, code) = stdout::kept_for_results(false, || measure(&context, &wanted, name.is_some()));
-    if let Err(error) = write(&report, Path::new(LATEST)) {
+    if let Err(error) = write_latest(LATEST, &report) {
         eprintln!("error: cannot write {LATEST}: {error}");
         return exit::INTERNAL;
     }
@@ -225,15 +178,10 @@ fn measure(context: &Context<'_>, wanted: &[&Bench], by_name: bool) -> (Report, 
     }
     let mut code = exit::PASS;
     for bench in wanted {
-        let result = if context.cancel.is_cancelled() {
-            Err(Unmeasured::Failed("interrupted".into()))
-        } else {
-            (bench.run)(context)
-        };
-        match result {
+        match context.goes_on().and_then(|()| (bench.run)(context)) {
             Ok(figures) => report.figures.extend(figures),
             Err(error) => {
-                eprintln!("bench: {} was not measured: {error}", bench.name);
+                context.say(&format!("{} was not measured: {error}", bench.name));
                 code = match (&error, code) {
                     (Unmeasured::Missing(_), code) if bench.optional && !by_name => code,
                     (Unmeasured::Missing(_), exit::PASS) => exit::NO_STACK,
@@ -247,24 +195,16 @@ fn measure(context: &Context<'_>, wanted: &[&Bench], by_name: bool) -> (Report, 
     (report, code)
 }
 
-fn write(report: &Report, path: &Path) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    let mut text = serde_json::to_vec_pretty(report)?;
-    text.push(b'\n');
-    // Written beside and moved over, so that a reader never finds half of it.
-    let fresh = path.with_extension("json.partial");
-    std::fs::write(&fresh, text)?;
-    std::fs::rename(&fresh, path)
-}
-
 /// The table for people.
 fn text(report: &Report) -> String {
     let mut out = String::new();
     let width = report.figures.iter().map(|f| f.name.len()).max().unwrap_or(0);
     for figure in &report.figures {
-        let digits = if figure.value < 100.0 { 2 } else { 0 };
+        let digits = match figure.value.abs() {
+            0.0..0.1 => 5,
+            0.1..100.0 => 2,
+            _ => 0,
+        };
         let _ = write!(out, "{:width$}  {:>10.digits$} {}", figure.name, figure.value, figure.unit);
         if let (Some(against), Some([low, high])) = (&figure.against, figure.interval) {
             let _ = write!(out, " to {against}, 95% interval {low:.2} to {high:.2}");

@@ -2,35 +2,32 @@
 
 use std::time::Duration;
 
-use super::drive::{Shot, drive};
-use super::server::Server;
-use super::{Context, Figure, Unmeasured};
+use super::{Context, Figure, Unmeasured, server};
 use crate::history::reader;
 use crate::measure::stats::LatencyHistogram;
+use crate::workbench::drive::{Driven, Shot, drive};
 
-/// Buyers: more than are ever busy at once, so that no arrival waits for one.
-const BUYERS: u32 = 256;
+/// Buyers: more than are ever busy at once, so that no arrival waits for one even if the server rests for a tenth of a
+/// second.
+pub const BUYERS: u32 = 1_000;
 
 /// The lag between the intended and the real start at 5,000 and at 10,000 requests per second; the names without a rate
 /// are those of the higher one.
 pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
-    let server = Server::start(&context.cores)?;
+    let server = server::start(&context.cores)?;
     let mut figures = Vec::new();
     for (rate, suffix) in [(10_000.0, ""), (5_000.0, "_at_5000")] {
         context.say(&format!("send lag at {rate:.0} requests per second, 5 s"));
-        let shot = Shot { rate, lasts: Duration::from_secs(5), buyers: BUYERS };
-        let driven = drive(context, &server, &shot)?;
-        let history = reader::read(&driven.folder)?;
-        let mut lags = LatencyHistogram::default();
-        for op in &history.ops {
-            lags.record(op.invoked_us.saturating_sub(op.intended_us).max(0) as u64);
-        }
+        let shot = Shot::constant(rate, Duration::from_secs(5), BUYERS);
+        let driven = drive(context, server.address, &shot)?;
+        let lags = lags(&driven)?;
+        driven.forget();
         let detail = format!(
             "open loop, {rate:.0} requests per second, {} requests, p50 {} us, longest {} us, {:.1} us of CPU each",
             lags.count(),
             lags.quantile_us(0.5),
             lags.max_us(),
-            driven.thread_cpu_s * 1e6 / driven.requests as f64
+            driven.totals.generator_cpu_s * 1e6 / driven.requests as f64
         );
         for (name, quantile) in [("send_lag_us_p99", 0.99), ("send_lag_us_p999", 0.999)] {
             let value = lags.quantile_us(quantile) as f64;
@@ -38,4 +35,11 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
         }
     }
     Ok(figures)
+}
+
+/// The lag of every request that was recorded.
+pub fn lags(driven: &Driven) -> Result<LatencyHistogram, Unmeasured> {
+    let mut lags = LatencyHistogram::default();
+    reader::read(&driven.folder)?.ops.iter().for_each(|op| lags.record(op.send_lag_us()));
+    Ok(lags)
 }

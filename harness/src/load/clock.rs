@@ -10,7 +10,8 @@ pub struct Clock {
     epoch_ns: i64,
 }
 
-fn monotonic_ns() -> i64 {
+/// The system's monotonic clock in nanoseconds.
+pub fn monotonic_ns() -> i64 {
     // The monotonic clock cannot fail on Linux, and it is not stepped by anybody.
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| t.tv_sec() * 1_000_000_000 + t.tv_nsec())
 }

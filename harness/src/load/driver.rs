@@ -6,7 +6,6 @@
 //! hand-overs on the cores that the target needs.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +15,7 @@ use futures_util::FutureExt;
 use goose::config::GooseConfiguration;
 use goose::goose::{GooseUser, Transaction};
 use goose::{GooseAttack, GooseError};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::unix::AsyncFd;
@@ -23,13 +23,15 @@ use tokio::sync::Semaphore;
 
 use super::arrival::Arrival;
 use super::buyer::Buyer;
+use super::client::Entry;
 use super::clock::Clock;
 use super::pool::Pool;
+use super::retry::Retries;
 use super::slice::{Slice, Sliced};
 use crate::history::recorder::{EventSink, NameId, OpSink, RawOp, Recorder};
-use crate::history::{Event, LoadTotals, Micros, Outcome, Role};
+use crate::history::{Event, INTENTS_PER_ARRIVAL, LoadTotals, Micros, Outcome, Role};
+use crate::scenario::Scenario;
 use crate::scenario::journey::Journey;
-use crate::scenario::{Retry, Scenario};
 
 /// Why the load could not be driven.
 #[derive(Debug, thiserror::Error)]
@@ -105,9 +107,9 @@ impl Live {
 /// What all buyers share.
 #[derive(Debug)]
 pub struct Shared {
-    /// Where the target is reached.
-    pub address: SocketAddr,
-    /// The `host` header, ready to be sent.
+    /// How the target is reached.
+    pub entry: Entry,
+    /// The header lines that every request has, `host` among them.
     pub host_header: Vec<u8>,
     /// Compiled journeys, by cohort.
     pub journeys: Vec<Journey>,
@@ -117,8 +119,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Limit of each exchange.
     pub request_timeout: Duration,
-    /// How buyers try again.
-    pub retry: Retry,
+    /// How buyers try again, by cohort.
+    pub retries: Vec<Retries>,
     /// Seed of everything random.
     pub seed: u64,
     /// Buyers' names start with it.
@@ -146,6 +148,11 @@ impl Shared {
         self.stop.store(true, Ordering::Relaxed);
     }
 
+    /// Buyers who have come and have nothing to do.
+    pub fn idle(&self) -> usize {
+        self.pool.idle()
+    }
+
     /// Counts an arrival whose first request is being sent.
     pub fn count_sent(&self) {
         self.live.sent.fetch_add(1, Ordering::Relaxed);
@@ -165,20 +172,6 @@ impl Shared {
     pub fn record(&self, op: RawOp<'_>) {
         self.sink.lock().unwrap_or_else(PoisonError::into_inner).record(op);
     }
-
-    /// The wait after attempt `number`: exponential, with jitter, and no shorter than the server asks for.
-    pub fn backoff(&self, number: u16, retry_after_s: Option<u32>, random: f64) -> Duration {
-        let retry = &self.retry;
-        let exponential = retry.base.0.saturating_mul(1u32 << u32::from(number - 1).min(16)).min(retry.max.0);
-        let jittered = exponential.mul_f64(1.0 - retry.jitter * random);
-        match retry_after_s {
-            Some(seconds) if retry.honour_retry_after => {
-                // A server's whole seconds would make all refused buyers come back at once.
-                jittered.max(Duration::from_secs(seconds.into()).min(retry.max.0).mul_f64(1.0 - retry.jitter * random))
-            }
-            _ => jittered,
-        }
-    }
 }
 
 /// A load that is ready to start: the buyers have come and are warm.
@@ -193,8 +186,8 @@ pub struct Ready {
 pub struct LoadSpec<'a> {
     /// The scenario.
     pub scenario: &'a Scenario,
-    /// Where the target is reached.
-    pub address: SocketAddr,
+    /// How the target is reached.
+    pub entry: Entry,
     /// The run's clock; its epoch must be far enough ahead for the buyers to come.
     pub clock: Clock,
     /// The arrivals that this generator drives.
@@ -222,14 +215,14 @@ pub fn start(spec: &LoadSpec<'_>, recorder: &Recorder) -> Result<Ready, LoadErro
     let plan = spec.slice.of(spec.scenario.plan());
     let buyers = spec.slice.share(load.virtual_buyers) as usize;
     let shared = Arc::new(Shared {
-        address: spec.address,
+        entry: spec.entry.clone(),
         cpu_share_wanted: cpu_share_wanted(plan.clone(), &journeys),
-        host_header: format!("host: {}\r\nuser-agent: seckill-rehearsal\r\n", spec.address).into_bytes(),
+        host_header: spec.entry.header_lines().into_bytes(),
+        retries: journeys.iter().map(|journey| Retries::new(journey.retry.clone())).collect(),
         journeys,
         names,
         clock: spec.clock,
         request_timeout: load.request_timeout.0,
-        retry: load.retry.clone(),
         seed: spec.scenario.seed,
         user_prefix: spec.user_prefix.clone(),
         key_prefix: spec.key_prefix.clone(),
@@ -270,7 +263,10 @@ impl Ready {
         shared.sink.lock().unwrap_or_else(PoisonError::into_inner).flush();
         // Only now have all arrivals been either sent or dropped.
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Ok(LoadTotals { sent: count(&shared.live.sent), dropped: count(&shared.live.dropped), ..totals })
+        let (sent, dropped) = (count(&shared.live.sent), count(&shared.live.dropped));
+        let suppressed = shared.journeys.iter().zip(&shared.retries).filter(|(_, retries)| retries.suppressed() > 0);
+        let retries_suppressed = suppressed.map(|(j, retries)| (j.cohort.clone(), retries.suppressed())).collect();
+        Ok(LoadTotals { sent, dropped, retries_suppressed, ..totals })
     }
 }
 
@@ -308,7 +304,7 @@ fn generate(shared: &Arc<Shared>, plan: Sliced, patience: Micros, events: &Event
 fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
     let fail = |e: GooseError| LoadError::Goose(e.to_string());
     let mut configuration = GooseConfiguration::default();
-    configuration.host = Some(format!("http://{}/", shared.address));
+    configuration.host = Some(format!("http://{}/", shared.entry.address));
     configuration.users = Some(shared.pool_size());
     configuration.increase_rate = Some("100000".into());
     configuration.iterations = Some(1);
@@ -322,6 +318,7 @@ fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
     let client = goose::client::GooseClientBuilder::new().without_cookies();
     let state = shared.clone();
     let number = Arc::new(AtomicU64::new(0));
+    let cold = shared.pool_size().saturating_sub(connected_ahead());
     let warming = Arc::new(Semaphore::new(64));
     let transaction = Transaction::new(Arc::new(move |_user: &mut GooseUser| {
         let shared = state.clone();
@@ -329,6 +326,7 @@ fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
         let index = number.fetch_add(1, Ordering::Relaxed) as usize;
         Box::pin(async move {
             // A panic inside a transaction would leave goose waiting for this user for ever.
+            let warming = (index >= cold).then_some(warming);
             let life = std::panic::AssertUnwindSafe(live(shared.clone(), index, warming));
             if life.catch_unwind().await.is_err() {
                 tracing::error!("virtual buyer {index} panicked");
@@ -346,10 +344,23 @@ fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
         })
 }
 
-/// The life of one virtual buyer.
-async fn live(shared: Arc<Shared>, index: usize, warming: Arc<Semaphore>) {
+/// Descriptors that are not for buyers' connections.
+const OTHER_DESCRIPTORS: u64 = 500;
+
+/// Buyers who connect ahead of the load: as many as there are descriptors for, at three each, since the proxy in this
+/// process has two for every connection. Further ones connect when it is their turn. They come first, so that they are
+/// the last to be called.
+fn connected_ahead() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    usize::try_from(limit.saturating_sub(OTHER_DESCRIPTORS) / 3).unwrap_or(usize::MAX)
+}
+
+/// The life of one virtual buyer, who connects ahead of the load if there is something to do that by.
+async fn live(shared: Arc<Shared>, index: usize, warming: Option<Arc<Semaphore>>) {
     let mut buyer = Buyer::new(shared.clone());
-    if let Ok(permit) = warming.acquire().await {
+    if let Some(warming) = warming
+        && let Ok(permit) = warming.acquire().await
+    {
         buyer.warm().await;
         drop(permit);
     }
@@ -369,7 +380,7 @@ impl Shared {
         let now = self.clock.now_us();
         self.live.count(Outcome::Dropped, false);
         self.record(RawOp {
-            intent: arrival.n * super::buyer::INTENTS_PER_ARRIVAL,
+            intent: arrival.n * INTENTS_PER_ARRIVAL,
             user: journey.user_of(arrival, self.seed),
             attempt: 0,
             status: 0,
@@ -448,6 +459,7 @@ async fn dispatch(
         generator_wait_s: spent.wait_s,
         busy_max: shared.pool.busy_max() as u64,
         buyers: shared.pool_size() as u64,
+        retries_suppressed: BTreeMap::new(),
     })
 }
 
@@ -563,7 +575,11 @@ const CPU_PER_REQUEST_S: f64 = 40e-6;
 fn cpu_share_wanted(plan: Sliced, journeys: &[Journey]) -> f64 {
     let mut seconds: BTreeMap<Micros, usize> = BTreeMap::new();
     for arrival in plan {
-        *seconds.entry(arrival.at_us / 1_000_000).or_default() += journeys[usize::from(arrival.cohort)].steps.len();
+        let journey = &journeys[usize::from(arrival.cohort)];
+        for walk in 0..journey.walks() {
+            let at = arrival.at_us + Micros::from(walk) * journey.every().as_micros() as Micros;
+            *seconds.entry(at / 1_000_000).or_default() += journey.steps.len();
+        }
     }
     seconds.values().max().map_or(0.0, |most| *most as f64 * CPU_PER_REQUEST_S)
 }

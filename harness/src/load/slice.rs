@@ -91,15 +91,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::load::arrival::{Arrivals, Flat};
-    use crate::scenario::value::Dur;
+    use crate::load::arrival::{Arrivals, Crowd, Flat};
+    use crate::scenario::value::{ClockSkew, Dur};
 
     proptest! {
         #[test]
         fn slices_are_disjoint_and_together_the_whole_plan(rates in proptest::collection::vec(1.0_f64..2_000.0, 1..4), seed: u64, count in 1_u32..9) {
             let poisson = |rate: &f64| Arrivals::Poisson(Flat { rate: *rate, from: Dur::millis(10), lasts: Dur::millis(700) });
-            let cohorts: Vec<Vec<Arrivals>> = rates.iter().map(|rate| vec![poisson(rate)]).collect();
-            let plan = Plan::new(&cohorts, seed);
+            let crowd = |rate: &f64| Crowd { arrivals: vec![poisson(rate)], share: *rate, clock_skew: ClockSkew { least_us: -50_000, most_us: 9_000 } };
+            let cohorts: Vec<Crowd> = rates.iter().map(crowd).collect();
+            let plan = Plan::new(&cohorts, &[poisson(&300.0)], seed);
             let mut together = Vec::new();
             for index in 1..=count {
                 let slice: Vec<Arrival> = Slice::new(index, count).unwrap().of(plan.clone()).collect();

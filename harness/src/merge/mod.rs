@@ -6,14 +6,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::history::INTENTS_PER_ARRIVAL;
 use crate::history::audit::{AUDIT_FILE, LEDGER_FILE, read_audit};
 use crate::history::{
     self, Closed, Event, FinalState, History, HistoryError, LoadTotals, MergedShard, Outcome, RunInfo, ShardInfo,
     reader,
 };
-use crate::load::buyer::INTENTS_PER_ARRIVAL;
 use crate::load::slice::Slice;
-use crate::scenario::{self, Scenario, ScenarioError};
+use crate::scenario::{self, Loaded, Scenario, ScenarioError};
 
 mod clocks;
 pub mod events;
@@ -108,7 +108,7 @@ struct Together {
 pub fn merge(folders: &[PathBuf], out: &Path) -> Result<(), MergeError> {
     let shards = belonging_together(folders)?;
     let first = &shards[0];
-    let scenario = planned_scenario(first)?;
+    let Loaded { scenario, attached, .. } = planned_scenario(first)?;
     let leader = shards.iter().find(|shard| shard.index == 1);
     let audit = leader.and_then(|leader| read_audit(&leader.folder).ok().flatten());
     let mut together = put_together(&shards, &scenario, audit.as_ref())?;
@@ -127,6 +127,7 @@ pub fn merge(folders: &[PathBuf], out: &Path) -> Result<(), MergeError> {
     };
     // The leader's audit is copied as it is, whatever is wrong with it: judging will tell.
     let mut copies = vec![first.folder.join(SCENARIO_FILE)];
+    copies.extend(attached.iter().map(|file| first.folder.join(&file.name)));
     let audits = leader.into_iter().flat_map(|leader| [LEDGER_FILE, AUDIT_FILE].map(|name| leader.folder.join(name)));
     copies.extend(audits.filter(|file| file.exists()));
     Ok(history::assemble(out, &info, &events, &in_turns(&shards), &copies)?)
@@ -201,16 +202,16 @@ fn same_run(first: &Shard, other: &Shard) -> Result<(), MergeError> {
 }
 
 /// The scenario of the run, if this version plans it as the one that ran it did.
-fn planned_scenario(shard: &Shard) -> Result<Scenario, MergeError> {
-    let scenario = scenario::load(&shard.folder.join(SCENARIO_FILE), &[], None)?.scenario;
-    if scenario.plan().count_and_hash().1 != shard.info.schedule_hash {
+fn planned_scenario(shard: &Shard) -> Result<Loaded, MergeError> {
+    let loaded = scenario::load(&shard.folder.join(SCENARIO_FILE), &[], None)?;
+    if loaded.scenario.plan().count_and_hash().1 != shard.info.schedule_hash {
         return Err(MergeError::OffPlan {
             path: shard.folder.join(SCENARIO_FILE),
             why: "its schedule is not the one whose hash is in run.json, so what is missing cannot be told".to_owned(),
             help: "merge with the version of seckill that ran the shards",
         });
     }
-    Ok(scenario)
+    Ok(loaded)
 }
 
 /// Reads the shards one after the other, and keeps what the merged run says of them.
@@ -268,6 +269,9 @@ impl Together {
         sum.generator_wait_s = sum.generator_wait_s.max(own.generator_wait_s);
         sum.busy_max += own.busy_max;
         sum.buyers += own.buyers;
+        for (cohort, suppressed) in &own.retries_suppressed {
+            *sum.retries_suppressed.entry(cohort.clone()).or_default() += suppressed;
+        }
     }
 }
 

@@ -12,7 +12,8 @@ use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use nix::sys::signal::Signal;
 
-use crate::fault::proxy::Proxy;
+use crate::fault::proxy::{Protocol, Proxy};
+use crate::load::client::Entry;
 use crate::scenario::{Scenario, Target};
 
 pub mod control;
@@ -129,6 +130,8 @@ pub struct Stack {
     pub components: Vec<Box<dyn Component>>,
     /// The target's control listener, if it has one.
     pub control: Option<Control>,
+    /// How buyers reach the target: through the proxy on the first link.
+    pub entry: Entry,
     /// Addresses for people: what, where.
     pub addresses: Vec<(String, String)>,
     guard: Option<guard::Guard>,
@@ -159,15 +162,15 @@ pub async fn up(scenario: &Scenario, provision: &Provision) -> Result<Stack, Sta
     }
 }
 
-impl Stack {
-    /// Where buyers reach the target: the proxy on the first link.
-    pub fn entry(&self) -> SocketAddr {
-        self.links[0].listen_addr()
-    }
+/// What the proxy on the buyers' link understands of what passes.
+fn spoken(scenario: &Scenario) -> Protocol {
+    if scenario.is_readable() { Protocol::Http } else { Protocol::Opaque }
+}
 
+impl Stack {
     /// What others set in a scenario to have this stack as their target; none if it has no audit listener.
     pub fn as_external(&self) -> Option<String> {
-        let (entry, control) = (self.entry(), self.control.as_ref()?);
+        let (entry, control) = (self.entry.address, self.control.as_ref()?);
         let allow =
             if entry.ip().is_loopback() { String::new() } else { format!(",allow=[\"{}\"]", IpNet::from(entry.ip())) };
         Some(format!("target={{external={{address=\"{entry}\",audit=\"{}\"{allow}}}}}", control.endpoint()))

@@ -1,30 +1,50 @@
 //! Drives the real load path against the server of a measurement: goose's users, the pool, the buyers, the recorder and
 //! its writer, exactly as a run uses them, but without a proxy between.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::server::Server;
 use super::{Context, Unmeasured};
-use crate::history::RunInfo;
 use crate::history::recorder::Recorder;
+use crate::history::{LoadTotals, RunInfo};
+use crate::load::client::Entry;
 use crate::load::clock::Clock;
-use crate::load::driver::{self, LoadSpec};
+use crate::load::driver::{self, LoadError, LoadSpec, Ready, Shared};
 use crate::load::slice::Slice;
 use crate::scenario::{self, Scenario};
 
+/// The one step of the journeys, as the history names it.
+pub const STEP: &str = "state";
+
 /// How the load is driven.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Shot {
-    /// Arrivals per second, each one request, evenly spaced.
-    pub rate: f64,
-    /// How long they come.
-    pub lasts: Duration,
+    /// The arrivals, each one request; they are summed.
+    pub arrivals: Vec<Steady>,
     /// Virtual buyers, each with one connection.
     pub buyers: u32,
+}
+
+/// Evenly spaced arrivals.
+#[derive(Debug, Clone, Copy)]
+pub struct Steady {
+    /// Arrivals per second.
+    pub rate: f64,
+    /// When the first ones come.
+    pub from: Duration,
+    /// How long they come.
+    pub lasts: Duration,
+}
+
+impl Shot {
+    /// One rate from start to end.
+    pub fn constant(rate: f64, lasts: Duration, buyers: u32) -> Shot {
+        Shot { arrivals: vec![Steady { rate, from: Duration::ZERO, lasts }], buyers }
+    }
 }
 
 /// What it came to. Every request was answered and is in the history.
@@ -32,39 +52,61 @@ pub struct Shot {
 pub struct Driven {
     /// Requests answered and recorded.
     pub requests: u64,
-    /// Processor seconds of the generator's thread during the load, recording included.
-    pub thread_cpu_s: f64,
+    /// What the generator counted, its processor time during the load included.
+    pub totals: LoadTotals,
     /// Processor seconds of the whole process: start of the buyers, generator, and the history's writer to its last byte.
     pub process_cpu_s: f64,
+    /// Seconds from the order to start until all buyers had come, and those were connected who connect ahead.
+    pub ready_s: f64,
     /// Seconds from the first intended start to the end of the last request.
     pub wall_s: f64,
     /// The folder with the history.
     pub folder: PathBuf,
 }
 
+impl Driven {
+    /// Removes the history, which need not be kept.
+    pub fn forget(&self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
 /// Drives one load against the server.
 ///
 /// # Errors
 /// The load failed, or some request was not answered or not recorded.
-pub fn drive(context: &Context<'_>, server: &Server, shot: &Shot) -> Result<Driven, Unmeasured> {
+pub fn drive(context: &Context<'_>, address: SocketAddr, shot: &Shot) -> Result<Driven, Unmeasured> {
+    drive_watched(context, address, shot, |_| ())
+}
+
+/// The same, while `watch` is told about once a second how many requests have been answered.
+///
+/// # Errors
+/// The load failed, or some request was not answered or not recorded.
+pub fn drive_watched(
+    context: &Context<'_>,
+    address: SocketAddr,
+    shot: &Shot,
+    watch: impl FnMut(u64),
+) -> Result<Driven, Unmeasured> {
     let folder = context.fresh_folder()?;
-    let scenario = one_step(context, server, shot)?;
+    let scenario = one_step(context, address, shot)?;
     let cpu_before = process_cpu_s();
     // The buyers come and connect within this time.
     let clock = Clock::starting_in(500_000 + i64::from(shot.buyers) * 300);
     // The writer may run on any processor, as in a run; only the generator's thread is pinned.
     let recorder = Recorder::create(&folder, &info(&scenario, clock))?;
-    let spec = LoadSpec {
-        scenario: &scenario,
-        address: server.address,
-        clock,
-        slice: Slice::WHOLE,
-        user_prefix: "bench-u".into(),
-        key_prefix: "bench-k".into(),
-    };
+    let (user_prefix, key_prefix) = ("bench-u".into(), "bench-k".into());
+    let entry = Entry::plain(address);
+    let spec = LoadSpec { scenario: &scenario, entry, clock, slice: Slice::WHOLE, user_prefix, key_prefix };
+    let started = Instant::now();
     let ready = context.cores.on_client(|| driver::start(&spec, &recorder))?;
     let shared = ready.shared();
-    let totals = context.runtime.block_on(ready.finished())?;
+    while shared.idle() < shot.buyers as usize && clock.now_us() < 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let ready_s = started.elapsed().as_secs_f64();
+    let totals = context.runtime.block_on(watched(ready, &shared, watch))?;
     let wall_s = clock.now_us() as f64 / 1e6;
     let requests = shared.live.ok.load(Ordering::Relaxed);
     drop(shared);
@@ -76,27 +118,45 @@ pub fn drive(context: &Context<'_>, server: &Server, shot: &Shot) -> Result<Driv
             totals.planned, closed.ops, closed.ops_lost
         )));
     }
-    Ok(Driven { requests, thread_cpu_s: totals.generator_cpu_s, process_cpu_s, wall_s, folder })
+    Ok(Driven { requests, totals, process_cpu_s, ready_s, wall_s, folder })
+}
+
+/// Waits for the end of the load.
+async fn watched(ready: Ready, shared: &Shared, mut watch: impl FnMut(u64)) -> Result<LoadTotals, LoadError> {
+    let mut finished = std::pin::pin!(ready.finished());
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            totals = &mut finished => return totals,
+            _ = every.tick() => watch(shared.live.ok.load(Ordering::Relaxed)),
+        }
+    }
 }
 
 /// A scenario whose journeys are one GET. Its patience outlasts any backlog: an arrival that were dropped would be cheap.
-fn one_step(context: &Context<'_>, server: &Server, shot: &Shot) -> Result<Scenario, Unmeasured> {
+fn one_step(context: &Context<'_>, address: SocketAddr, shot: &Shot) -> Result<Scenario, Unmeasured> {
+    let arrivals: Vec<String> = shot
+        .arrivals
+        .iter()
+        .map(|Steady { rate, from, lasts }| {
+            let (from, lasts) = (from.as_micros(), lasts.as_micros());
+            format!(r#"{{ constant = {{ rate = {rate:.1}, from = "{from}us", lasts = "{lasts}us" }} }}"#)
+        })
+        .collect();
     let text = format!(
         r#"
 name = "bench"
 target.external.address = "{address}"
 item = [{{ id = 1, price_cents = 100, stock = 1, per_user_limit = 1, closes_at = "10m", hold = "1s" }}]
-load = {{ duration = "10m", virtual_buyers = {buyers}, request_timeout = "2s", patience = "10m" }}
+load = {{ duration = "10m", virtual_buyers = {buyers}, request_timeout = "30s", patience = "10m" }}
 step.state.path = "/items/${{item}}/state"
 steady_state = {{ step = "state", within = "1s" }}
 [cohort.buyers]
-journey = ["state"]
-arrivals = [{{ constant = {{ rate = {rate:.1}, lasts = "{lasts}us" }} }}]
+journey = ["{STEP}"]
+arrivals = [{arrivals}]
 "#,
-        address = server.address,
         buyers = shot.buyers,
-        rate = shot.rate,
-        lasts = shot.lasts.as_micros(),
+        arrivals = arrivals.join(", "),
     );
     let path = context.folder.join("bench.toml");
     std::fs::write(&path, text)?;

@@ -1,0 +1,113 @@
+//! Whether the memory of the process stays flat: what it grows by with each request, while the generator and the recorder
+//! work at nearly full speed, and what that would come to in a day.
+
+use std::time::Duration;
+
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use super::generator::{CONNECTIONS, sustained};
+use super::{Context, Figure, Unmeasured, server};
+use crate::workbench::drive::{Shot, drive_watched};
+use crate::workbench::rss_bytes;
+
+/// The rate, to what the generator sustains: a backlog of the plan would be memory of its own.
+const KEPT: f64 = 0.7;
+/// Length in seconds.
+const LENGTH_S: u64 = 240;
+/// Seconds at the beginning in which buffers reach their size.
+const WARM_UP_S: usize = 60;
+/// Parts of the rest. The memory of neighbouring seconds is alike, and that of parts is not.
+const PARTS: usize = 10;
+/// Requests of a day at 5,000 per second, in millions.
+const DAY_MILLIONS: f64 = 432.0;
+
+/// Loads the bare server for some minutes.
+pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
+    let server = server::start(&context.cores)?;
+    let rate = KEPT * sustained(context, &server)?;
+    context.say(&format!("memory at {rate:.0} requests per second, {LENGTH_S} s"));
+    let mut samples = Vec::new();
+    let shot = Shot::constant(rate, Duration::from_secs(LENGTH_S), CONNECTIONS);
+    let watch = |requests: u64| {
+        if !context.cancel.is_cancelled() {
+            samples.push((requests as f64 / 1e6, rss_bytes() as f64));
+        }
+    };
+    let driven = drive_watched(context, server.address, &shot, watch)?;
+    driven.forget();
+    context.goes_on()?;
+    let samples = samples.get(WARM_UP_S..).unwrap_or_default();
+    let parts = means(samples, PARTS);
+    for (millions, bytes) in &parts {
+        context.say(&format!("  at {millions:.2} million requests: {:.2} MiB", mib(*bytes)));
+    }
+    let Some(slope) = slope(&parts) else {
+        return Err(Unmeasured::Failed(format!("{} samples of the memory are too few", samples.len())));
+    };
+    let (from, until) = (mib(samples[0].1), mib(samples[samples.len() - 1].1));
+    let day = slope.map(|bytes| mib(bytes * DAY_MILLIONS));
+    let detail = format!(
+        "95% interval {:.0} to {:.0}; {:.1} million requests at {rate:.0} per second, {from:.1} MiB at the beginning and \
+         {until:.1} MiB at the end; a day at 5,000 per second would come to {:.0} MiB, {:.0} to {:.0}",
+        slope[1],
+        slope[2],
+        driven.requests as f64 / 1e6,
+        day[0],
+        day[1],
+        day[2],
+    );
+    let mut figure = Figure::new("rss_slope", slope[0], "bytes per million requests").detail(&detail);
+    figure.interval = Some([slope[1], slope[2]]);
+    Ok(vec![figure])
+}
+
+fn mib(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
+}
+
+/// The means of so many equal parts.
+fn means(samples: &[(f64, f64)], parts: usize) -> Vec<(f64, f64)> {
+    let length = (samples.len() / parts).max(1);
+    let mean = |part: &[(f64, f64)], of: fn(&(f64, f64)) -> f64| part.iter().map(of).sum::<f64>() / part.len() as f64;
+    samples.chunks_exact(length).map(|part| (mean(part, |s| s.0), mean(part, |s| s.1))).collect()
+}
+
+/// The slope of the least-squares line and its 95% confidence interval by Student's distribution (N. R. Draper and H. Smith,
+/// *Applied Regression Analysis*, 3rd ed. (1998), section 1.4); none for fewer than three points.
+fn slope(points: &[(f64, f64)]) -> Option<[f64; 3]> {
+    let count = points.len() as f64;
+    let free = count - 2.0;
+    let student = StudentsT::new(0.0, 1.0, free).ok()?;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x, y) = (mean(|p| p.0), mean(|p| p.1));
+    let sum = |of: &dyn Fn(f64, f64) -> f64| points.iter().map(|p| of(p.0 - x, p.1 - y)).sum::<f64>();
+    let sxx = sum(&|dx, _| dx * dx);
+    let slope = sum(&|dx, dy| dx * dy) / sxx;
+    let residual = sum(&|dx, dy| (dy - slope * dx).powi(2));
+    let half = student.inverse_cdf(0.975) * (residual / free / sxx).sqrt();
+    slope.is_finite().then_some([slope, slope - half, slope + half])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_of_a_known_line_and_its_interval() {
+        let line: Vec<(f64, f64)> = (0..10).map(|x| (f64::from(x), 3.0 + 2.0 * f64::from(x))).collect();
+        let [slope_of_it, low, high] = slope(&line).unwrap();
+        assert!((slope_of_it - 2.0).abs() < 1e-12 && (high - low).abs() < 1e-6);
+        // By hand: x = 1..5, y = 1, 3, 2, 5, 4 has the slope 0.8, residuals of 3.6, and t(3) = 3.182.
+        let points = [(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (4.0, 5.0), (5.0, 4.0)];
+        let [slope_of_it, low, high] = slope(&points).unwrap();
+        assert!((slope_of_it - 0.8).abs() < 1e-12);
+        assert!((high - low - 2.0 * 3.182_446 * (3.6_f64 / 3.0 / 10.0).sqrt()).abs() < 1e-4, "{low} to {high}");
+        assert_eq!(slope(&points[..2]), None);
+    }
+
+    #[test]
+    fn parts_are_equal_and_averaged() {
+        let samples: Vec<(f64, f64)> = (0..7).map(|x| (f64::from(x), f64::from(x * 10))).collect();
+        assert_eq!(means(&samples, 3), [(0.5, 5.0), (2.5, 25.0), (4.5, 45.0)]);
+    }
+}

@@ -1,0 +1,141 @@
+//! What the harness needs to measure itself, for `seckill bench` and `seckill calibrate`: the real load path without a
+//! stack, servers and other clients as processes of their own, and each of them on its processor.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::history::HistoryError;
+use crate::load::driver::LoadError;
+use crate::scenario::ScenarioError;
+
+pub mod clients;
+pub mod cores;
+pub mod drive;
+pub mod serve;
+
+use cores::Cores;
+
+/// What a measurement has to work with.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The runtime that waits for the load to end.
+    pub runtime: &'a tokio::runtime::Runtime,
+    /// Whether somebody wants it to end.
+    pub cancel: &'a CancellationToken,
+    /// Which processor runs what.
+    pub cores: Cores,
+    /// A private folder, removed at the end.
+    pub folder: PathBuf,
+    name: &'static str,
+    folders: AtomicU64,
+}
+
+impl<'a> Context<'a> {
+    /// The same for every measurement of the command `name`.
+    ///
+    /// # Errors
+    /// The private folder cannot be made.
+    pub fn new(
+        name: &'static str,
+        runtime: &'a tokio::runtime::Runtime,
+        cancel: &'a CancellationToken,
+    ) -> Result<Context<'a>, Unmeasured> {
+        let folder = std::env::temp_dir().join(format!("seckill-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            Unmeasured::Failed(format!(
+                "cannot make {}: {error}\nhelp: set TMPDIR to a folder with room",
+                folder.display()
+            ))
+        })?;
+        Ok(Context { runtime, cancel, cores: Cores::choose(), folder, name, folders: AtomicU64::new(0) })
+    }
+
+    /// Tells how it is getting on, on stderr.
+    pub fn say(&self, what: &str) {
+        eprintln!("{}: {what}", self.name);
+    }
+
+    /// A new folder for one run.
+    ///
+    /// # Errors
+    /// The system refuses it.
+    pub fn fresh_folder(&self) -> std::io::Result<PathBuf> {
+        let folder = self.folder.join(format!("run-{}", self.folders.fetch_add(1, Ordering::Relaxed)));
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    /// Whether to go on.
+    ///
+    /// # Errors
+    /// Somebody wants it to end.
+    pub fn goes_on(&self) -> Result<(), Unmeasured> {
+        if self.cancel.is_cancelled() { Err(Unmeasured::Interrupted) } else { Ok(()) }
+    }
+}
+
+impl Drop for Context<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Why there is no figure.
+#[derive(Debug, thiserror::Error)]
+pub enum Unmeasured {
+    /// Something is not on this machine.
+    #[error("{0}")]
+    Missing(String),
+    /// The measurement went wrong.
+    #[error("{0}")]
+    Failed(String),
+    /// Somebody wanted it to end.
+    #[error("interrupted")]
+    Interrupted,
+    /// The system refused something.
+    #[error("the system refused something: {0}")]
+    Io(#[from] std::io::Error),
+    /// The load could not be driven.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The history could not be written or read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The scenario of the measurement was refused.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+}
+
+/// A measurement that was not made.
+#[derive(Debug, Clone, Serialize)]
+pub struct Absent {
+    /// Its name.
+    pub name: String,
+    /// Why, and what to do about it.
+    pub why: String,
+}
+
+/// Memory of this process, in bytes; 0 where the system does not tell.
+pub fn rss_bytes() -> u64 {
+    let status = procfs::process::Process::myself().and_then(|me| me.status());
+    status.ok().and_then(|status| status.vmrss).unwrap_or(0) * 1024
+}
+
+/// Writes a report as JSON beside its place and moves it over, so that a reader never finds half of it.
+///
+/// # Errors
+/// The file or its folder cannot be written.
+pub fn write_latest(path: &str, report: &impl Serialize) -> std::io::Result<()> {
+    let path = Path::new(path);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let mut text = serde_json::to_vec_pretty(report)?;
+    text.push(b'\n');
+    let fresh = path.with_extension("json.partial");
+    std::fs::write(&fresh, text)?;
+    std::fs::rename(&fresh, path)
+}
