@@ -3,7 +3,6 @@
 //! What a counter says can be bought and what can really be bought are two things: a stranded shard, a "sold out" flag
 //! that nobody clears, a cache that was deducted alone. So the probe buys.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,8 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::history::{DrainProbe, OrderState, Outcome, Role, StockRow};
+use crate::load::buyer::follow::{Following, Told};
 use crate::load::classify;
-use crate::load::client::Connection;
+use crate::load::client::{Broken, Connection, Entry};
+use crate::load::cookies::Jar;
 use crate::scenario::Scenario;
 use crate::scenario::journey::{CompiledStep, Journey};
 use crate::scenario::template::Values;
@@ -33,7 +34,7 @@ enum Bought {
 pub async fn probe(
     scenario: &Scenario,
     stock: &[StockRow],
-    address: SocketAddr,
+    entry: &Entry,
     user_prefix: &str,
     key_prefix: &str,
 ) -> Vec<DrainProbe> {
@@ -49,19 +50,14 @@ pub async fn probe(
         let hold = scenario.find_item(row.item).map(|item| item.hold.0).filter(|_| !has(&journey, Role::Pay));
         let started = Instant::now();
         let names = (format!("{user_prefix}p{}x", row.item), format!("{key_prefix}p{}x", row.item));
-        let mut probe = probe_item(Arc::new(journey), row, address, names).await;
+        let mut probe = probe_item(Arc::new(journey), row, entry, names).await;
         probe.outlasted_its_holds = hold.is_some_and(|hold| started.elapsed() >= hold);
         probes.push(probe);
     }
     probes
 }
 
-async fn probe_item(
-    journey: Arc<Journey>,
-    row: &StockRow,
-    address: SocketAddr,
-    (user, key): (String, String),
-) -> DrainProbe {
+async fn probe_item(journey: Arc<Journey>, row: &StockRow, entry: &Entry, (user, key): (String, String)) -> DrainProbe {
     let buyers = row.available.max(0) + 1;
     let mut probe = DrainProbe { item: row.item, available: row.available, buyers, ..DrainProbe::default() };
     if buyers > MOST {
@@ -73,8 +69,9 @@ async fn probe_item(
     let mut tasks = JoinSet::new();
     for _ in 0..AT_ONCE.min(buyers) {
         let (journey, next, user, key) = (journey.clone(), next.clone(), user.clone(), key.clone());
+        let mut connection = Connection::new(entry);
+        let header_lines = entry.header_lines();
         tasks.spawn(async move {
-            let mut connection = Connection::new(address);
             let mut bought = Vec::new();
             loop {
                 let n = next.fetch_add(1, Ordering::Relaxed);
@@ -87,6 +84,8 @@ async fn probe_item(
                     user: format!("{user}{n}"),
                     key: format!("{key}{n}"),
                     captured: vec![String::new(); journey.slots.len()],
+                    cookies: Jar::default(),
+                    header_lines: header_lines.as_bytes(),
                 };
                 bought.push(buyer.buy().await);
             }
@@ -120,6 +119,8 @@ struct FreshBuyer<'a> {
     user: String,
     key: String,
     captured: Vec<String>,
+    cookies: Jar,
+    header_lines: &'a [u8],
 }
 
 impl FreshBuyer<'_> {
@@ -188,12 +189,31 @@ impl FreshBuyer<'_> {
 
     /// One attempt at one step: the state of the order, as far as it is said.
     async fn once(&mut self, step: &CompiledStep) -> Result<OrderState, Failed> {
-        let FreshBuyer { journey, connection, user, key, captured } = self;
-        let values = Values { user, key, item: journey.item, quantity: 1, captured };
-        let request = step.request(&values, b"host: target\r\n");
-        match connection.exchange(&request, Duration::from_secs(5)).await {
+        let FreshBuyer { journey, connection, user, key, captured, cookies, header_lines } = self;
+        if let Some(missing) = step.needs.iter().find(|slot| captured[**slot].is_empty()) {
+            return Err((format!("missing-{}", journey.slots[*missing]), false));
+        }
+        let (quantity, sent) = (1, cookies.header());
+        let values = Values { user, key, item: journey.item, quantity, captured, cookies: sent };
+        let request = step.request(&values, header_lines);
+        let limit = Duration::from_secs(5);
+        let event;
+        let answer = match &step.stream {
+            None => connection.exchange(&request, limit).await,
+            Some(stream) => {
+                let mut following = Following::default();
+                let next = following.next(connection, &request, (step, stream), limit);
+                event = tokio::time::timeout(stream.within.0.max(limit), next).await.unwrap_or(Err(Broken::Timeout));
+                connection.close();
+                event.as_ref().map(Told::reply).map_err(|broken| *broken)
+            }
+        };
+        match answer {
             Err(broken) => Err((broken.reason().to_owned(), true)),
             Ok(reply) => {
+                if journey.cookies {
+                    cookies.keep(&reply);
+                }
                 let said = classify::read(step, &reply, captured);
                 if said.classified.outcome != Outcome::Ok {
                     let again = classify::worth_retrying(&said.classified, reply.status);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::proxy::Proxy;
+use crate::fault::proxy::{Protocol, Proxy};
 use crate::history::recorder::Recorder;
 use crate::history::{Event, FinalState, HistoryError, LinkCalls, Machine, RunInfo};
 use crate::judge::{self, JudgeError};
@@ -117,7 +117,7 @@ pub async fn run(
 /// Bytes that there must be room for: the history of a short run, its logs and its reports.
 const NEEDED: u64 = 4 << 20;
 
-/// Makes the run folder with the scenario as resolved; returns the folder of the logs.
+/// Makes the run folder with the scenario as resolved and the files that it names; returns the folder of the logs.
 fn prepare_folder(loaded: &Loaded, folder: &Path) -> Result<PathBuf, RunError> {
     let logs = folder.join("logs");
     let fail = |path: &Path| {
@@ -138,6 +138,10 @@ fn prepare_folder(loaded: &Loaded, folder: &Path) -> Result<PathBuf, RunError> {
     }
     let scenario = folder.join("scenario.toml");
     std::fs::write(&scenario, &loaded.resolved).map_err(fail(&scenario))?;
+    for file in &loaded.attached {
+        let path = folder.join(&file.name);
+        std::fs::write(&path, &file.content).map_err(fail(&path))?;
+    }
     Ok(logs)
 }
 
@@ -179,7 +183,7 @@ async fn on_stack(
     let info = run_info(scenario, run_id, clock);
     let spec = LoadSpec {
         scenario,
-        address: stack.entry(),
+        entry: stack.entry.clone(),
         clock,
         user_prefix: info.user_prefix.clone(),
         key_prefix: info.key_prefix.clone(),
@@ -294,7 +298,7 @@ async fn audit(
     if spec.scenario.audit.drain_probe && !cancel.is_cancelled() {
         progress.say("buying what is left");
         state.probes =
-            crate::drain::probe(spec.scenario, &state.stock, spec.address, &spec.user_prefix, &spec.key_prefix).await;
+            crate::drain::probe(spec.scenario, &state.stock, &spec.entry, &spec.user_prefix, &spec.key_prefix).await;
     }
     if let Err(error) = crate::history::audit::write_audit(folder, &state) {
         recorder.event(&Event::Distrust { at_us: spec.clock.now_us(), why: error.to_string() });
@@ -393,7 +397,7 @@ fn link_calls(proxy: &Proxy) -> LinkCalls {
     LinkCalls {
         from: from.to_owned(),
         to: to.to_owned(),
-        calls: stats.calls,
+        calls: (proxy.protocol() != Protocol::Opaque).then_some(stats.calls),
         connections: stats.accepted,
         bytes_up: stats.bytes_up,
         bytes_down: stats.bytes_down,

@@ -79,10 +79,10 @@ impl Probe {
         let step: CompiledStep =
             Journey::compile_probe(scenario, spec.step.get_ref()).expect("a validated scenario compiles");
         let item = scenario.item.first().map_or(0, |i| i.id);
-        let values = Values { user: "probe", key: "probe", item, quantity: 1, captured: &[] };
-        let request = step.request(&values, format!("host: {}\r\n", stack.entry()).as_bytes());
+        let values = Values { user: "probe", key: "probe", item, quantity: 1, captured: &[], cookies: "" };
+        let request = step.request(&values, stack.entry.header_lines().as_bytes());
         Probe {
-            connection: Connection::new(stack.entry()),
+            connection: Connection::new(&stack.entry),
             request,
             within: spec.within.0,
             every: spec.every.0,

@@ -113,9 +113,12 @@ pub struct Load {
     pub busy_max: u64,
     /// Virtual buyers there are.
     pub buyers: u64,
+    /// Retries that were not made for want of budget, by cohort; cohorts without any are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub retries_suppressed: BTreeMap<String, u64>,
 }
 
-/// Latencies by step and by phase, from the intended start.
+/// Latencies by step, phase and cohort, from the intended start.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     /// By step.
@@ -124,6 +127,9 @@ pub struct Latency {
     pub phases: BTreeMap<String, LatencyStats>,
     /// By step within each phase: phase, then step.
     pub phase_steps: BTreeMap<String, BTreeMap<String, LatencyStats>>,
+    /// By step of each cohort: cohort, then step. Dropped arrivals apart, each op is in one of these.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cohorts: BTreeMap<String, BTreeMap<String, LatencyStats>>,
     /// The steps in the order in which buyers make them, for reports; empty where the scenario is not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub step_order: Vec<String>,
@@ -259,10 +265,10 @@ pub struct LinkSummary {
     pub from: String,
     /// Callee.
     pub to: String,
-    /// Requests or statements.
-    pub calls: u64,
+    /// Requests or statements; null where what passes cannot be read, as with TLS or HTTP/2.
+    pub calls: Option<u64>,
     /// Those for each committed order.
-    pub calls_per_order: f64,
+    pub calls_per_order: Option<f64>,
     /// Connections opened.
     pub connections: u64,
     /// Bytes from caller to callee.

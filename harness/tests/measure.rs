@@ -164,6 +164,7 @@ fn golden_events() -> Vec<Event> {
             generator_wait_s: 0.02,
             busy_max: 2,
             buyers: 3,
+            ..LoadTotals::default()
         }),
         Event::Cost(vec![
             RoleCost { role: "service".into(), cpu_s: 3.0, rss_peak_bytes: 1_000, wal_bytes: None },
@@ -172,7 +173,7 @@ fn golden_events() -> Vec<Event> {
         Event::Links(vec![LinkCalls {
             from: "service".into(),
             to: "postgres".into(),
-            calls: 12,
+            calls: Some(12),
             ..LinkCalls::default()
         }]),
         Event::Note { at_us: 0, text: "a note".into() },
@@ -273,6 +274,44 @@ fn the_latencies_by_hand() {
     assert_eq!(steps, [("order", 2), ("page", 2), ("pay", 1)]);
 }
 
+/// The golden run with its third and fourth buyer in a cohort of their own.
+fn two_cohorts() -> History {
+    let mut history = golden();
+    let bots = history.names.intern("bots");
+    history.ops.iter_mut().filter(|op| op.user == 3 || op.user == 4).for_each(|op| op.cohort = bots);
+    history
+}
+
+#[test]
+fn each_cohort_has_its_own_percentiles_and_objectives() {
+    let slos = [
+        slo("cohort = 'fans'\nmax = '2ms'\nstep = 'page'"),
+        slo("cohort = 'bots'\nmax = '2ms'\nstep = 'page'"),
+        slo("cohort = 'bots'\nerror_fraction = 0.25"),
+        slo("cohort = 'nobody'\nmax = '1s'"),
+    ];
+    let summary = summarize(&two_cohorts(), None, &rules(), passing(), &slos, "");
+    let counts = |cohort: &str| -> Vec<(&str, u64, u64)> {
+        let steps = summary.latency.cohorts[cohort].iter();
+        steps.map(|(step, stats)| (step.as_str(), stats.count, stats.us_max)).collect()
+    };
+    // The dropped arrival is no sample.
+    assert_eq!(counts("fans"), [("order", 3, 1_000_000), ("page", 2, 2_000), ("pay", 1, 1_000)]);
+    assert_eq!(counts("bots"), [("order", 2, 7_000), ("page", 2, 4_000)]);
+    // Whoever a step's samples come from, all of them make the step.
+    assert_eq!(summary.latency.steps, self::summary(&golden()).latency.steps);
+    let results: Vec<_> = summary.slos.iter().map(|s| (s.name.as_str(), s.met, s.measured.as_str())).collect();
+    assert_eq!(
+        results,
+        [
+            ("page max <= 2 ms of cohort fans", Some(true), "max 2 ms of 2 samples"),
+            ("page max <= 2 ms of cohort bots", Some(false), "max 4 ms of 2 samples"),
+            ("all steps error fraction <= 25% of cohort bots", Some(true), "25% (1 of 4 operations)"),
+            ("all steps max <= 1 s of cohort nobody", None, "no operation to judge it by"),
+        ]
+    );
+}
+
 #[test]
 fn the_outcomes_by_hand() {
     let (history, audit) = (golden(), golden_audit());
@@ -296,7 +335,7 @@ fn goodput_cost_and_links_by_hand() {
     assert_eq!((goodput.per_second, goodput.units_sold, goodput.stock), (1.6, 1, 5));
     assert_eq!(summary.cost.cpu_s_per_1000_orders["service"], 1_000.0);
     assert_eq!((summary.cost.wal_bytes_per_order, summary.cost.rss_peak_bytes["postgres"]), (Some(300.0), 2_000));
-    assert_eq!((summary.links[0].calls, summary.links[0].calls_per_order), (12, 4.0));
+    assert_eq!((summary.links[0].calls, summary.links[0].calls_per_order), (Some(12), Some(4.0)));
 
     let without_audit = self::summary(&history).goodput;
     assert_eq!((without_audit.committed_orders, without_audit.units_sold, without_audit.released_orders), (2, 1, 0));

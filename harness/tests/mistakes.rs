@@ -9,6 +9,8 @@ mod support;
 use support::Sandbox;
 
 const SPIKE: &str = include_str!("../../scenarios/spike.toml");
+const COHORTS: &str = include_str!("../../scenarios/cohorts.toml");
+const EVENING: &str = include_str!("../../scenarios/traces/ordinary-evening.csv");
 
 /// A mutated copy of the main scenario.
 struct Mistake {
@@ -21,6 +23,143 @@ struct Mistake {
     /// What the message must say: the key or name, what is accepted, the remedy.
     says: &'static [&'static str],
 }
+
+/// What can be wrong with who comes, when, and how often they try.
+const MISTAKES_OF_COHORTS: &[Mistake] = &[
+    Mistake {
+        name: "a level without length",
+        replace: ("{ rate = 60, lasts = \"4s\" }", "{ rate = 60, lasts = \"0s\" }"),
+        line: "step = {",
+        says: &["load: `levels.lasts` is 0s", "longer"],
+    },
+    Mistake {
+        name: "a step without levels",
+        replace: ("step = { levels = [{ rate = 30", "step = { levels = [], poisson = true }\n#"),
+        line: "step = {",
+        says: &["`levels` is empty", "{ rate = 8, lasts = \"5s\" }"],
+    },
+    Mistake {
+        name: "a crowd that goes on for too long",
+        replace: ("{ rate = 60, lasts = \"4s\" }", "{ rate = 60, lasts = \"40s\" }"),
+        line: "step = {",
+        says: &["load: these arrivals go on after load.duration (10s)", "shorten `lasts`"],
+    },
+    Mistake {
+        name: "people who cannot be meant",
+        replace: ("median = \"1s\", sigma = 0.6, lasts", "median = \"1s\", sigma = 12, lasts"),
+        line: "think = { buyers",
+        says: &["`sigma` is 12", "from 0.01", "to 3"],
+    },
+    Mistake {
+        name: "people who are given no time",
+        replace: ("sigma = 0.6, lasts = \"5s\"", "sigma = 0.6, lasts = \"1ms\""),
+        line: "think = { buyers",
+        says: &["`lasts` is 1ms", "`median` of 1s", "hardly anybody"],
+    },
+    Mistake {
+        name: "nobody to think",
+        replace: ("buyers = 250", "buyers = 0"),
+        line: "think = { buyers",
+        says: &["`buyers` is 0; at least 1"],
+    },
+    Mistake {
+        name: "a trace that stands still",
+        replace: ("ordinary-evening.csv\" }", "ordinary-evening.csv\", speed = 0.0 }"),
+        line: "speed = 0.0",
+        says: &["`speed` is 0", "from 0.001 to 1000"],
+    },
+    Mistake {
+        name: "a cohort that never comes",
+        replace: ("share = 100\n", ""),
+        line: "[cohort.readers]",
+        says: &[
+            "cohort \"readers\" has neither `arrivals` nor a `share`",
+            "[[cohort.NAME.arrivals]]",
+            "[[load.arrivals]]",
+        ],
+    },
+    Mistake {
+        name: "a share of less than nothing",
+        replace: ("share = 100\n", "share = -1.0\n"),
+        line: "[cohort.readers]",
+        says: &["cohort \"readers\": `share` is -1", "a weight above 0"],
+    },
+    Mistake {
+        name: "a share of nothing",
+        replace: ("[[load.arrivals]]\nstep", "# step"),
+        line: "[cohort.writers]",
+        says: &["cohort \"writers\" has a `share`", "no common arrivals", "add [[load.arrivals]]"],
+    },
+    Mistake {
+        name: "clocks that are off the wrong way round",
+        replace: ("[\"-800ms\", \"800ms\"]", "[\"800ms\", \"-800ms\"]"),
+        line: "clock_skew",
+        says: &["from the earliest to the latest", "[\"-800ms\", \"800ms\"]"],
+    },
+    Mistake {
+        name: "clocks that make buyers come when all is over",
+        replace: ("[\"-800ms\", \"800ms\"]", "[\"-1s\", \"9s\"]"),
+        line: "constant = { rate = 40",
+        says: &["cohort.skewed: these arrivals", "after load.duration (10s), with the clock_skew"],
+    },
+    Mistake {
+        name: "no attempt at all",
+        replace: ("attempts = 12", "attempts = 0"),
+        line: "attempts = 0",
+        says: &["cohort.stormers.retry.attempts is 0", "the first attempt counts"],
+    },
+    Mistake {
+        name: "a budget of less than nothing",
+        replace: ("budget = 0.5", "budget = -0.5"),
+        line: "budget = -0.5",
+        says: &["load.retry.budget is -0.5", "retries for each first attempt, from 0 to 100"],
+    },
+    Mistake {
+        name: "a jitter beyond the whole",
+        replace: ("jitter = 0.0", "jitter = 1.5"),
+        line: "jitter = 1.5",
+        says: &["cohort.stormers.retry.jitter is 1.5", "a share from 0 to 1"],
+    },
+    Mistake {
+        name: "a thought of no kind",
+        replace: ("think = [\"100ms\", \"600ms\"]", "think = 100"),
+        line: "think = 100",
+        says: &["integer `100`", "a wait: \"2s\"", "{ median = \"2s\", sigma = 0.5 }"],
+    },
+    Mistake {
+        name: "a thought of no length",
+        replace: ("think = { median = \"250ms\"", "think = { median = \"0s\""),
+        line: "think = { median",
+        says: &["cohort \"people\": `think`: `median` is 0s"],
+    },
+    Mistake {
+        name: "a hoarder without end",
+        replace: ("times = 4", "times = 40"),
+        line: "times = 40",
+        says: &["cohort \"hoarders\": 40 walks with 1 orders each", "at most 16 times", "more buyers"],
+    },
+    Mistake {
+        name: "no walk at all",
+        replace: ("times = 4", "times = 0"),
+        line: "times = 0",
+        says: &["`repeat.times` is 0", "the first walk counts"],
+    },
+    Mistake {
+        name: "a token that nobody spends",
+        replace: ("double_click = true", "replay_token = true"),
+        line: "[cohort.bots]",
+        says: &["cohort \"bots\" has `replay_token`", "token = \"${challenge_token}\""],
+    },
+    Mistake {
+        name: "a token that is spent once",
+        replace: (
+            "[step.order]\nrole = \"order\"\n",
+            "[cohort.once]\njourney = [\"login\", \"order\"]\nreplay_token = true\nshare = 1\n\n[step.order]\nrole = \"order\"\ntoken = \"${token}\"\n",
+        ),
+        line: "[cohort.once]",
+        says: &["cohort \"once\" has `replay_token`, and walks only once", "repeat = { times = 3"],
+    },
+];
 
 const MISTAKES: &[Mistake] = &[
     Mistake {
@@ -164,13 +303,13 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "a negative rate",
         replace: ("rate = 200", "rate = -200"),
-        line: "[[cohort.buyers.arrivals]]",
-        says: &["cohort \"buyers\"", "`rate` is -200", "from 0 to 10000000"],
+        line: "rate = -200",
+        says: &["cohort.buyers: `rate` is -200", "from 0 to 10000000"],
     },
     Mistake {
         name: "arrivals longer than the load",
         replace: ("lasts = \"13s\"", "lasts = \"43s\""),
-        line: "[[cohort.buyers.arrivals]]",
+        line: "lasts = \"43s\"",
         says: &["load.duration (30s)", "shorten `lasts`, or lengthen load.duration"],
     },
     Mistake {
@@ -183,7 +322,11 @@ const MISTAKES: &[Mistake] = &[
         name: "an unknown kind of arrivals",
         replace: ("poisson = {", "gaussian = {"),
         line: "gaussian = {",
-        says: &["unknown variant `gaussian`", "`constant`, `poisson`, `ramp`, `spike-decay`", "use one of the names"],
+        says: &[
+            "unknown variant `gaussian`",
+            "`constant`, `poisson`, `step`, `ramp`, `spike-decay`, `think`, `trace`",
+            "use one of the names",
+        ],
     },
     Mistake {
         name: "a text without its end",
@@ -195,11 +338,50 @@ const MISTAKES: &[Mistake] = &[
 
 #[test]
 fn each_mistake_in_a_scenario_is_explained_where_it_is() {
+    explained(&Sandbox::new(), SPIKE, MISTAKES);
+}
+
+#[test]
+fn each_mistake_in_who_comes_is_explained_where_it_is() {
     let sandbox = Sandbox::new();
-    for mistake in MISTAKES {
+    fs::create_dir(sandbox.path("traces")).unwrap();
+    sandbox.write("traces/ordinary-evening.csv", EVENING);
+    explained(&sandbox, COHORTS, MISTAKES_OF_COHORTS);
+}
+
+#[test]
+fn each_mistake_in_a_trace_is_explained_with_its_line() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("traces")).unwrap();
+    sandbox.write("cohorts.toml", COHORTS);
+    let number = COHORTS.lines().position(|line| line.starts_with("trace = ")).unwrap() + 1;
+    let offsets = |count: u32| (0..count).map(|n| format!("{}\n", n * 10)).collect::<String>();
+    let refused = |says: &[&str]| {
+        let ended = sandbox.seckill(&["run", "cohorts.toml", "--out", "run"]);
+        ended.assert_code(2).assert_says(says);
+        ended.assert_says(&[&format!("cohorts.toml:{number}:"), "traces/ordinary-evening.csv", "help:", "offset_ms"]);
+        assert!(!sandbox.path("run").exists(), "a run folder was made for nothing");
+    };
+    refused(&["cannot be read", "No such file or directory", "found from the scenario's folder"]);
+    for (text, says) in [
+        (format!("offset_ms\n{}soon\n", offsets(15)), "line 17: `soon` is no number"),
+        (format!("{}-0.5\n", offsets(0)), "line 1: -0.5 is negative"),
+        ("offset_s\n1\n10.2\n".to_owned(), "line 3: this buyer comes at 10200ms, after load.duration (10s)"),
+        ("when\n1\n".to_owned(), "line 1: no column of `when` says its unit"),
+        (String::new(), "there is no arrival in it"),
+    ] {
+        sandbox.write("traces/ordinary-evening.csv", &text);
+        refused(&[says]);
+    }
+    sandbox.assert_nothing_left();
+}
+
+/// Makes each mistake by itself, and sees that it is told well.
+fn explained(sandbox: &Sandbox, scenario: &str, mistakes: &[Mistake]) {
+    for mistake in mistakes {
         let (from, to) = mistake.replace;
-        let text = SPIKE.replacen(from, to, 1);
-        assert_ne!(text, SPIKE, "{}: the scenario no longer has {from}", mistake.name);
+        let text = scenario.replacen(from, to, 1);
+        assert_ne!(text, scenario, "{}: the scenario no longer has {from}", mistake.name);
         sandbox.write("wrong.toml", &text);
         let ended = sandbox.seckill(&["run", "wrong.toml", "--out", "run"]);
         ended.assert_code(2).assert_says(mistake.says);
@@ -245,6 +427,187 @@ fn an_override_says_how_it_is_written_and_where_it_went() {
     ended.assert_code(2).assert_says(&["unknown field `virtual_byers`", "after --set load.virtual_byers=5"]);
     let ended = sandbox.seckill(&["run", "spike.toml", "--set", "fault.9.at=1s"]);
     ended.assert_code(2).assert_says(&["--set fault.9.at=1s", "there is no element 9"]);
+    sandbox.assert_nothing_left();
+}
+
+/// Mistakes in what a step sends and reads, and in how the service is reached.
+const PROTOCOLS: &[Mistake] = &[
+    Mistake {
+        name: "two bodies",
+        replace: ("json = '{\"user\":\"${user}\"}'", "json = '{\"user\":\"${user}\"}'\nform = { user = \"${user}\" }"),
+        line: "form = { user",
+        says: &["step \"login\" has both `json` and `form`", "remove one of the two"],
+    },
+    Mistake {
+        name: "a variable that no form can have",
+        replace: ("json = '{\"user\":\"${user}\"}'", "form = { user = \"${nobody}\" }"),
+        line: "form = { user",
+        says: &["`${nobody}` is no variable", "capture = { nobody ="],
+    },
+    Mistake {
+        name: "a capture from nowhere",
+        replace: ("token = \"/token\"", "token = \"token\""),
+        line: "token = \"token\"",
+        says: &["`token` is captured from `token`", "no place in a reply", "header:etag", "regex:"],
+    },
+    Mistake {
+        name: "a capture from an unknown kind of place",
+        replace: ("token = \"/token\"", "token = \"body:x\""),
+        line: "body:x",
+        says: &["`body:` is no kind of place", "cookie:sid"],
+    },
+    Mistake {
+        name: "a capture by what is no regex",
+        replace: ("token = \"/token\"", "token = 'regex:token=([a-z'"),
+        line: "regex:token",
+        says: &["`token=([a-z` is no regex", "unclosed"],
+    },
+    Mistake {
+        name: "a capture by a regex with two groups",
+        replace: ("token = \"/token\"", "token = 'regex:(a)(b)'"),
+        line: "regex:(a)(b)",
+        says: &["`(a)(b)` has 2 groups", "one value is kept"],
+    },
+    Mistake {
+        name: "a refusal declared a success",
+        replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { status = [200, 404] }"),
+        line: "check = { status",
+        says: &["step \"time\": check: status 404 cannot be declared a success", "from 200 to 399"],
+    },
+    Mistake {
+        name: "a check by what is no regex",
+        replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { not_body = '(' }"),
+        line: "check = { not_body",
+        says: &["step \"time\": check: `(` is no regex", "not_body = \"sorry\""],
+    },
+    Mistake {
+        name: "a check of what is no JSON pointer",
+        replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { json = { state = 1 } }"),
+        line: "check = { json",
+        says: &["`state` is no JSON pointer", "\"/state\" = \"open\""],
+    },
+    Mistake {
+        name: "a check of what is no header",
+        replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { header = { \"a b\" = \"x\" } }"),
+        line: "check = { header",
+        says: &["`a b` is no name of a header", "content-type"],
+    },
+    Mistake {
+        name: "an unknown kind of check",
+        replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { text = \"x\" }"),
+        line: "check = { text",
+        says: &["unknown field `text`", "`not_body`"],
+    },
+    Mistake {
+        name: "an event without a stream",
+        replace: ("path = \"/time\"", "path = \"/time\"\nevent = \"open\""),
+        line: "[step.time]",
+        says: &["step \"time\": `event` is waited for", "add sse = true"],
+    },
+    Mistake {
+        name: "a stream without an event",
+        replace: ("path = \"/time\"", "path = \"/time\"\nsse = true"),
+        line: "[step.time]",
+        says: &["step \"time\": no `event` is named", "event = \"open\""],
+    },
+    Mistake {
+        name: "a stream that is posted",
+        replace: ("path = \"/time\"", "path = \"/time\"\nmethod = \"POST\"\nsse = true\nevent = \"open\""),
+        line: "[step.time]",
+        says: &["step \"time\": a stream of events is asked for with GET", "remove `method`"],
+    },
+    Mistake {
+        name: "an order by events",
+        replace: ("role = \"order\"", "role = \"order\"\nsse = true"),
+        line: "[step.order]",
+        says: &["step \"order\": only a page and a ticket can wait", "role = \"ticket\" and sse = true"],
+    },
+    Mistake {
+        name: "a probe by events",
+        replace: ("path = \"/items/${item}/state\"", "path = \"/items/${item}/state\"\nsse = true\nevent = \"open\""),
+        line: "step = \"state\"",
+        says: &["steady_state: a stream of events is no probe", "answered at once"],
+    },
+    Mistake {
+        name: "an HTTP that is not spoken",
+        replace: ("patience = \"1s\"", "patience = \"1s\"\nconnection = { http = \"3\" }"),
+        line: "http = \"3\"",
+        says: &["unknown variant `3`", "`1.1`", "`2`"],
+    },
+    Mistake {
+        name: "certificates for the reference service",
+        replace: ("patience = \"1s\"", "patience = \"1s\"\nconnection = { tls = { verify = false } }"),
+        line: "verify = false",
+        says: &["load.connection.tls is about external services", "[target.reference] tls = true"],
+    },
+    Mistake {
+        name: "replies cut that nobody can read",
+        replace: ("patience = \"1s\"", "patience = \"1s\"\nconnection = { http = \"2\" }"),
+        line: "inject.cut-reply",
+        says: &["fault \"lost-replies\"", "TLS or HTTP/2", "cut-after-commit"],
+    },
+    Mistake {
+        name: "replies cut that are encrypted",
+        replace: ("pool = 16", "pool = 16\ntls = true"),
+        line: "inject.cut-reply",
+        says: &["fault \"lost-replies\"", "plain HTTP/1.1"],
+    },
+];
+
+#[test]
+fn each_mistake_about_protocols_is_explained_where_it_is() {
+    explained(&Sandbox::new(), SPIKE, PROTOCOLS);
+    let cookies = SPIKE.replacen("[load]\n", "[load]\ncookies = true\n", 1);
+    let twice = Mistake {
+        name: "two senders of cookies",
+        replace: ("path = \"/time\"", "path = \"/time\"\nheaders = { Cookie = \"a=b\" }"),
+        line: "Cookie = \"a=b\"",
+        says: &["step \"time\" has a `cookie` header", "load.cookies = false"],
+    };
+    explained(&Sandbox::new(), &cookies, &[twice]);
+}
+
+/// What stands in `load.connection` of an external service, the line that is meant, and what must be said of it.
+const CERTIFICATES: &[(&str, &[&str])] = &[
+    ("tls = {}", &["load.connection.tls has no `ca`", "verify = false trusts everybody"]),
+    ("tls = { ca = \"nowhere.pem\" }", &["cannot read nowhere.pem", "the folder that the harness is started in"]),
+    ("tls = { ca = \"empty.pem\" }", &["empty.pem", "there is no certificate in it", "a file in PEM"]),
+    ("tls = { ca = \"broken.pem\" }", &["broken.pem", "a file in PEM"]),
+    ("tls = { ca = \"empty.pem\", verify = false }", &["has a `ca`, and verifies nothing", "remove `ca`"]),
+    ("tls = { verify = false, name = \"a shop\" }", &["\"a shop\" is no name of a server", "shop.example"]),
+    ("tls = { verify = maybe }", &["this is not TOML"]),
+];
+
+#[test]
+fn each_mistake_about_certificates_is_explained_where_it_is() {
+    let sandbox = Sandbox::new();
+    sandbox.write("empty.pem", "");
+    sandbox.write("broken.pem", "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n");
+    for (connection, says) in CERTIFICATES {
+        let text = external("127.0.0.1:1");
+        let text = text.replacen("[load]\n", &format!("[load]\nconnection.{connection}\n"), 1);
+        let line = text.lines().position(|line| line.contains(connection)).unwrap() + 1;
+        sandbox.write("wrong.toml", &text);
+        let ended = sandbox.seckill(&["run", "wrong.toml", "--out", "run"]);
+        ended.assert_code(2).assert_says(says).assert_says(&[&format!("wrong.toml:{line}:")]);
+        assert!(!sandbox.path("run").exists(), "{connection}: a run folder was made for nothing");
+    }
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn a_service_that_does_not_speak_as_the_scenario_says_is_named_with_its_key() {
+    let sandbox = Sandbox::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // It hangs up on everybody.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let text = external(&address);
+    sandbox.write("x.toml", &text.replacen("[load]\n", "[load]\nconnection.tls = { verify = false }\n", 1));
+    let ended = sandbox.seckill(&["run", "x.toml", "--out", "run", "--set", "target.audit=127.0.0.1:1"]);
+    ended.assert_code(20).assert_says(&["target.external.audit"]);
+    let ended = sandbox.seckill(&["run", "x.toml", "--out", "run2"]);
+    ended.assert_code(20).assert_says(&["load.connection", "no TLS", "`ca` must hold"]);
     sandbox.assert_nothing_left();
 }
 

@@ -17,6 +17,8 @@ mod support;
 use support::{Sandbox, Started, files, wait_for};
 
 const SHORT: &str = include_str!("support/short.toml");
+const COHORTS: &str = include_str!("../../scenarios/cohorts.toml");
+const EVENING: &str = include_str!("../../scenarios/traces/ordinary-evening.csv");
 
 /// Rehearsals that may be under way at once: more of them on a small machine would only measure each other.
 const AT_ONCE: usize = 2;
@@ -126,6 +128,39 @@ fn a_correct_target_passes_side_by_side_with_another_and_its_evidence_bears_it_o
     judged_again_it_comes_to_the_same(&sandbox);
     evidence_with_a_hole_proves_nothing(&sandbox);
     a_ledger_that_is_cut_off_accuses_nobody(&sandbox);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn the_reference_service_passes_over_tls_with_http_2_and_with_a_connection_for_each_request() {
+    let room = Room::for_rehearsals(2);
+    let sandbox = Sandbox::new();
+    sandbox.write("short.toml", SHORT);
+    let run = |out: &str, sets: &[&str]| {
+        let sets = sets.iter().flat_map(|set| ["--set", *set]);
+        let arguments: Vec<&str> = ["run", "short.toml", "--out", out].into_iter().chain(sets).collect();
+        sandbox.seckill(&arguments)
+    };
+    let http2 = ["target.tls=true", "load.connection.http='2'"];
+    let one_each = ["load.connection.reuse=false", "load.cookies=true"];
+    let (encrypted, single) = std::thread::scope(|scope| {
+        let encrypted = scope.spawn(|| run("encrypted", &http2));
+        let single = scope.spawn(|| run("single", &one_each));
+        (encrypted.join().unwrap(), single.join().unwrap())
+    });
+    drop(room);
+    encrypted.assert_code(0);
+    single.assert_code(0);
+    let (encrypted, single) = (summary(&sandbox.path("encrypted")), summary(&sandbox.path("single")));
+    let link = |summary: &Value, key: &str| at(summary, "links")[0][key].clone();
+    // What is encrypted cannot be counted, and is not said to be nothing.
+    assert_eq!((link(&encrypted, "calls"), link(&encrypted, "calls_per_order")), (Value::Null, Value::Null));
+    let calls = link(&single, "calls").as_u64().unwrap();
+    // Each call has its connection; some find the service dead, and get no further.
+    assert!(calls > 200 && link(&single, "connections").as_u64().unwrap() >= calls);
+    for summary in [&encrypted, &single] {
+        assert!(at(summary, "goodput.committed_orders").as_u64().unwrap() >= 80, "it was sold out");
+    }
     sandbox.assert_nothing_left();
 }
 
@@ -278,6 +313,48 @@ fn an_audit_that_cannot_be_written_makes_the_verdict_unknown() {
     assert!(!files(&run).iter().any(|name| name.contains("audit.json") || name.ends_with(".partial")));
     // Judged again, it comes to the same.
     sandbox.seckill(&["check", "run"]).assert_code(12);
+}
+
+#[test]
+fn every_kind_of_buyer_comes_and_is_measured_by_itself() {
+    let room = Room::for_rehearsals(1);
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("traces")).unwrap();
+    sandbox.write("cohorts.toml", COHORTS);
+    sandbox.write("traces/ordinary-evening.csv", EVENING);
+    // How fast a busy machine is, nobody can promise.
+    let mut arguments = vec!["run", "cohorts.toml", "--out", "run", "--quiet"];
+    for set in ["load.send_lag_limit=3s", "load.patience=10s", "steady_state.within=3s", "slo.0.p50=10s"] {
+        arguments.extend(["--set", set]);
+    }
+    let ended = sandbox.seckill(&arguments);
+    drop(room);
+    ended.assert_code(0);
+    sandbox.assert_nothing_left();
+    let first = summary(&sandbox.path("run"));
+    let number = |path: &str| at(&first, path).as_u64().unwrap();
+    assert_eq!(number("load.planned"), number("load.sent") + number("load.dropped"));
+    let made = |cohort: &str, step: &str| number(&format!("latency.cohorts.{cohort}.{step}.count"));
+    let recorded = EVENING.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).count() as u64;
+    assert_eq!(made("bystanders", "login"), recorded, "the trace is played");
+    assert_eq!(made("people", "login"), 250, "everybody answers the challenge");
+    assert!(
+        made("readers", "page") > 20 * made("writers", "login") && made("writers", "login") > 0,
+        "a hundred to one"
+    );
+    assert!(made("hoarders", "login") > 15, "hoarders come again");
+    assert!(first["latency"]["cohorts"]["hoarders"].get("pay").is_none(), "and never pay");
+    assert_eq!(made("skewed", "login"), 40);
+    assert!(number("outcomes.fail.too-early") > 0, "some clocks are early");
+    for cohort in ["bots", "stormers"] {
+        assert!(made(cohort, "order") > made(cohort, "login"), "{cohort} try more than once");
+    }
+    assert!(ended.stdout.contains("bystanders · order"), "{}", ended.stdout);
+    // The run folder needs nothing of where the scenario came from.
+    fs::remove_dir_all(sandbox.path("traces")).unwrap();
+    let again = sandbox.seckill(&["check", "run", "--output", "json"]);
+    again.assert_code(0);
+    assert_eq!(serde_json::from_str::<Value>(&again.stdout).expect("only JSON on stdout"), first);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The command line: arguments into [`Settings`], and what each command prints.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -55,6 +56,9 @@ struct Serve {
     /// The listener for tests, drills and monitoring.
     #[arg(long, value_name = "ADDR")]
     admin_listen: Address,
+    /// Speak TLS on the public listener, with certificate.pem and key.pem in this folder; they are made if there are none.
+    #[arg(long, value_name = "FOLDER")]
+    tls: Option<PathBuf>,
     /// Such as `host=127.0.0.1 port=5432 user=postgres dbname=seckill`.
     #[arg(long, value_name = "URL")]
     database_url: String,
@@ -188,6 +192,7 @@ impl Serve {
             },
             listen: self.listen,
             admin_listen: self.admin_listen,
+            tls: self.tls,
             database_url: self.database_url,
             workers: self.workers,
             strategy: self.strategy,

@@ -115,6 +115,8 @@ pub struct Settings {
     pub listen: Address,
     /// The listener for tests, drills and monitoring.
     pub admin_listen: Address,
+    /// The folder with the certificate of the public listener, if it speaks TLS.
+    pub tls: Option<PathBuf>,
     /// A tokio-postgres connection string.
     pub database_url: String,
     /// Threads that run the service.

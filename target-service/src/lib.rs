@@ -26,3 +26,4 @@ pub mod session;
 pub mod store;
 pub mod sweeper;
 pub mod switches;
+pub mod tls;

@@ -4,15 +4,20 @@ use std::future::Future;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::{Listener, ListenerExt as _};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::Address;
 
@@ -64,8 +69,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 const HEAD_TIME: Duration = Duration::from_secs(60);
 
 impl Bound {
-    /// Serves until the signal, then finishes the requests under way.
-    pub async fn serve(self, router: Router, stop: impl Future<Output = ()> + Send) {
+    /// Serves until the signal, then finishes the requests under way. HTTP/1.1 and HTTP/2 are both spoken, with TLS if there
+    /// is an acceptor for it.
+    pub async fn serve(self, router: Router, tls: Option<TlsAcceptor>, stop: impl Future<Output = ()> + Send) {
         match self {
             Self::Tcp(listener) => {
                 let listener = listener.tap_io(|stream| {
@@ -74,17 +80,23 @@ impl Bound {
                         tracing::debug!(%error, "TCP_NODELAY could not be set");
                     }
                 });
-                serve(listener, router, stop).await;
+                serve(listener, router, tls, stop).await;
             }
-            Self::Unix(listener) => serve(listener, router, stop).await,
+            Self::Unix(listener) => serve(listener, router, tls, stop).await,
         }
     }
 }
 
 /// What `axum::serve` does, with a limit on the time for a head, which it has no setting for.
-async fn serve<L: Listener>(mut listener: L, router: Router, stop: impl Future<Output = ()> + Send) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+async fn serve<L: Listener>(
+    mut listener: L,
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    http.http2().timer(TokioTimer::new());
     let under_way = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -92,15 +104,48 @@ async fn serve<L: Listener>(mut listener: L, router: Router, stop: impl Future<O
             () = &mut stop => break,
             accepted = listener.accept() => accepted,
         };
-        let service = TowerToHyperService::new(router.clone());
-        let connection = under_way.watch(http.serve_connection(TokioIo::new(stream), service));
+        let (http, router, tls, watcher) = (http.clone(), router.clone(), tls.clone(), under_way.watcher());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended badly");
+            match tls {
+                None => answer(&http, stream, router, watcher).await,
+                Some(tls) => match tokio::time::timeout(HEAD_TIME, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => answer(&http, stream, router, watcher).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "no TLS was agreed on"),
+                    Err(_) => tracing::debug!("no TLS was agreed on in time"),
+                },
             }
         });
     }
     // Nobody is left waiting to be accepted.
     drop(listener);
     under_way.shutdown().await;
+}
+
+/// Answers the requests of one connection to its end. Which HTTP it speaks shows with its first bytes, and the limit on a
+/// head only holds from then on, so there is one on the time to the first request as well.
+async fn answer<S>(http: &auto::Builder<TokioExecutor>, stream: S, router: Router, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let asked = AtomicBool::new(false);
+    let inner = TowerToHyperService::new(router);
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
+        inner.call(request)
+    });
+    let silence = async {
+        tokio::time::sleep(HEAD_TIME).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        ended = connection => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended badly");
+            }
+        }
+        () = silence => tracing::debug!("a connection asked for nothing"),
+    }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -22,7 +23,7 @@ use crate::session::Sessions;
 use crate::store::Store;
 use crate::store::schema::{self, Soundness};
 use crate::switches::Switches;
-use crate::{admin, api, sweeper};
+use crate::{admin, api, sweeper, tls};
 
 /// A second bound, for when the one on requests is switched off.
 const MAX_KEYS_IN_FLIGHT: usize = 65_536;
@@ -32,18 +33,19 @@ pub async fn run(settings: Settings) -> Result<()> {
     // Registered first, so that an early SIGTERM ends the process in an orderly way, too.
     let shutdown = stop_on_signals()?;
     let prepared = async {
+        let tls = settings.tls.as_deref().map(tls::acceptor).transpose()?;
         let app = prepare(&settings, shutdown.clone()).await?;
         let public = bind(&settings.listen).await?;
         let admin = bind(&settings.admin_listen).await?;
-        anyhow::Ok((app, public, admin))
+        anyhow::Ok((app, tls, public, admin))
     };
-    let (app, (public, public_address), (admin, admin_address)) = tokio::select! {
+    let (app, tls, (public, public_address), (admin, admin_address)) = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         prepared = prepared => prepared?,
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve(public, api::router(Arc::clone(&app)), shutdown.clone()));
-    tasks.spawn(serve(admin, admin::router(Arc::clone(&app)), shutdown.clone()));
+    tasks.spawn(serve(public, api::router(Arc::clone(&app)), tls, shutdown.clone()));
+    tasks.spawn(serve(admin, admin::router(Arc::clone(&app)), None, shutdown.clone()));
     let sweeper = tokio::spawn(sweeper::run(Arc::clone(&app), settings.sweep_interval));
     announce(&json!({"ready": true, "listen": public_address.to_string(), "admin": admin_address.to_string()}))?;
 
@@ -101,8 +103,8 @@ fn secret(settings: &Settings) -> Result<Vec<u8>> {
     Ok(secret)
 }
 
-async fn serve(listener: Bound, router: axum::Router, shutdown: CancellationToken) {
-    listener.serve(router, shutdown.cancelled_owned()).await;
+async fn serve(listener: Bound, router: axum::Router, tls: Option<TlsAcceptor>, shutdown: CancellationToken) {
+    listener.serve(router, tls, shutdown.cancelled_owned()).await;
 }
 
 /// The one line on standard output. Whoever started the process waits for it.

@@ -7,7 +7,7 @@
 //! Times are microseconds relative to the **epoch** of the run (the moment at which the load's schedule starts), on
 //! the monotonic clock of the harness. [`RunInfo::epoch_unix_us`] anchors them to wall-clock time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -492,6 +492,9 @@ pub struct Sample {
     pub why_not: Option<String>,
 }
 
+/// Purchases of one arrival at most: those of arrival `n` are numbered from `n` times this.
+pub const INTENTS_PER_ARRIVAL: u64 = 16;
+
 /// Totals of the load as the generator counted them, to be held against the history.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct LoadTotals {
@@ -509,6 +512,9 @@ pub struct LoadTotals {
     pub busy_max: u64,
     /// Virtual buyers there are.
     pub buyers: u64,
+    /// Retries that were not made for want of budget, by cohort; cohorts without any are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub retries_suppressed: BTreeMap<String, u64>,
 }
 
 /// What one role of the stack consumed.
@@ -531,8 +537,8 @@ pub struct LinkCalls {
     pub from: String,
     /// Callee.
     pub to: String,
-    /// Requests or statements.
-    pub calls: u64,
+    /// Requests or statements; none where what passes cannot be read, as with TLS or HTTP/2.
+    pub calls: Option<u64>,
     /// Connections opened.
     pub connections: u64,
     /// Bytes from caller to callee.

@@ -11,9 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::Micros;
 use crate::random;
-use crate::scenario::value::Dur;
 
-/// One component of a cohort's arrivals; components are summed.
+mod curve;
+mod plan;
+mod trace;
+
+use curve::Curve;
+pub use curve::{Flat, Level, Ramp, SpikeDecay, Steps, Think, check_response_times, response_times};
+pub use plan::{Arrival, Crowd, Plan};
+pub use trace::Trace;
+
+/// One component of arrivals; components are summed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Arrivals {
@@ -21,69 +29,62 @@ pub enum Arrivals {
     Constant(Flat),
     /// A Poisson process of `rate` per second from `from` for `lasts`.
     Poisson(Flat),
+    /// The rate jumps from level to level.
+    Step(Steps),
     /// The rate rises (or falls) in a straight line.
     Ramp(Ramp),
     /// The rate jumps to `peak` and decays exponentially with the given half-life.
     SpikeDecay(SpikeDecay),
-}
-
-/// A constant rate over a window.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Flat {
-    /// Arrivals per second.
-    pub rate: f64,
-    /// Start of the window.
-    #[serde(default)]
-    pub from: Dur,
-    /// Length of the window.
-    pub lasts: Dur,
-}
-
-/// A rate that changes in a straight line over a window.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Ramp {
-    /// Arrivals per second at the start.
-    pub from_rate: f64,
-    /// Arrivals per second at the end.
-    pub to_rate: f64,
-    /// Start of the window.
-    #[serde(default)]
-    pub from: Dur,
-    /// Length of the window.
-    pub lasts: Dur,
-}
-
-/// A jump with an exponential decay.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SpikeDecay {
-    /// Arrivals per second at the start.
-    pub peak: f64,
-    /// After this time the rate has halved.
-    pub half_life: Dur,
-    /// Start of the window.
-    #[serde(default)]
-    pub from: Dur,
-    /// Length of the window.
-    pub lasts: Dur,
+    /// People who all see a page at `from`, and come as soon as they have answered what it asks.
+    Think(Think),
+    /// A recorded trace is played again.
+    Trace(Trace),
 }
 
 impl Arrivals {
-    /// Start and length of its window, in seconds.
-    fn window(&self) -> (f64, f64) {
-        let (from, lasts) = match self {
-            Arrivals::Constant(f) | Arrivals::Poisson(f) => (f.from, f.lasts),
-            Arrivals::Ramp(r) => (r.from, r.lasts),
-            Arrivals::SpikeDecay(s) => (s.from, s.lasts),
-        };
-        (from.0.as_secs_f64(), lasts.0.as_secs_f64())
+    /// The rate curve; none of a trace, which has its times.
+    fn curve(&self) -> Option<&dyn Curve> {
+        match self {
+            Arrivals::Constant(flat) | Arrivals::Poisson(flat) => Some(flat),
+            Arrivals::Step(steps) => Some(steps),
+            Arrivals::Ramp(ramp) => Some(ramp),
+            Arrivals::SpikeDecay(spike) => Some(spike),
+            Arrivals::Think(think) => Some(think),
+            Arrivals::Trace(_) => None,
+        }
     }
 
-    /// End of the window in microseconds since the epoch.
+    /// Whether they come at random along the curve.
+    fn is_poisson(&self) -> bool {
+        match self {
+            Arrivals::Poisson(_) => true,
+            Arrivals::Step(steps) => steps.poisson,
+            Arrivals::Ramp(ramp) => ramp.poisson,
+            Arrivals::SpikeDecay(spike) => spike.poisson,
+            Arrivals::Think(think) => think.poisson,
+            Arrivals::Constant(_) | Arrivals::Trace(_) => false,
+        }
+    }
+
+    /// The kind's name as it stands in scenario files.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Arrivals::Constant(_) => "constant",
+            Arrivals::Poisson(_) => "poisson",
+            Arrivals::Step(_) => "step",
+            Arrivals::Ramp(_) => "ramp",
+            Arrivals::SpikeDecay(_) => "spike-decay",
+            Arrivals::Think(_) => "think",
+            Arrivals::Trace(_) => "trace",
+        }
+    }
+
+    /// End of the window in microseconds since the epoch; of a trace that was read, its last arrival.
     pub fn until_us(&self) -> Micros {
-        let (from, lasts) = self.window();
+        if let Arrivals::Trace(trace) = self {
+            return trace.times.last().copied().unwrap_or(0);
+        }
+        let (from, lasts) = self.curve().map_or((0.0, 0.0), Curve::window);
         ((from + lasts) * 1e6).round() as Micros
     }
 
@@ -92,64 +93,15 @@ impl Arrivals {
     /// # Errors
     /// Names the key and what is accepted.
     pub fn check(&self) -> Result<(), String> {
-        let rate_ok = |name: &str, rate: f64, least: f64| {
-            if rate.is_finite() && rate >= least && rate <= 1e7 {
-                Ok(())
-            } else {
-                Err(format!("`{name}` is {rate}; arrivals per second are from {least} to 10000000"))
-            }
-        };
-        match self {
-            Arrivals::Constant(f) | Arrivals::Poisson(f) => rate_ok("rate", f.rate, 0.0)?,
-            Arrivals::Ramp(r) => {
-                rate_ok("from_rate", r.from_rate, 0.0)?;
-                rate_ok("to_rate", r.to_rate, 0.0)?;
-            }
-            Arrivals::SpikeDecay(s) => {
-                rate_ok("peak", s.peak, 0.0)?;
-                if s.half_life.0.is_zero() {
-                    return Err("`half_life` is 0s; it must be longer".into());
-                }
-            }
+        if let Arrivals::Trace(trace) = self {
+            return trace.check();
         }
-        if self.window().1 <= 0.0 {
+        let Some(curve) = self.curve() else { return Ok(()) };
+        curve.check()?;
+        if curve.window().1 <= 0.0 {
             return Err("`lasts` is 0s; a window without length has no arrivals".into());
         }
         Ok(())
-    }
-
-    /// Expected arrivals within `x` seconds of the window's start.
-    fn cumulative(&self, x: f64) -> f64 {
-        match self {
-            Arrivals::Constant(f) | Arrivals::Poisson(f) => f.rate * x,
-            Arrivals::Ramp(r) => {
-                let slope = (r.to_rate - r.from_rate) / self.window().1;
-                r.from_rate * x + slope * x * x / 2.0
-            }
-            Arrivals::SpikeDecay(s) => {
-                let k = std::f64::consts::LN_2 / s.half_life.0.as_secs_f64();
-                s.peak / k * (1.0 - (-k * x).exp())
-            }
-        }
-    }
-
-    /// The inverse of [`Self::cumulative`]: when `y` arrivals are to be expected.
-    fn inverse(&self, y: f64) -> f64 {
-        match self {
-            Arrivals::Constant(f) | Arrivals::Poisson(f) => y / f.rate,
-            Arrivals::Ramp(r) => {
-                let slope = (r.to_rate - r.from_rate) / self.window().1;
-                if slope.abs() < 1e-12 {
-                    return y / r.from_rate;
-                }
-                // The stable form of the quadratic's root: it does not cancel when the slope is small.
-                2.0 * y / (r.from_rate + (r.from_rate * r.from_rate + 2.0 * slope * y).max(0.0).sqrt())
-            }
-            Arrivals::SpikeDecay(s) => {
-                let k = std::f64::consts::LN_2 / s.half_life.0.as_secs_f64();
-                -(1.0 - y * k / s.peak).max(f64::MIN_POSITIVE).ln() / k
-            }
-        }
     }
 
     /// The arrivals in order, in microseconds since the epoch. The same seed gives the same arrivals.
@@ -171,118 +123,86 @@ impl Iterator for Schedule {
     type Item = Micros;
 
     fn next(&mut self) -> Option<Micros> {
-        let (from, lasts) = self.arrivals.window();
-        let y = match self.arrivals {
-            Arrivals::Poisson(_) => {
-                let u: f64 = self.rng.random();
-                self.y += -(1.0 - u).ln();
-                self.y
-            }
-            _ => self.n as f64 + 0.5,
-        };
-        self.n += 1;
-        if y >= self.arrivals.cumulative(lasts) {
-            return None;
-        }
-        let x = self.arrivals.inverse(y).clamp(0.0, lasts);
-        Some(((from + x) * 1e6).round() as Micros)
-    }
-}
-
-/// One planned arrival.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Arrival {
-    /// The intended start.
-    pub at_us: Micros,
-    /// The cohort's position in the scenario.
-    pub cohort: u16,
-    /// Position among the arrivals of the whole run: the buyer's number.
-    pub n: u64,
-}
-
-/// All cohorts' arrivals, merged in order of time.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    streams: Vec<(u16, std::iter::Peekable<Schedule>)>,
-    n: u64,
-}
-
-impl Plan {
-    /// The plan of a run: the components of each cohort, by the cohort's position.
-    pub fn new(cohorts: &[Vec<Arrivals>], seed: u64) -> Plan {
-        let mut streams = Vec::new();
-        for (cohort, components) in cohorts.iter().enumerate() {
-            for arrivals in components {
-                let stream = streams.len() as u64;
-                streams.push((cohort as u16, arrivals.schedule(seed, stream).peekable()));
-            }
-        }
-        Plan { streams, n: 0 }
-    }
-
-    /// How many arrivals there are, and a hash of every one of them (64-bit FNV-1a over time and cohort).
-    pub fn count_and_hash(&self) -> (u64, String) {
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        let mut count = 0;
-        for arrival in self.clone() {
-            count += 1;
-            for byte in arrival.at_us.to_le_bytes().into_iter().chain(arrival.cohort.to_le_bytes()) {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-        }
-        (count, format!("{hash:016x}"))
-    }
-}
-
-impl Iterator for Plan {
-    type Item = Arrival;
-
-    fn next(&mut self) -> Option<Arrival> {
-        // There are a handful of components, so a linear scan beats a heap. Ties go to the first component.
-        let mut best: Option<(Micros, usize)> = None;
-        for (index, (_, stream)) in self.streams.iter_mut().enumerate() {
-            if let Some(&at) = stream.peek()
-                && best.is_none_or(|(time, _)| at < time)
-            {
-                best = Some((at, index));
-            }
-        }
-        let (at_us, index) = best?;
-        let (cohort, stream) = &mut self.streams[index];
-        stream.next();
         let n = self.n;
         self.n += 1;
-        Some(Arrival { at_us, cohort: *cohort, n })
+        if let Arrivals::Trace(trace) = &self.arrivals {
+            return trace.times.get(n as usize).copied();
+        }
+        let y = if self.arrivals.is_poisson() {
+            let u: f64 = self.rng.random();
+            self.y += -(1.0 - u).ln();
+            self.y
+        } else {
+            n as f64 + 0.5
+        };
+        let curve = self.arrivals.curve()?;
+        let (from, lasts) = curve.window();
+        if y >= curve.cumulative(lasts) {
+            return None;
+        }
+        let x = curve.inverse(y).clamp(0.0, lasts);
+        Some(((from + x) * 1e6).round() as Micros)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::value::Dur;
     use proptest::prelude::*;
 
-    fn flat(rate: f64, from_ms: u64, lasts_ms: u64) -> Flat {
+    pub(super) fn flat(rate: f64, from_ms: u64, lasts_ms: u64) -> Flat {
         Flat { rate, from: Dur::millis(from_ms), lasts: Dur::millis(lasts_ms) }
     }
 
-    fn any_arrivals() -> impl Strategy<Value = Arrivals> {
-        let window = (1.0f64..2_000.0, 0u64..3_000, 100u64..4_000);
+    fn trace(text: &str) -> Arrivals {
+        let mut trace: Trace = toml::from_str("file = 't.csv'").unwrap();
+        trace.read(text.as_bytes(), Dur::millis(60_000)).unwrap();
+        Arrivals::Trace(trace)
+    }
+
+    fn plan(arrivals: Vec<Arrivals>, seed: u64) -> Plan {
+        Plan::new(&[Crowd { arrivals, ..Crowd::default() }], &[], seed)
+    }
+
+    pub(super) fn any_arrivals() -> impl Strategy<Value = Arrivals> {
+        let window = (1.0f64..2_000.0, 0u64..3_000, 100u64..4_000, any::<bool>());
+        let level = (0.0f64..1_000.0, 1u64..1_500).prop_map(|(rate, ms)| Level { rate, lasts: Dur::millis(ms) });
         prop_oneof![
-            window.clone().prop_map(|(r, f, l)| Arrivals::Constant(flat(r, f, l))),
-            window.clone().prop_map(|(r, f, l)| Arrivals::Poisson(flat(r, f, l))),
-            (window.clone(), 0.0f64..2_000.0).prop_map(|((r, f, l), to_rate)| Arrivals::Ramp(Ramp {
+            window.clone().prop_map(|(r, f, l, _)| Arrivals::Constant(flat(r, f, l))),
+            window.clone().prop_map(|(r, f, l, _)| Arrivals::Poisson(flat(r, f, l))),
+            (proptest::collection::vec(level, 1..6), 0u64..3_000, any::<bool>())
+                .prop_map(|(levels, f, poisson)| Arrivals::Step(Steps { from: Dur::millis(f), levels, poisson })),
+            (window.clone(), 0.0f64..2_000.0).prop_map(|((r, f, l, poisson), to_rate)| Arrivals::Ramp(Ramp {
                 from_rate: r,
                 to_rate,
                 from: Dur::millis(f),
-                lasts: Dur::millis(l)
+                lasts: Dur::millis(l),
+                poisson
             })),
-            (window, 50u64..2_000).prop_map(|((r, f, l), h)| Arrivals::SpikeDecay(SpikeDecay {
+            (window, 50u64..2_000).prop_map(|((r, f, l, poisson), h)| Arrivals::SpikeDecay(SpikeDecay {
                 peak: r,
                 half_life: Dur::millis(h),
                 from: Dur::millis(f),
-                lasts: Dur::millis(l)
+                lasts: Dur::millis(l),
+                poisson
             })),
+            (1u32..4_000, 100u64..3_000, 0.1f64..1.5, 1u64..5, any::<bool>()).prop_map(
+                |(buyers, m, sigma, l, poisson)| {
+                    let (from, median, lasts) = (Dur::millis(500), Dur::millis(m), Dur::millis(m * l));
+                    Arrivals::Think(Think { buyers, from, median, sigma, lasts, poisson })
+                }
+            ),
+            proptest::collection::vec(0u32..5_000, 1..200).prop_map(|offsets| {
+                trace(&offsets.iter().fold("offset_ms\n".to_owned(), |text, ms| format!("{text}{ms}\n")))
+            }),
         ]
+    }
+
+    /// Start and end in microseconds.
+    fn window(arrivals: &Arrivals) -> (Micros, Micros) {
+        let from = arrivals.curve().map_or(0.0, |curve| curve.window().0);
+        ((from * 1e6) as Micros, arrivals.until_us())
     }
 
     proptest! {
@@ -290,40 +210,40 @@ mod tests {
         fn arrivals_are_ordered_inside_their_window_and_repeatable(arrivals in any_arrivals(), seed: u64) {
             let times: Vec<Micros> = arrivals.schedule(seed, 3).collect();
             prop_assert!(times.is_sorted());
-            let (from, lasts) = arrivals.window();
-            for time in &times {
-                prop_assert!(*time >= (from * 1e6) as Micros && *time <= ((from + lasts) * 1e6).round() as Micros);
-            }
+            let (from, until) = window(&arrivals);
+            prop_assert!(times.iter().all(|time| (from..=until).contains(time)));
             prop_assert_eq!(&times, &arrivals.schedule(seed, 3).collect::<Vec<_>>());
         }
 
         #[test]
         fn as_many_as_the_curve_says(arrivals in any_arrivals(), seed: u64) {
-            let expected = arrivals.cumulative(arrivals.window().1);
+            prop_assert_eq!(arrivals.check(), Ok(()));
+            let expected = match &arrivals {
+                Arrivals::Trace(trace) => trace.times.len() as f64,
+                curve => curve.curve().map_or(0.0, |curve| curve.cumulative(curve.window().1)),
+            };
             let count = arrivals.schedule(seed, 0).count() as f64;
             // A regular process is exact; six standard deviations of a Poisson process are one miss in 500 million.
-            let slack = if matches!(arrivals, Arrivals::Poisson(_)) { 6.0 * expected.sqrt() + 6.0 } else { 1.0 };
+            let slack = if arrivals.is_poisson() { 6.0 * expected.sqrt() + 6.0 } else { 1.0 };
             prop_assert!((count - expected).abs() <= slack, "{count} against {expected}");
         }
 
         #[test]
-        fn a_plan_merges_in_order_and_numbers_each(a in any_arrivals(), b in any_arrivals(), seed: u64) {
-            let plan = Plan::new(&[vec![a.clone(), b.clone()], vec![b]], seed);
-            let all: Vec<Arrival> = plan.clone().collect();
-            prop_assert!(all.is_sorted_by_key(|x| x.at_us));
-            prop_assert!(all.iter().enumerate().all(|(i, x)| x.n == i as u64));
-            let (count, hash) = plan.count_and_hash();
-            prop_assert_eq!(count, all.len() as u64);
-            prop_assert_eq!(hash, plan.count_and_hash().1);
+        fn the_inverse_of_a_curve_is_its_inverse(arrivals in any_arrivals(), share in 0.001f64..0.999) {
+            if let Some(curve) = arrivals.curve() {
+                let all = curve.cumulative(curve.window().1);
+                let y = all * share;
+                prop_assume!(y > 0.0);
+                let again = curve.cumulative(curve.inverse(y));
+                prop_assert!((again - y).abs() <= 1e-6 * all, "{again} against {y} of {all}");
+            }
         }
     }
 
     #[test]
     fn a_step_is_vertical() {
-        let plan = Plan::new(
-            &[vec![Arrivals::Constant(flat(8.0, 0, 10_000)), Arrivals::Poisson(flat(800.0, 5_000, 2_000))]],
-            7,
-        );
+        let plan =
+            plan(vec![Arrivals::Constant(flat(8.0, 0, 10_000)), Arrivals::Poisson(flat(800.0, 5_000, 2_000))], 7);
         let rate = |from: Micros, until: Micros| plan.clone().filter(|a| a.at_us >= from && a.at_us < until).count();
         assert_eq!(rate(4_000_000, 5_000_000), 8);
         let first_tenth = rate(5_000_000, 5_100_000);
@@ -332,7 +252,73 @@ mod tests {
 
     #[test]
     fn another_seed_is_another_plan() {
-        let arrivals = vec![vec![Arrivals::Poisson(flat(100.0, 0, 1_000))]];
-        assert_ne!(Plan::new(&arrivals, 1).count_and_hash().1, Plan::new(&arrivals, 2).count_and_hash().1);
+        let arrivals = vec![Arrivals::Poisson(flat(100.0, 0, 1_000))];
+        assert_ne!(plan(arrivals.clone(), 1).count_and_hash().1, plan(arrivals, 2).count_and_hash().1);
+    }
+
+    /// Documented runs depend on these: a change here changes every schedule ever written down.
+    #[test]
+    fn schedules_never_change() {
+        let read = |text: &str| toml::from_str::<Arrivals>(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        for (text, count, hash) in [
+            ("constant = { rate = 25, lasts = '4s' }", 100, "1270be5ab86340f3"),
+            ("poisson = { rate = 200, from = '700ms', lasts = '4s' }", 754, "e6abb687fcc6490d"),
+            ("ramp = { from_rate = 10, to_rate = 300, from = '500ms', lasts = '2s' }", 310, "8b479c745ceba220"),
+            ("spike-decay = { peak = 900, half_life = '400ms', from = '1s', lasts = '3s' }", 517, "398eff4180bdf60c"),
+            ("step.levels = [{ rate = 8, lasts = '5s' }, { rate = 800, lasts = '2s' }]", 1_640, "98df8c8108a3e1d7"),
+            (
+                "step = { levels = [{ rate = 8, lasts = '5s' }, { rate = 800, lasts = '2s' }], poisson = true }",
+                1_559,
+                "165aab05cc908255",
+            ),
+            (
+                "think = { buyers = 5000, from = '5s', median = '2s', sigma = 0.5, lasts = '10s' }",
+                5_000,
+                "c1576c4d41434360",
+            ),
+        ] {
+            assert_eq!(plan(vec![read(text)], 20_240_314).count_and_hash(), (count, hash.to_owned()), "{text}");
+        }
+        let recorded = plan(vec![trace("0.5\n0.25\n2\n")], 20_240_314);
+        assert_eq!(recorded.count_and_hash(), (3, "8aa968086935ef4c".to_owned()));
+    }
+
+    #[test]
+    fn the_plans_of_the_scenarios_never_change() {
+        for (name, count, hash) in [
+            ("spike", 2_726, "d35a274257234eb7"),
+            ("chaos", 1_016, "4fc7821873aacb42"),
+            ("strategies", 2_640, "7dbf8002d6ad1cb0"),
+        ] {
+            let path = format!("{}/../scenarios/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+            let scenario = crate::scenario::load(path.as_ref(), &[], None).unwrap().scenario;
+            assert_eq!(scenario.plan().count_and_hash(), (count, hash.to_owned()), "{name}");
+        }
+    }
+
+    #[test]
+    fn levels_jump() {
+        let arrivals: Arrivals =
+            toml::from_str("step = { from = '1s', levels = [{ rate = 8, lasts = '5s' }, { rate = 0, lasts = '1s' }, { rate = 800, lasts = '2s' }] }")
+                .unwrap();
+        let rate =
+            |from: Micros, until: Micros| arrivals.schedule(1, 0).filter(|at| (from..until).contains(at)).count();
+        assert_eq!(rate(0, 1_000_000), 0);
+        assert_eq!(rate(1_000_000, 6_000_000), 40);
+        assert_eq!(rate(6_000_000, 7_000_000), 0);
+        assert_eq!(rate(7_000_000, 7_100_000), 80);
+        assert_eq!(arrivals.schedule(1, 0).count(), 1_640);
+    }
+
+    #[test]
+    fn people_answer_when_they_have_thought() {
+        let arrivals: Arrivals =
+            toml::from_str("think = { buyers = 5000, from = '5s', median = '2s', sigma = 0.5, lasts = '1m' }").unwrap();
+        let times: Vec<Micros> = arrivals.schedule(1, 0).collect();
+        assert_eq!(times.len(), 5_000, "each of them comes");
+        // The longest time is far out, so half of them have answered at the median, and 84.1% after e^sigma medians.
+        assert!(times[2_499] <= 7_000_000 && times[2_500] >= 7_000_000, "{} {}", times[2_499], times[2_500]);
+        let within = times.iter().filter(|at| **at <= 5_000_000 + 3_297_443).count();
+        assert!((4_205..=4_209).contains(&within), "{within}");
     }
 }

@@ -1,24 +1,26 @@
 //! A virtual buyer: walks a journey for each arrival, tries again as people and their clients do, records every attempt.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use tokio::time::Instant;
 
 use super::arrival::Arrival;
-use super::classify::{self, Said};
+use super::classify::{self, Classified, Said};
 use super::client::{Broken, Connection, Reply};
+use super::cookies::Jar;
 use super::driver::Shared;
 use crate::history::recorder::RawOp;
-use crate::history::{Micros, OrderState, Outcome, Role};
+use crate::history::{INTENTS_PER_ARRIVAL, Micros, OrderState, Outcome, Role};
 use crate::random;
 use crate::scenario::journey::{CompiledStep, Journey};
 use crate::scenario::template::Values;
 
-/// Order steps of one arrival at most; each is an intent of its own.
-pub const INTENTS_PER_ARRIVAL: u64 = 16;
+pub(crate) mod follow;
+
+use follow::Following;
 
 /// One member of the pool.
 #[derive(Debug)]
@@ -38,10 +40,17 @@ pub struct Buyer {
 struct Walk<'a> {
     arrival: Arrival,
     journey: &'a Journey,
-    /// Made when it is first drawn from.
-    rng: Option<ChaCha8Rng>,
+    /// How often it was walked before.
+    number: u16,
+    /// Made when it is first drawn from; most never do, and it is large.
+    rng: Option<Box<ChaCha8Rng>>,
     user: u64,
     captured: Vec<String>,
+    cookies: Jar,
+    /// The stream that is listened to, where a step has one.
+    following: Option<Box<Following>>,
+    /// Until when the events of a ticket are waited for.
+    follow_until: Option<Micros>,
     orders: u64,
     order: String,
     /// When an order was accepted that is not decided yet, and about whose ticket a later step asks.
@@ -49,6 +58,8 @@ struct Walk<'a> {
     /// The step by which a ticket's result was learned.
     decided: Option<usize>,
     unsettled: bool,
+    /// An order was refused for good.
+    refused: bool,
     dispatched: bool,
 }
 
@@ -63,7 +74,7 @@ struct Attempt {
 impl Buyer {
     /// A buyer with a connection of its own, not yet made.
     pub fn new(shared: Arc<Shared>) -> Buyer {
-        let (connection, second) = (Connection::new(shared.address), Connection::new(shared.address));
+        let (connection, second) = (Connection::new(&shared.entry), Connection::new(&shared.entry));
         let (request, body) = (Vec::with_capacity(512), Vec::with_capacity(128));
         Buyer { shared, connection, second, request, body, user: String::new(), key: String::new() }
     }
@@ -84,18 +95,36 @@ impl Buyer {
         let mut walk = Walk {
             arrival,
             journey,
+            number: 0,
             rng: None,
             user,
             captured: vec![String::new(); journey.slots.len()],
+            cookies: Jar::default(),
+            following: None,
+            follow_until: None,
             orders: 0,
             order: String::new(),
             accepted: None,
             decided: None,
             unsettled: false,
+            refused: false,
             dispatched: false,
         };
-        self.steps(&mut walk).await;
-        self.ask_again(&mut walk).await;
+        for number in 0..journey.walks() {
+            let next = (journey.walks() > 1).then(|| Instant::now() + journey.every());
+            walk.number = number;
+            self.steps(&mut walk).await;
+            if walk.decided.is_some() {
+                Box::pin(self.ask_again(&mut walk)).await;
+            }
+            if walk.refused || number + 1 == journey.walks() || shared.stopping() {
+                return;
+            }
+            if let Some(next) = next {
+                rest(next.duration_since(Instant::now())).await;
+            }
+            walk.begin_again();
+        }
     }
 
     async fn steps(&mut self, walk: &mut Walk<'_>) {
@@ -108,6 +137,9 @@ impl Buyer {
             }
             if step.share < 1.0 && walk.random(shared.seed) >= step.share {
                 return;
+            }
+            if journey.leaves_out(step, walk.number) {
+                continue;
             }
             let pointless = match step.role {
                 Role::Pay | Role::Cancel => walk.order.is_empty(),
@@ -123,15 +155,30 @@ impl Buyer {
                 (walk.accepted, walk.decided) = (None, None);
             }
             if index > 0 {
-                if !journey.think.0.is_zero() {
-                    tokio::time::sleep(journey.think.0).await;
+                let think = journey.think_before(index, walk.number, walk.arrival, shared.seed);
+                if !think.is_zero() {
+                    rest(think).await;
                 }
+            }
+            if index > 0 || walk.number > 0 {
                 intended = shared.clock.now_us();
             }
+            if let Some(missing) = walk.missing(step) {
+                // Nothing was sent, so it failed for certain, and without the service having any part in it.
+                let classified = Classified { outcome: Outcome::Fail, reason: format!("missing-{missing}") };
+                let (said, token) = (Said::only(classified), String::new());
+                let now = shared.clock.now_us();
+                let attempt = Attempt { said, status: 0, retry_after_s: None, token };
+                self.record(walk, step, index, 1, (intended, now, now), &attempt);
+                return;
+            }
             let goes_on = match walk.accepted.filter(|_| step.role == Role::Ticket) {
-                Some(accepted) => self.ask_until_decided(walk, step, index, accepted).await,
+                Some(accepted) => Box::pin(self.ask_until_decided(walk, step, index, accepted)).await,
                 None => self.step(walk, step, index, intended).await,
             };
+            if step.stream.is_some() {
+                self.stop_listening(walk);
+            }
             if !goes_on {
                 return;
             }
@@ -141,9 +188,10 @@ impl Buyer {
     /// Makes one step with its retries; false if the buyer gives up the journey.
     async fn step(&mut self, walk: &mut Walk<'_>, step: &CompiledStep, index: usize, mut intended: Micros) -> bool {
         let shared = self.shared.clone();
-        let retry = &shared.retry;
+        let retries = &shared.retries[usize::from(walk.arrival.cohort)];
         let mut number = 0;
-        while number < retry.attempts {
+        retries.first_attempt();
+        while number < retries.policy.attempts {
             number += 1;
             let invoked = shared.clock.now_us();
             if !walk.dispatched {
@@ -152,7 +200,7 @@ impl Buyer {
             }
             let twice = walk.journey.double_click && step.role == Role::Order && number == 1;
             let (attempt, completed) = if twice {
-                let [first, twin] = self.attempt_twice(walk, step).await;
+                let [first, twin] = Box::pin(self.attempt_twice(walk, step)).await;
                 self.record(walk, step, index, 1, (intended, invoked, first.1), &first.0);
                 self.record(walk, step, index, 2, (intended, invoked, twin.1), &twin.0);
                 number = 2;
@@ -173,13 +221,14 @@ impl Buyer {
                 _ => {}
             }
             let again = classify::worth_retrying(&attempt.said.classified, attempt.status);
-            if !again || number >= retry.attempts || shared.stopping() {
+            if !again || number >= retries.policy.attempts || shared.stopping() || !retries.may_retry() {
                 break;
             }
-            let wait = shared.backoff(number, attempt.retry_after_s, walk.random(shared.seed));
+            let wait = retries.wait(number, attempt.retry_after_s, walk.random(shared.seed));
             intended = completed + wait.as_micros() as Micros;
-            tokio::time::sleep(wait).await;
+            rest(wait).await;
         }
+        walk.refused = step.role == Role::Order && !walk.unsettled;
         // An order whose fate is unknown is looked up; anything else that failed ends the journey.
         walk.unsettled && step.role == Role::Order
     }
@@ -187,6 +236,9 @@ impl Buyer {
     /// One exchange, and when it ended.
     async fn attempt(&mut self, walk: &mut Walk<'_>, step: &CompiledStep) -> (Attempt, Micros) {
         self.render(walk, step);
+        if let Some(stream) = &step.stream {
+            return Box::pin(self.wait_for_event(walk, step, stream)).await;
+        }
         let result = self.connection.exchange(&self.request, self.shared.request_timeout).await;
         let completed = self.shared.clock.now_us();
         (understand(result, &self.shared, walk, step), completed)
@@ -215,6 +267,7 @@ impl Buyer {
         accepted: Micros,
     ) -> bool {
         let until = step.polling.until_us(accepted);
+        walk.follow_until = Some(until);
         loop {
             let (said, wait) = self.ask(walk, step, index).await;
             match (said.classified.outcome, said.state) {
@@ -224,7 +277,7 @@ impl Buyer {
                     return true;
                 }
                 (_, OrderState::Refused) => {
-                    (walk.accepted, walk.decided) = (None, Some(index));
+                    (walk.accepted, walk.decided, walk.refused) = (None, Some(index), true);
                     return false;
                 }
                 _ => {}
@@ -248,6 +301,7 @@ impl Buyer {
                 return;
             }
             self.ask(walk, step, index).await;
+            self.stop_listening(walk);
         }
     }
 
@@ -256,9 +310,10 @@ impl Buyer {
         let asked = self.shared.clock.now_us();
         let (attempt, completed) = self.attempt(walk, step).await;
         self.record(walk, step, index, 1, (asked, asked, completed), &attempt);
-        let retry = &self.shared.retry;
-        let told = attempt.retry_after_s.filter(|_| retry.honour_retry_after).unwrap_or(0);
-        let wait = step.polling.every.0.max(Duration::from_secs(told.into()).min(retry.max.0));
+        let retries = &self.shared.retries[usize::from(walk.arrival.cohort)];
+        let every =
+            walk.following.as_ref().map_or(step.polling.every.0, |following| following.pause(step.polling.every.0));
+        let wait = every.max(retries.told(attempt.retry_after_s));
         (attempt.said, wait)
     }
 
@@ -271,6 +326,7 @@ impl Buyer {
             item: walk.journey.item,
             quantity: walk.journey.quantity,
             captured: &walk.captured,
+            cookies: walk.cookies.header(),
         };
         step.render(&values, &self.shared.host_header, &mut self.request, &mut self.body);
     }
@@ -322,10 +378,17 @@ impl Buyer {
     }
 }
 
+/// Waits. The futures of a walk are moved as a whole whenever a step begins, so what not every walk does is kept in a box:
+/// otherwise it would cost every request.
+fn rest(length: Duration) -> std::pin::Pin<Box<tokio::time::Sleep>> {
+    Box::pin(tokio::time::sleep(length))
+}
+
 /// Writes a buyer's name or a key into a buffer: the run's prefix and a number.
 fn write_name(out: &mut String, prefix: &str, number: u64) {
     out.clear();
-    write!(out, "{prefix}{number}").expect("a String never fails");
+    out.push_str(prefix);
+    out.push_str(itoa::Buffer::new().format(number));
 }
 
 impl Walk<'_> {
@@ -333,7 +396,19 @@ impl Walk<'_> {
     /// another does.
     fn random(&mut self, seed: u64) -> f64 {
         let stream = self.arrival.n + 1_000_000;
-        self.rng.get_or_insert_with(|| random::stream(seed, stream)).random()
+        self.rng.get_or_insert_with(|| Box::new(random::stream(seed, stream))).random()
+    }
+
+    /// The name of a value that a step sends and that no reply has given.
+    fn missing(&self, step: &CompiledStep) -> Option<&str> {
+        let slot = step.needs.iter().find(|slot| self.captured[**slot].is_empty())?;
+        Some(&self.journey.slots[*slot])
+    }
+
+    /// The same buyer walks the journey once more: it knows what it knew, and has no order yet.
+    fn begin_again(&mut self) {
+        (self.accepted, self.decided, self.unsettled) = (None, None, false);
+        self.order.clear();
     }
 
     /// What the reply to an order or a lookup means for what comes after.
@@ -379,6 +454,9 @@ fn understand(result: Result<Reply<'_>, Broken>, shared: &Shared, walk: &mut Wal
         }
         Ok(reply) => {
             (status, retry_after_s) = (reply.status, reply.retry_after_s);
+            if walk.journey.cookies {
+                walk.cookies.keep(&reply);
+            }
             classify::read(step, &reply, &mut walk.captured)
         }
     };

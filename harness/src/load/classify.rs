@@ -42,27 +42,38 @@ impl Said {
 /// Reads a reply by the places that its step declares, and keeps what later steps need of it.
 pub fn read(step: &CompiledStep, answer: &Reply<'_>, captured: &mut [String]) -> Said {
     let mut said = Said::only(reply(answer.status, answer.body));
+    if step.check.declares(answer.status) {
+        said.classified = Classified { outcome: Outcome::Ok, reason: String::new() };
+    }
     if said.classified.outcome != Outcome::Ok && step.role != Role::Ticket {
         return said;
     }
-    step.keep_location(answer.location, captured);
-    if !step.wants_json {
+    let json =
+        if step.wants_json { serde_json::from_slice::<Value>(answer.body).unwrap_or_default() } else { Value::Null };
+    if said.classified.outcome == Outcome::Ok
+        && let Some(reason) = step.check.failed(answer, &json)
+    {
+        // Of a page it is known that it is not what it should be. What takes stock or money may have taken effect.
+        let outcome = if step.role == Role::Read { Outcome::Fail } else { Outcome::Info };
+        return Said::only(Classified { outcome, reason: reason.into() });
+    }
+    if step.stream.is_some() && step.role == Role::Read && !answer.head.is_empty() {
+        // It was answered at once, and with something else than events.
+        said.classified = Classified { outcome: Outcome::Fail, reason: "no-event-stream".into() };
         return said;
     }
-    let json = serde_json::from_slice::<Value>(answer.body).unwrap_or_default();
-    if json.is_null() && said.classified.outcome == Outcome::Ok && answer.status != 202 {
-        if step.role != Role::Read {
-            // A success without a readable body acknowledges nothing that could be held against the ledger.
-            said.classified = Classified { outcome: Outcome::Info, reason: "unreadable-reply".into() };
-        }
-        return said;
-    }
-    step.keep_captures_of(&json, captured);
+    step.keep(answer, &json, captured);
     if step.role == Role::Read {
         return said;
     }
     let text = |pointer: &str| json.pointer(pointer).map(text_of).unwrap_or_default();
-    let (order, state) = (text(&step.order), text(&step.state));
+    let (order, state) = (step.order.read(answer, &json), text(&step.state));
+    let told = !json.is_null() || !step.order.is_json() && !order.is_empty();
+    if !told && said.classified.outcome == Outcome::Ok && answer.status != 202 {
+        // A success without a readable body acknowledges nothing that could be held against the ledger.
+        said.classified = Classified { outcome: Outcome::Info, reason: "unreadable-reply".into() };
+        return said;
+    }
     said.amount_cents = json.pointer(&step.amount_cents).and_then(Value::as_i64).unwrap_or(-1);
     match step.role {
         Role::Ticket => {
@@ -99,7 +110,7 @@ pub fn reply(status: u16, body: &[u8]) -> Classified {
 
 /// Classifies an attempt without a reply: only one that provably sent nothing is a failure.
 pub fn broken(broken: Broken) -> Classified {
-    let outcome = if matches!(broken, Broken::NotSent | Broken::Exhausted) { Outcome::Fail } else { Outcome::Info };
+    let outcome = if broken.took_no_effect() { Outcome::Fail } else { Outcome::Info };
     Classified { outcome, reason: broken.reason().to_owned() }
 }
 
@@ -149,7 +160,8 @@ pub fn worth_retrying(classified: &Classified, status: u16) -> bool {
     match classified.outcome {
         Outcome::Info => true,
         Outcome::Fail => {
-            status == 429 || matches!(classified.reason.as_str(), "in-flight" | "not-sent" | "generator-exhausted")
+            let not_looked_at = ["in-flight", "not-sent", "generator-exhausted", "tls-handshake", "refused-stream"];
+            status == 429 || not_looked_at.contains(&classified.reason.as_str())
         }
         Outcome::Ok | Outcome::Dropped => false,
     }

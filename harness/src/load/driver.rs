@@ -6,7 +6,6 @@
 //! hand-overs on the cores that the target needs.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,12 +23,14 @@ use tokio::sync::Semaphore;
 
 use super::arrival::{Arrival, Plan};
 use super::buyer::Buyer;
+use super::client::Entry;
 use super::clock::Clock;
 use super::pool::Pool;
+use super::retry::Retries;
 use crate::history::recorder::{EventSink, NameId, OpSink, RawOp, Recorder};
-use crate::history::{Event, LoadTotals, Micros, Outcome, Role};
+use crate::history::{Event, INTENTS_PER_ARRIVAL, LoadTotals, Micros, Outcome, Role};
+use crate::scenario::Scenario;
 use crate::scenario::journey::Journey;
-use crate::scenario::{Retry, Scenario};
 
 /// Why the load could not be driven.
 #[derive(Debug, thiserror::Error)]
@@ -105,9 +106,9 @@ impl Live {
 /// What all buyers share.
 #[derive(Debug)]
 pub struct Shared {
-    /// Where the target is reached.
-    pub address: SocketAddr,
-    /// The `host` header, ready to be sent.
+    /// How the target is reached.
+    pub entry: Entry,
+    /// The header lines that every request has, `host` among them.
     pub host_header: Vec<u8>,
     /// Compiled journeys, by cohort.
     pub journeys: Vec<Journey>,
@@ -117,8 +118,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Limit of each exchange.
     pub request_timeout: Duration,
-    /// How buyers try again.
-    pub retry: Retry,
+    /// How buyers try again, by cohort.
+    pub retries: Vec<Retries>,
     /// Seed of everything random.
     pub seed: u64,
     /// Buyers' names start with it.
@@ -170,20 +171,6 @@ impl Shared {
     pub fn record(&self, op: RawOp<'_>) {
         self.sink.lock().unwrap_or_else(PoisonError::into_inner).record(op);
     }
-
-    /// The wait after attempt `number`: exponential, with jitter, and no shorter than the server asks for.
-    pub fn backoff(&self, number: u16, retry_after_s: Option<u32>, random: f64) -> Duration {
-        let retry = &self.retry;
-        let exponential = retry.base.0.saturating_mul(1u32 << u32::from(number - 1).min(16)).min(retry.max.0);
-        let jittered = exponential.mul_f64(1.0 - retry.jitter * random);
-        match retry_after_s {
-            Some(seconds) if retry.honour_retry_after => {
-                // A server's whole seconds would make all refused buyers come back at once.
-                jittered.max(Duration::from_secs(seconds.into()).min(retry.max.0).mul_f64(1.0 - retry.jitter * random))
-            }
-            _ => jittered,
-        }
-    }
 }
 
 /// A load that is ready to start: the buyers have come and are warm.
@@ -198,8 +185,8 @@ pub struct Ready {
 pub struct LoadSpec<'a> {
     /// The scenario.
     pub scenario: &'a Scenario,
-    /// Where the target is reached.
-    pub address: SocketAddr,
+    /// How the target is reached.
+    pub entry: Entry,
     /// The run's clock; its epoch must be far enough ahead for the buyers to come.
     pub clock: Clock,
     /// Buyers' names start with it.
@@ -225,14 +212,14 @@ pub fn start(spec: &LoadSpec<'_>, recorder: &Recorder) -> Result<Ready, LoadErro
     let plan = spec.scenario.plan();
     let buyers = load.virtual_buyers as usize;
     let shared = Arc::new(Shared {
-        address: spec.address,
+        entry: spec.entry.clone(),
         cpu_share_wanted: cpu_share_wanted(plan.clone(), &journeys),
-        host_header: format!("host: {}\r\nuser-agent: seckill-rehearsal\r\n", spec.address).into_bytes(),
+        host_header: spec.entry.header_lines().into_bytes(),
+        retries: journeys.iter().map(|journey| Retries::new(journey.retry.clone())).collect(),
         journeys,
         names,
         clock: spec.clock,
         request_timeout: load.request_timeout.0,
-        retry: load.retry.clone(),
         seed: spec.scenario.seed,
         user_prefix: spec.user_prefix.clone(),
         key_prefix: spec.key_prefix.clone(),
@@ -273,7 +260,10 @@ impl Ready {
         shared.sink.lock().unwrap_or_else(PoisonError::into_inner).flush();
         // Only now have all arrivals been either sent or dropped.
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Ok(LoadTotals { sent: count(&shared.live.sent), dropped: count(&shared.live.dropped), ..totals })
+        let (sent, dropped) = (count(&shared.live.sent), count(&shared.live.dropped));
+        let suppressed = shared.journeys.iter().zip(&shared.retries).filter(|(_, retries)| retries.suppressed() > 0);
+        let retries_suppressed = suppressed.map(|(j, retries)| (j.cohort.clone(), retries.suppressed())).collect();
+        Ok(LoadTotals { sent, dropped, retries_suppressed, ..totals })
     }
 }
 
@@ -311,7 +301,7 @@ fn generate(shared: &Arc<Shared>, plan: Plan, patience: Micros, events: &EventSi
 fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
     let fail = |e: GooseError| LoadError::Goose(e.to_string());
     let mut configuration = GooseConfiguration::default();
-    configuration.host = Some(format!("http://{}/", shared.address));
+    configuration.host = Some(format!("http://{}/", shared.entry.address));
     configuration.users = Some(shared.pool_size());
     configuration.increase_rate = Some("100000".into());
     configuration.iterations = Some(1);
@@ -387,7 +377,7 @@ impl Shared {
         let now = self.clock.now_us();
         self.live.count(Outcome::Dropped, false);
         self.record(RawOp {
-            intent: arrival.n * super::buyer::INTENTS_PER_ARRIVAL,
+            intent: arrival.n * INTENTS_PER_ARRIVAL,
             user: journey.user_of(arrival, self.seed),
             attempt: 0,
             status: 0,
@@ -466,6 +456,7 @@ async fn dispatch(
         generator_wait_s: spent.wait_s,
         busy_max: shared.pool.busy_max() as u64,
         buyers: shared.pool_size() as u64,
+        retries_suppressed: BTreeMap::new(),
     })
 }
 
@@ -581,7 +572,11 @@ const CPU_PER_REQUEST_S: f64 = 40e-6;
 fn cpu_share_wanted(plan: Plan, journeys: &[Journey]) -> f64 {
     let mut seconds: BTreeMap<Micros, usize> = BTreeMap::new();
     for arrival in plan {
-        *seconds.entry(arrival.at_us / 1_000_000).or_default() += journeys[usize::from(arrival.cohort)].steps.len();
+        let journey = &journeys[usize::from(arrival.cohort)];
+        for walk in 0..journey.walks() {
+            let at = arrival.at_us + Micros::from(walk) * journey.every().as_micros() as Micros;
+            *seconds.entry(at / 1_000_000).or_default() += journey.steps.len();
+        }
     }
     seconds.values().max().map_or(0.0, |most| *most as f64 * CPU_PER_REQUEST_S)
 }

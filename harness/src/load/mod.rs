@@ -5,8 +5,15 @@ pub mod buyer;
 pub mod classify;
 pub mod client;
 pub mod clock;
+pub mod cookies;
 pub mod driver;
 pub mod pool;
+pub mod retry;
+pub mod sse;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_protocols;

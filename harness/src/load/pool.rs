@@ -4,9 +4,9 @@
 //! line with its intended start unchanged; when its patience is over it is given back as dropped, never forgotten.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
+use std::task::{Context, Poll, Waker};
 
 use super::arrival::Arrival;
 use crate::history::Micros;
@@ -15,23 +15,31 @@ use crate::history::Micros;
 struct Inner {
     idle: Vec<usize>,
     waiting: VecDeque<Arrival>,
-    handed: Vec<Option<Arrival>>,
+    places: Vec<Place>,
     closed: bool,
     busy_max: usize,
+}
+
+/// Where a buyer waits for the next arrival.
+#[derive(Debug, Clone, Default)]
+struct Place {
+    idle: bool,
+    handed: Option<Arrival>,
+    waker: Option<Waker>,
 }
 
 /// The pool.
 #[derive(Debug)]
 pub struct Pool {
     inner: Mutex<Inner>,
-    wake: Vec<Notify>,
+    size: usize,
 }
 
 impl Pool {
     /// A pool for `buyers` virtual buyers, none of whom has come yet.
     pub fn new(buyers: usize) -> Pool {
-        let inner = Inner { handed: vec![None; buyers], ..Inner::default() };
-        Pool { inner: Mutex::new(inner), wake: (0..buyers).map(|_| Notify::new()).collect() }
+        let inner = Inner { places: vec![Place::default(); buyers], ..Inner::default() };
+        Pool { inner: Mutex::new(inner), size: buyers }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -43,39 +51,48 @@ impl Pool {
     pub fn hand_out(&self, arrival: Arrival) {
         let mut inner = self.lock();
         if let Some(buyer) = inner.idle.pop() {
-            inner.handed[buyer] = Some(arrival);
-            let busy = inner.handed.len() - inner.idle.len();
+            let place = &mut inner.places[buyer];
+            place.handed = Some(arrival);
+            let waker = place.waker.take();
+            let busy = inner.places.len() - inner.idle.len();
             inner.busy_max = inner.busy_max.max(busy);
             drop(inner);
-            self.wake[buyer].notify_one();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
         } else {
             inner.waiting.push_back(arrival);
-            inner.busy_max = inner.handed.len();
+            inner.busy_max = inner.places.len();
         }
     }
 
     /// The next arrival for a buyer who is done with the last one; none when the pool is closed and nothing waits.
     pub async fn next(&self, buyer: usize) -> Option<Arrival> {
-        {
-            let mut inner = self.lock();
+        poll_fn(|cx| self.poll_next(cx, buyer)).await
+    }
+
+    fn poll_next(&self, cx: &mut Context<'_>, buyer: usize) -> Poll<Option<Arrival>> {
+        let mut inner = self.lock();
+        let place = &mut inner.places[buyer];
+        if let Some(arrival) = place.handed.take() {
+            place.idle = false;
+            return Poll::Ready(Some(arrival));
+        }
+        // Whoever waits here already is not called for those in line: there is nobody in line while somebody is idle.
+        if !place.idle {
             if let Some(arrival) = inner.waiting.pop_front() {
-                return Some(arrival);
+                return Poll::Ready(Some(arrival));
             }
-            if inner.closed {
-                return None;
-            }
-            inner.idle.push(buyer);
-        }
-        loop {
-            self.wake[buyer].notified().await;
-            let mut inner = self.lock();
-            if let Some(arrival) = inner.handed[buyer].take() {
-                return Some(arrival);
-            }
-            if inner.closed {
-                return None;
+            if !inner.closed {
+                inner.places[buyer].idle = true;
+                inner.idle.push(buyer);
             }
         }
+        if inner.closed {
+            return Poll::Ready(None);
+        }
+        inner.places[buyer].waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Arrivals that have waited since before `before_us`; they are taken out of the line.
@@ -94,17 +111,16 @@ impl Pool {
     pub fn close(&self) -> Vec<Arrival> {
         let mut inner = self.lock();
         inner.closed = true;
+        let wakers: Vec<Waker> = inner.places.iter_mut().filter_map(|place| place.waker.take()).collect();
         let rest = inner.waiting.drain(..).collect();
         drop(inner);
-        for wake in &self.wake {
-            wake.notify_one();
-        }
+        wakers.into_iter().for_each(Waker::wake);
         rest
     }
 
     /// Buyers that the pool has room for.
     pub fn size(&self) -> usize {
-        self.wake.len()
+        self.size
     }
 
     /// Buyers who have come and are idle.

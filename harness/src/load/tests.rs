@@ -1,17 +1,20 @@
 //! The load against a little shop that queues its orders, and on a machine that has run out of descriptors.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use super::arrival::Arrival;
+use super::client::Entry;
 use super::clock::Clock;
 use super::driver::{self, LoadSpec};
-use crate::check::{Evidence, Finding, Verdict, judge};
+use crate::check::{Evidence, Finding, Rules, Verdict, judge};
 use crate::history::recorder::Recorder;
-use crate::history::{Event, History, Op, OrderState, Outcome, Role, RunInfo, reader};
+use crate::history::{Event, History, INTENTS_PER_ARRIVAL, LoadTotals, Op, OrderState, Outcome, Role, RunInfo, reader};
+use crate::scenario::journey::Journey;
 use crate::scenario::{self, Scenario};
 
 /// How often each ticket was asked about.
@@ -71,6 +74,29 @@ fn answer(path: &str, asked: &Asked) -> (u16, String, String) {
         };
         return (200, String::new(), body);
     }
+    let count = |what: &str| {
+        let mut asked = asked.lock().unwrap();
+        let times = asked.entry(what.to_owned()).or_default();
+        *times += 1;
+        *times
+    };
+    if let Some(user) = path.strip_prefix("/challenge-of/") {
+        return (200, String::new(), format!(r#"{{"token":"{user}.{}"}}"#, count(path)));
+    }
+    if let Some(token) = path.strip_prefix("/lenient/") {
+        return (201, String::new(), format!(r#"{{"id":"o{token}.{}","state":"held"}}"#, count(path)));
+    }
+    if let Some(token) = path.strip_prefix("/strict/") {
+        return match count(path) {
+            1 => (201, String::new(), format!(r#"{{"id":"o{token}","state":"held"}}"#)),
+            _ => (409, String::new(), r#"{"type":"/problems/token-spent"}"#.to_owned()),
+        };
+    }
+    match path {
+        "/slow" => std::thread::sleep(std::time::Duration::from_millis(20)),
+        "/busy" => return (503, String::new(), String::new()),
+        _ => {}
+    }
     let paid = path.strip_prefix("/pay/").map(|order| format!(r#"{{"id":"{order}","state":"paid"}}"#));
     (200, String::new(), paid.unwrap_or_else(|| r#"{"token":"c"}"#.to_owned()))
 }
@@ -118,15 +144,58 @@ arrivals = [{{ constant = {{ rate = 100, lasts = "{}ms" }} }}]
     scenario::load(&path, &[], None).unwrap_or_else(|error| panic!("{error}")).scenario
 }
 
+/// A scenario against the shop, with these cohorts and what is said of the load.
+fn cohorts(dir: &Path, address: SocketAddr, load: &str, cohorts: &str) -> Scenario {
+    let text = format!(
+        r#"
+name = "cohorts"
+target.external.address = "{address}"
+item = [{{ id = 1, price_cents = 100, stock = 100, per_user_limit = 99, closes_at = "10m", hold = "1m" }}]
+load = {{ duration = "1s", request_timeout = "1s", {load} }}
+steady_state = {{ step = "page", within = "1s" }}
+[step.page]
+path = "/page"
+[step.slow]
+path = "/slow"
+[step.busy]
+path = "/busy"
+[step.challenge]
+path = "/challenge-of/${{user}}"
+capture = {{ challenge_token = "/token" }}
+[step.lenient]
+role = "order"
+method = "POST"
+path = "/lenient/${{challenge_token}}"
+headers = {{ idempotency-key = "${{key}}" }}
+token = "${{challenge_token}}"
+[step.strict]
+role = "order"
+method = "POST"
+path = "/strict/${{challenge_token}}"
+headers = {{ idempotency-key = "${{key}}" }}
+token = "${{challenge_token}}"
+{cohorts}
+"#
+    );
+    let path = dir.join("cohorts.toml");
+    std::fs::write(&path, text).unwrap();
+    scenario::load(&path, &[], None).unwrap_or_else(|error| panic!("{error}")).scenario
+}
+
 /// Drives the load of a scenario and reads its history; also how many orders were counted meanwhile.
 fn drive(scenario: &Scenario, dir: &Path, address: SocketAddr) -> (History, u64) {
+    drive_over(scenario, dir, Entry::plain(address))
+}
+
+/// The same with other connections than plain ones.
+pub(super) fn drive_over(scenario: &Scenario, dir: &Path, entry: Entry) -> (History, u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let clock = Clock::starting_in(400_000);
     let mut info: RunInfo = crate::check::testing::run_info();
     (info.epoch_unix_us, info.duration_us, info.closed) = (clock.epoch_unix_us(), 1_000_000, None);
     let recorder = Recorder::create(dir, &info).unwrap();
     let (user_prefix, key_prefix) = (info.user_prefix.clone(), info.key_prefix.clone());
-    let spec = LoadSpec { scenario, address, clock, user_prefix, key_prefix };
+    let spec = LoadSpec { scenario, entry, clock, user_prefix, key_prefix };
     let ready = driver::start(&spec, &recorder).unwrap();
     let shared = ready.shared();
     let totals = runtime.block_on(ready.finished()).unwrap();
@@ -230,4 +299,172 @@ fn without_descriptors(address: SocketAddr) {
     let passed = vec![Finding { verdict: Verdict::Pass, ..passed }];
     let summary = crate::measure::summarize(&history, None, &scenario.rules(), passed, &[], "");
     assert_eq!(summary.verdict, Verdict::Unknown);
+}
+
+/// The ops of a cohort, as names of step, attempt and purchase of its arrival.
+fn ops_of<'h>(history: &'h History, cohort: &str) -> Vec<(&'h str, u16, u64, &'h Op)> {
+    let of_cohort = history.ops.iter().filter(|op| history.names.get(op.cohort) == cohort);
+    of_cohort.map(|op| (history.names.get(op.step), op.attempt, op.intent % INTENTS_PER_ARRIVAL, op)).collect()
+}
+
+fn totals(history: &History) -> &LoadTotals {
+    let totals = history.events.iter().find_map(|event| match event {
+        Event::LoadTotals(totals) => Some(totals),
+        _ => None,
+    });
+    totals.expect("the load ended")
+}
+
+fn distrust(history: &History, scenario: &Scenario) -> Vec<String> {
+    // How late a busy machine sends is not what is asked here.
+    let rules = Rules { send_lag_limit_us: u64::MAX, ..scenario.rules() };
+    let reasons = crate::measure::summarize(history, None, &rules, Vec::new(), &[], "").distrust;
+    reasons.into_iter().filter(|why| why.contains("arrivals")).collect()
+}
+
+#[test]
+fn a_hoarder_orders_again_until_it_is_refused() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let address = shop();
+    let hoarders = |order: &str, replay: bool| {
+        let what = format!(
+            r#"
+[cohort.hoarders]
+journey = ["page", "challenge", "{order}"]
+users = 2
+repeat = {{ times = 3, every = "30ms" }}
+replay_token = {replay}
+arrivals = [{{ constant = {{ rate = 50, lasts = "100ms" }} }}]
+[cohort.others]
+journey = ["page"]
+arrivals = [{{ constant = {{ rate = 50, lasts = "100ms" }} }}]
+"#
+        );
+        let scenario = cohorts(dir.path(), address, "virtual_buyers = 8", &what);
+        let (history, orders) = drive(&scenario, &dir.path().join(format!("{order}-{replay}")), address);
+        assert_eq!(distrust(&history, &scenario), Vec::<String>::new());
+        assert_eq!((totals(&history).planned, totals(&history).sent), (10, 10), "a walk is no arrival");
+        (history, scenario, orders)
+    };
+
+    let (history, scenario, orders) = hoarders("strict", false);
+    let ops = ops_of(&history, "hoarders");
+    let steps: Vec<(&str, u64)> = ops
+        .iter()
+        .filter(|(.., op)| op.intent / 16 == ops[0].3.intent / 16)
+        .map(|(step, _, purchase, _)| (*step, *purchase))
+        .collect();
+    let walk = |purchase: u64| {
+        [("page", purchase.saturating_sub(1)), ("challenge", purchase.saturating_sub(1)), ("strict", purchase)]
+    };
+    assert_eq!(steps, [walk(0), walk(1), walk(2)].concat(), "each walk is a purchase of its own");
+    assert_eq!(orders, 15);
+    assert_ne!(finding(&history, &scenario, "I6").verdict, Verdict::Fail);
+
+    // A bot that spends its token again is refused, gives up, and accuses nobody.
+    let (history, scenario, orders) = hoarders("strict", true);
+    let count = |step: &str| ops_of(&history, "hoarders").iter().filter(|(name, ..)| *name == step).count();
+    assert_eq!((count("page"), count("challenge"), count("strict"), orders), (10, 5, 10, 5));
+    assert_ne!(finding(&history, &scenario, "I6").verdict, Verdict::Fail);
+
+    // A service that lets one token buy three times is convicted.
+    let (history, scenario, orders) = hoarders("lenient", true);
+    let count = |step: &str| ops_of(&history, "hoarders").iter().filter(|(name, ..)| *name == step).count();
+    assert_eq!((count("page"), count("challenge"), count("lenient"), orders), (15, 5, 15, 15));
+    let convicted = finding(&history, &scenario, "I6");
+    assert!(
+        convicted.verdict == Verdict::Fail && convicted.detail.contains("bought two orders"),
+        "{}",
+        convicted.detail
+    );
+}
+
+#[test]
+fn what_is_planned_is_sent_or_dropped_and_nothing_else() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let address = shop();
+    // One buyer, who is busy for 20 ms each time, for two hundred arrivals within half a second.
+    let scenario = cohorts(
+        dir.path(),
+        address,
+        r#"virtual_buyers = 1, patience = "5ms", arrivals = [{ poisson = { rate = 400, lasts = "500ms" } }]"#,
+        r#"
+[cohort.many]
+journey = ["slow"]
+share = 2
+clock_skew = ["-100ms", "100ms"]
+[cohort.few]
+journey = ["slow", "page"]
+share = 1
+repeat = { times = 2, every = "1ms" }
+"#,
+    );
+    let (history, _) = drive(&scenario, &dir.path().join("run"), address);
+    let LoadTotals { planned, sent, dropped, .. } = *totals(&history);
+    let (count, _) = scenario.plan().count_and_hash();
+    assert_eq!((planned, sent + dropped), (count, count));
+    assert!(sent > 0 && dropped > 0, "{sent} sent, {dropped} dropped");
+    let arrivals = |was_dropped: bool| -> BTreeSet<u64> {
+        let ops = history.ops.iter().filter(|op| (op.outcome == Outcome::Dropped) == was_dropped);
+        ops.map(|op| op.intent / INTENTS_PER_ARRIVAL).collect()
+    };
+    assert_eq!((arrivals(false).len() as u64, arrivals(true).len() as u64), (sent, dropped));
+    assert_eq!(arrivals(false).union(&arrivals(true)).copied().collect::<Vec<_>>(), (0..planned).collect::<Vec<_>>());
+    assert_eq!(distrust(&history, &scenario), Vec::<String>::new());
+}
+
+#[test]
+fn a_cohort_tries_again_as_it_says_and_within_its_budget() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let address = shop();
+    let scenario = cohorts(
+        dir.path(),
+        address,
+        r#"virtual_buyers = 32, retry = { attempts = 3, base = "1ms", max = "2ms" }"#,
+        r#"
+[cohort.calm]
+journey = ["busy"]
+arrivals = [{ constant = { rate = 100, lasts = "200ms" } }]
+[cohort.storm]
+journey = ["busy"]
+retry = { attempts = 40, budget = 0.5 }
+arrivals = [{ constant = { rate = 200, lasts = "200ms" } }]
+"#,
+    );
+    let (history, _) = drive(&scenario, &dir.path().join("run"), address);
+    let attempts = |cohort: &str, number: fn(u16) -> bool| {
+        ops_of(&history, cohort).iter().filter(|(_, attempt, ..)| number(*attempt)).count()
+    };
+    assert_eq!((attempts("calm", |n| n == 1), attempts("calm", |n| n == 3), attempts("calm", |n| n > 3)), (20, 20, 0));
+    assert_eq!(
+        (attempts("storm", |n| n == 1), attempts("storm", |n| n > 1)),
+        (40, 20),
+        "one retry for two first attempts"
+    );
+    // Everybody gave up in the end, for want of budget.
+    assert_eq!(totals(&history).retries_suppressed, BTreeMap::from([("storm".to_owned(), 40)]));
+    let summary = crate::measure::summarize(&history, None, &scenario.rules(), Vec::new(), &[], "");
+    assert_eq!(summary.load.retries_suppressed, totals(&history).retries_suppressed);
+}
+
+#[test]
+fn how_long_somebody_thinks_follows_from_the_seed() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let scenario = cohorts(
+        dir.path(),
+        "127.0.0.1:1".parse().unwrap(),
+        "virtual_buyers = 1",
+        r#"
+[cohort.people]
+journey = ["page", "slow", "page"]
+think = { median = "2s", sigma = 0.5 }
+repeat = { times = 2, every = "1s" }
+arrivals = [{ constant = { rate = 1, lasts = "1s" } }]
+"#,
+    );
+    let journey = &Journey::all(&scenario)[0];
+    let think = |step, walk, n, seed| journey.think_before(step, walk, Arrival { at_us: 0, cohort: 0, n }, seed);
+    assert_eq!(think(1, 1, 7, 3), think(1, 1, 7, 3));
+    let all = [think(1, 1, 7, 3), think(2, 1, 7, 3), think(1, 0, 7, 3), think(1, 1, 8, 3), think(1, 1, 7, 4)];
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "{all:?}");
 }

@@ -111,7 +111,10 @@ pub fn links(history: &History, committed_orders: u64) -> Vec<LinkSummary> {
         from: link.from.clone(),
         to: link.to.clone(),
         calls: link.calls,
-        calls_per_order: if committed_orders > 0 { link.calls as f64 / committed_orders as f64 } else { 0.0 },
+        calls_per_order: link.calls.map(|calls| match committed_orders {
+            0 => 0.0,
+            orders => calls as f64 / orders as f64,
+        }),
         connections: link.connections,
         bytes_up: link.bytes_up,
         bytes_down: link.bytes_down,

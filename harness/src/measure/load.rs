@@ -7,7 +7,7 @@ use std::hash::BuildHasherDefault;
 use super::hash::MulHasher;
 use super::series::bins;
 use super::stats::LatencyHistogram;
-use crate::history::{Event, History, LoadTotals, Micros, Op, Outcome, Role, Sym};
+use crate::history::{Event, History, INTENTS_PER_ARRIVAL, LoadTotals, Micros, Op, Outcome, Role, Sym};
 use crate::summary::{Load, PhaseSummary};
 
 /// Width of the bins in which the highest rate is sought.
@@ -24,7 +24,8 @@ const STARVED_LAG_US: u64 = 1_000;
 /// Above this many ops, every 64th buyer is enough to tell which step journeys begin with.
 const VOTE_BY_ALL: usize = 100_000;
 
-type UserMap<V> = HashMap<(u32, u64), V, BuildHasherDefault<MulHasher>>;
+/// By cohort, user and arrival: accounts may be shared, and a buyer may walk its journey again.
+type BuyerMap<V> = HashMap<(u32, u64, u64), V, BuildHasherDefault<MulHasher>>;
 
 /// The arrivals of a run: the planned starts, sent or dropped, as indices of ops.
 ///
@@ -65,14 +66,14 @@ impl Arrivals {
     }
 }
 
-/// The first op of each buyer by intended start. A buyer is a number within a cohort.
-fn first_ops(ops: &[Op], wanted: impl Fn(&Op) -> bool) -> UserMap<u32> {
-    let mut first = UserMap::default();
+/// The first op of each buyer by intended start. A buyer is an arrival of a user of a cohort.
+fn first_ops(ops: &[Op], wanted: impl Fn(&Op) -> bool) -> BuyerMap<u32> {
+    let mut first = BuyerMap::default();
     for (index, op) in ops.iter().enumerate() {
         if op.outcome == Outcome::Dropped || !wanted(op) {
             continue;
         }
-        let slot = first.entry((op.cohort.0, op.user)).or_insert(index as u32);
+        let slot = first.entry((op.cohort.0, op.user, op.intent / INTENTS_PER_ARRIVAL)).or_insert(index as u32);
         let earlier = |op: &Op| (op.intended_us, op.attempt);
         if earlier(op) < earlier(&ops[*slot as usize]) {
             *slot = index as u32;
@@ -155,6 +156,7 @@ pub fn load(history: &History, arrivals: &Arrivals, phases: &[PhaseSummary]) -> 
         generator_wait_fraction: wait_fraction,
         busy_max: totals.busy_max,
         buyers: totals.buyers,
+        retries_suppressed: totals.retries_suppressed.clone(),
     }
 }
 

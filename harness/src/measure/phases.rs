@@ -51,44 +51,65 @@ impl Pieces {
     }
 }
 
-/// Latencies of every step and phase. An op belongs to the phase of its intended start, whenever it was answered:
+/// Histograms by piece of the timeline, cohort and step, each made when it has a sample: what is wanted is a sum of them.
+struct Cells {
+    pieces: Vec<Vec<Vec<Option<Box<LatencyHistogram>>>>>,
+}
+
+impl Cells {
+    fn record(&mut self, (piece, cohort, step): (usize, usize, usize), us: u64) {
+        let cohorts = &mut self.pieces[piece];
+        if cohorts.len() <= cohort {
+            cohorts.resize_with(cohort + 1, Vec::new);
+        }
+        let steps = &mut cohorts[cohort];
+        if steps.len() <= step {
+            steps.resize_with(step + 1, || None);
+        }
+        steps[step].get_or_insert_with(Box::default).record(us);
+    }
+
+    /// The sum over some pieces, and over one cohort or step if one is named.
+    fn sum(&self, pieces: &dyn Fn(usize) -> bool, cohort: Option<usize>, step: Option<usize>) -> LatencyStats {
+        let mut sum = LatencyHistogram::default();
+        for (_, cohorts) in self.pieces.iter().enumerate().filter(|(piece, _)| pieces(*piece)) {
+            for (_, steps) in cohorts.iter().enumerate().filter(|(c, _)| cohort.is_none_or(|cohort| *c == cohort)) {
+                let cells = steps.iter().enumerate().filter(|(s, _)| step.is_none_or(|step| *s == step));
+                cells.filter_map(|(_, cell)| cell.as_deref()).for_each(|cell| sum.merge(cell));
+            }
+        }
+        sum.stats()
+    }
+}
+
+/// Latencies of every step, phase and cohort. An op belongs to the phase of its intended start, whenever it was answered:
 /// that is the moment from which its buyer waited.
 pub fn latency(history: &History, phases: &[PhaseSummary]) -> Latency {
     let pieces = Pieces::new(phases);
-    let mut steps = Numbering::new(history.names.len());
-    let mut cells: Vec<Vec<Option<Box<LatencyHistogram>>>> = vec![Vec::new(); pieces.count()];
+    let (mut steps, mut cohorts) = (Numbering::new(history.names.len()), Numbering::new(history.names.len()));
+    let mut cells = Cells { pieces: vec![Vec::new(); pieces.count()] };
     for op in history.ops.iter().filter(|op| op.outcome != Outcome::Dropped) {
-        let step = steps.number(op.step.0);
-        let row = &mut cells[pieces.at(op.intended_us)];
-        if row.len() <= step {
-            row.resize_with(step + 1, || None);
-        }
-        row[step].get_or_insert_with(Box::default).record(op.latency_us());
+        let place = (pieces.at(op.intended_us), cohorts.number(op.cohort.0), steps.number(op.step.0));
+        cells.record(place, op.latency_us());
     }
 
-    let name = |step: usize| history.names.get(Sym(steps.seen[step])).to_string();
-    let merged = |wanted: &dyn Fn(usize) -> bool, step: Option<usize>| -> LatencyStats {
-        let mut sum = LatencyHistogram::default();
-        for (_, row) in cells.iter().enumerate().filter(|(piece, _)| wanted(*piece)) {
-            let cells = row.iter().enumerate().filter(|(s, _)| step.is_none_or(|step| *s == step));
-            cells.filter_map(|(_, cell)| cell.as_deref()).for_each(|cell| sum.merge(cell));
-        }
-        sum.stats()
+    let name = |symbol: u32| history.names.get(Sym(symbol)).to_string();
+    let by_step = |pieces: &dyn Fn(usize) -> bool, cohort: Option<usize>| -> BTreeMap<String, LatencyStats> {
+        let steps = steps.seen.iter().enumerate();
+        let stats = steps.map(|(step, symbol)| (name(*symbol), cells.sum(pieces, cohort, Some(step))));
+        stats.filter(|(_, stats)| stats.count > 0).collect()
     };
-    let mut latency = Latency::default();
-    for step in 0..steps.seen.len() {
-        latency.steps.insert(name(step), merged(&|_| true, Some(step)));
+    let everywhere = |_| true;
+    let mut latency = Latency { steps: by_step(&everywhere, None), ..Latency::default() };
+    for (cohort, symbol) in cohorts.seen.iter().enumerate() {
+        latency.cohorts.insert(name(*symbol), by_step(&everywhere, Some(cohort)));
     }
     let names: BTreeSet<&str> = phases.iter().map(|p| p.name.as_str()).collect();
     for phase in names {
         // A name announced twice is one phase with two spans.
         let inside = |piece: usize| phases.iter().any(|p| p.name == phase && pieces.covers(p, piece));
-        latency.phases.insert(phase.to_string(), merged(&inside, None));
-        let by_step: BTreeMap<String, LatencyStats> = (0..steps.seen.len())
-            .map(|step| (name(step), merged(&inside, Some(step))))
-            .filter(|(_, stats)| stats.count > 0)
-            .collect();
-        latency.phase_steps.insert(phase.to_string(), by_step);
+        latency.phases.insert(phase.to_string(), cells.sum(&inside, None, None));
+        latency.phase_steps.insert(phase.to_string(), by_step(&inside, None));
     }
     latency
 }

@@ -178,6 +178,9 @@ fn figures(out: &mut String, summary: &Summary) {
             format::micros(load.send_lag_us_max)
         ),
     );
+    if let Some(text) = words::suppressed(summary) {
+        row("Retries", cell(&text));
+    }
 }
 
 fn percentile(value: Option<u64>, interval: Option<[u64; 2]>, missing: impl Fn() -> String) -> String {
@@ -231,6 +234,7 @@ fn latency(out: &mut String, summary: &Summary) {
         let _ = writeln!(out, "| {} | {} |", cell(step), words::latency_cells(stats, with_interval).join(" | "));
     }
     more(out, summary.latency.steps.len(), ROWS);
+    by_cohort(out, summary);
     let gaps = words::gaps(summary);
     if !gaps.is_empty() {
         let _ = writeln!(out);
@@ -239,6 +243,18 @@ fn latency(out: &mut String, summary: &Summary) {
         let _ = writeln!(out, "- {}", text(gap, DETAIL));
     }
     more(out, gaps.len(), ROWS);
+}
+
+fn by_cohort(out: &mut String, summary: &Summary) {
+    let rows = words::cohort_steps(summary);
+    if rows.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n| {} |\n|---|--:|--:|--:|--:|--:|", words::LATENCY_COLUMNS.join(" | "));
+    for (name, stats) in rows.iter().take(ROWS) {
+        let _ = writeln!(out, "| {} | {} |", cell(name), words::latency_cells(stats, with_interval).join(" | "));
+    }
+    more(out, rows.len(), ROWS);
 }
 
 fn with_interval(value: Option<u64>, interval: Option<[u64; 2]>) -> String {

@@ -262,6 +262,9 @@ impl Page {
             ("buyers", format!("{} busy at once of {}", format::count(load.busy_max), format::count(load.buyers))),
         ];
         self.pairs(&rows);
+        if let Some(text) = words::suppressed(summary) {
+            self.pairs(&[("retries", format::one_line(&text))]);
+        }
         if load.starved {
             let share = format::number(load.generator_wait_fraction * 100.0);
             let text = format!(
@@ -291,6 +294,11 @@ impl Page {
         let mut rows = vec![words::LATENCY_COLUMNS.map(str::to_owned).to_vec()];
         for (step, stats) in words::in_step_order(summary, &summary.latency.steps) {
             let mut row = vec![format::shorten(&format::one_line(step), 24)];
+            row.extend(words::latency_cells(stats, |value, _| format::micros_or_none(value)));
+            rows.push(row);
+        }
+        for (name, stats) in words::cohort_steps(summary) {
+            let mut row = vec![format::shorten(&format::one_line(&name), 24)];
             row.extend(words::latency_cells(stats, |value, _| format::micros_or_none(value)));
             rows.push(row);
         }

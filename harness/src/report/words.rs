@@ -181,6 +181,24 @@ pub(crate) fn in_step_order<'a, T>(summary: &Summary, by_step: &'a BTreeMap<Stri
     steps
 }
 
+/// The steps of each cohort, as `cohort · step`; nothing where there is but one cohort, whose steps are the steps.
+pub(crate) fn cohort_steps(summary: &Summary) -> Vec<(String, &LatencyStats)> {
+    let cohorts = &summary.latency.cohorts;
+    let several = cohorts.iter().filter(|_| cohorts.len() > 1);
+    let rows = several.flat_map(|(cohort, steps)| {
+        in_step_order(summary, steps).into_iter().map(move |(step, stats)| (format!("{cohort} · {step}"), stats))
+    });
+    rows.collect()
+}
+
+/// The retries that were not made for want of budget, if there were any.
+pub(crate) fn suppressed(summary: &Summary) -> Option<String> {
+    let by_cohort = &summary.load.retries_suppressed;
+    let all: u64 = by_cohort.values().sum();
+    let each: Vec<_> = by_cohort.iter().map(|(cohort, n)| format!("{cohort} {}", format::count(*n))).collect();
+    (all > 0).then(|| format!("{} not made for want of budget: {}", format::count(all), each.join(", ")))
+}
+
 /// The columns of a table of latencies where there is room for few.
 pub(crate) const LATENCY_COLUMNS: [&str; 6] = ["step", "samples", "TP50", "TP99", "TP999", "max"];
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use super::traces::{self, Renamed, Traces};
 use super::{Ask, Scenario, Target, validate};
 
 /// Why a scenario cannot be run.
@@ -130,6 +131,20 @@ pub(super) fn without_variants(path: &Path, text: &str) -> Result<String, Scenar
     Ok(document.to_string())
 }
 
+/// The scenario as it goes into the run folder: the files that it names are beside it there.
+pub(super) fn with_files_beside(path: &Path, text: String, files: &[Renamed]) -> Result<String, ScenarioError> {
+    if files.is_empty() {
+        return Ok(text);
+    }
+    let mut document: toml_edit::DocumentMut =
+        text.parse().map_err(|error: toml_edit::TomlError| syntax(path, &text, &error))?;
+    for file in files {
+        let fail = |why: String| ScenarioError::Override { set: file.keys.join("."), why };
+        put(document.as_item_mut(), &file.keys, file.name.as_str().into()).map_err(fail)?;
+    }
+    Ok(document.to_string())
+}
+
 /// `target.bug` is short for `target.reference.bug`: people think of the target, not of its kind.
 fn expand(key: &str, document: &toml_edit::DocumentMut) -> Vec<String> {
     let mut keys: Vec<String> = key.split('.').map(|k| k.trim().to_owned()).collect();
@@ -171,21 +186,24 @@ fn element(item: &mut toml_edit::Item, index: usize) -> Option<&mut toml_edit::I
     item.get_mut(index)
 }
 
-/// Parses and validates the resolved text. What overrides brought in is reported as theirs.
+/// Parses and validates the resolved text, and reads the traces that it names. What overrides brought in is reported as
+/// theirs.
 pub(super) fn parse(
     path: &Path,
     original: &str,
     resolved: &str,
     overrides: &[String],
     ask: Ask<'_>,
-) -> Result<Scenario, ScenarioError> {
-    let scenario: Scenario = toml::from_str(resolved).map_err(|error| {
+) -> Result<(Scenario, Traces), ScenarioError> {
+    let mut scenario: Scenario = toml::from_str(resolved).map_err(|error| {
         let what = error.message().to_owned();
         let help = help_for(&what);
         let at = error.span().unwrap_or(0..0).into();
         render(path, original, resolved, overrides, &[Mistake { at, what, help }])
     })?;
+    let mut traces = traces::read(path, &mut scenario);
     let mut mistakes = validate::validate(&scenario);
+    mistakes.append(&mut traces.mistakes);
     if let Target::Reference(asked) = &scenario.target {
         match ask() {
             Ok(catalogue) => mistakes.extend(catalogue.iter().flat_map(|catalogue| catalogue.mistakes(asked))),
@@ -194,7 +212,11 @@ pub(super) fn parse(
             Err(_) => {}
         }
     }
-    if mistakes.is_empty() { Ok(scenario) } else { Err(render(path, original, resolved, overrides, &mistakes)) }
+    if mistakes.is_empty() {
+        Ok((scenario, traces))
+    } else {
+        Err(render(path, original, resolved, overrides, &mistakes))
+    }
 }
 
 /// A message that points at the value of a key: for what only shows once the scenario meets the world.

@@ -3,20 +3,22 @@
 use std::io::Write;
 use std::num::NonZeroU32;
 use std::ops::Range;
+use std::time::Duration;
 
 use rand::RngExt;
 
+use super::pause::Pause;
+use super::reading::{Checks, Source};
 use super::template::{Piece, Template, Values, Variable};
 use super::value::Dur;
-use super::{Cohort, Scenario, Step, TicketWords};
+use super::{Cohort, Repeat, RetryPolicy, Scenario, Step, TicketWords};
 use crate::history::{Micros, Role};
 use crate::load::arrival::Arrival;
+use crate::load::client::Reply;
 use crate::random;
 
 /// The captured value that is a ticket.
 pub const TICKET: &str = "ticket";
-/// The capture that reads a header instead of the body.
-pub const LOCATION: &str = "header:location";
 
 /// A cohort's journey, ready to be walked.
 #[derive(Debug, Clone)]
@@ -32,11 +34,19 @@ pub struct Journey {
     /// Units wanted.
     pub quantity: i32,
     /// Wait between steps.
-    pub think: Dur,
+    pub think: Pause,
+    /// Whether and how often it is walked again.
+    pub repeat: Option<Repeat>,
+    /// Whether a single-use token is got once and spent in every walk.
+    pub replay_token: bool,
+    /// When and how they try again.
+    pub retry: RetryPolicy,
     /// Accounts that the arrivals share; each is somebody else without it.
     pub users: Option<NonZeroU32>,
     /// Whether an order's first attempt is sent twice at once.
     pub double_click: bool,
+    /// Whether cookies are kept and sent.
+    pub cookies: bool,
 }
 
 /// One step, ready to be sent.
@@ -50,12 +60,14 @@ pub struct CompiledStep {
     pub head: Template,
     /// The body, if it has one.
     pub body: Option<Template>,
-    /// Values to keep: slot and JSON pointer.
-    pub capture: Vec<(usize, String)>,
-    /// Slots that keep the last part of the path in `Location`.
-    pub capture_location: Vec<usize>,
-    /// JSON pointer to the order's id.
-    pub order: String,
+    /// Slots of the captured values without which it cannot be sent.
+    pub needs: Vec<usize>,
+    /// Values to keep: slot and place.
+    pub capture: Vec<(usize, Source)>,
+    /// What a success must hold.
+    pub check: Checks,
+    /// Where the order's id stands.
+    pub order: Source,
     /// JSON pointer to its state.
     pub state: String,
     /// JSON pointer to its amount.
@@ -70,12 +82,34 @@ pub struct CompiledStep {
     pub token: Option<usize>,
     /// How a ticket is asked about.
     pub polling: Polling,
+    /// The events that are waited for, where the reply is a stream of them.
+    pub stream: Option<EventStream>,
     /// Only made when an order's fate is unknown.
     pub only_unsettled: bool,
     /// Share of the buyers who go on from here.
     pub share: f64,
     /// Whether the reply's body must be read as JSON at all.
     pub wants_json: bool,
+}
+
+/// The events that a step waits for.
+#[derive(Debug, Clone)]
+pub struct EventStream {
+    /// Their type; any if absent.
+    pub event: Option<String>,
+    /// How long one is waited for. A ticket's stream is asked for anew then, as one that may have been forgotten.
+    pub within: Dur,
+}
+
+impl EventStream {
+    fn of(scenario: &Scenario, step: &Step) -> Option<EventStream> {
+        let within = match (step.role, step.until) {
+            (Role::Ticket, _) => Dur(scenario.audit.ticket_deadline.0 + POLLING_MARGIN.0 / 2),
+            (_, Some(until)) => until,
+            _ => scenario.load.request_timeout,
+        };
+        step.sse.then(|| EventStream { event: step.event.clone(), within })
+    }
 }
 
 /// How a ticket is asked about.
@@ -130,8 +164,7 @@ impl Journey {
         // The step that captures what an order spends as its token is the one that was given it.
         let spent: Vec<usize> = steps.iter().filter_map(|step| step.token).collect();
         for step in steps.iter_mut().filter(|step| step.role != Role::Order) {
-            let kept = step.capture.iter().map(|(slot, _)| *slot).chain(step.capture_location.iter().copied());
-            step.token = kept.into_iter().find(|slot| spent.contains(slot));
+            step.token = step.capture.iter().map(|(slot, _)| *slot).find(|slot| spent.contains(slot));
         }
         let wanted = *cohort.item.get_ref();
         let item = if wanted == 0 { scenario.item.first().map_or(0, |i| i.id) } else { wanted };
@@ -142,8 +175,12 @@ impl Journey {
             item,
             quantity: cohort.quantity,
             think: cohort.think,
+            repeat: cohort.repeat.as_ref().map(|repeat| *repeat.get_ref()),
+            replay_token: cohort.replay_token,
+            retry: cohort.retry.policy(&scenario.load.retry),
             users: cohort.users,
             double_click: cohort.double_click,
+            cookies: scenario.load.cookies,
         })
     }
 
@@ -173,6 +210,9 @@ impl Journey {
     }
 }
 
+/// Streams of random numbers from here on, one for each arrival: how long its buyer thinks.
+const THINKING: u64 = 4 << 40;
+
 /// Accounts that a cohort shares are numbered from here on, cohort after cohort; arrivals never come to so many.
 const SHARED_USERS: u64 = 1_000_000_000_000;
 
@@ -182,6 +222,36 @@ impl Journey {
         let Some(users) = self.users else { return arrival.n };
         let mut rng = random::stream(seed, arrival.n);
         SHARED_USERS + (u64::from(arrival.cohort) << 32) + u64::from(rng.random_range(0..users.get()))
+    }
+
+    /// How often a buyer walks it at most.
+    pub fn walks(&self) -> u16 {
+        self.repeat.map_or(1, |repeat| repeat.times)
+    }
+
+    /// From the start of one walk to that of the next.
+    pub fn every(&self) -> Duration {
+        self.repeat.map_or(Duration::ZERO, |repeat| repeat.every.0)
+    }
+
+    /// How long a buyer thinks before a step of one of its walks: a function of the seed, whatever happens meanwhile.
+    pub fn think_before(&self, step: usize, walk: u16, arrival: Arrival, seed: u64) -> Duration {
+        self.think.fixed().unwrap_or_else(|| {
+            let mut rng = random::stream(seed, THINKING + arrival.n);
+            // A number takes two words of the stream.
+            rng.set_word_pos(2 * (u128::from(walk) * self.steps.len() as u128 + step as u128));
+            self.think.draw(rng.random())
+        })
+    }
+
+    /// Whether a step gives what a later order spends as its token.
+    fn gives_token(step: &CompiledStep) -> bool {
+        step.token.is_some() && step.role != Role::Order
+    }
+
+    /// Whether a step is left out in a walk: who spends its token again does not get another.
+    pub fn leaves_out(&self, step: &CompiledStep, walk: u16) -> bool {
+        walk > 0 && self.replay_token && Journey::gives_token(step)
     }
 }
 
@@ -198,6 +268,9 @@ impl CompiledStep {
         out.clear();
         self.head.render(values, out);
         out.extend_from_slice(extra);
+        if !values.cookies.is_empty() {
+            write!(out, "cookie: {}\r\n", values.cookies).expect("a Vec never fails");
+        }
         let Some(template) = &self.body else {
             out.extend_from_slice(b"\r\n");
             return;
@@ -208,17 +281,10 @@ impl CompiledStep {
         out.extend_from_slice(body);
     }
 
-    /// Keeps what later steps need of a reply's `Location`.
-    pub fn keep_location(&self, location: Option<&str>, captured: &mut [String]) {
-        for slot in &self.capture_location {
-            captured[*slot] = location.unwrap_or_default().to_owned();
-        }
-    }
-
-    /// Keeps the values that later steps need from a reply's body.
-    pub fn keep_captures_of(&self, json: &serde_json::Value, captured: &mut [String]) {
-        for (slot, pointer) in &self.capture {
-            captured[*slot] = json.pointer(pointer).map(text_of).unwrap_or_default();
+    /// Keeps the values that later steps need from a reply; `json` is its body, null where that was not read as JSON.
+    pub fn keep(&self, reply: &Reply<'_>, json: &serde_json::Value, captured: &mut [String]) {
+        for (slot, source) in &self.capture {
+            captured[*slot] = source.read(reply, json);
         }
     }
 }
@@ -255,15 +321,14 @@ fn compile_step(
         add(value.span(), value.get_ref(), &mut head)?;
         head.push(text("\r\n"));
     }
-    let body = match &step.json {
-        None => None,
-        Some(json) => {
-            head.push(text("content-type: application/json\r\n"));
-            let template = Template::compile(json.get_ref(), &mut slot).map_err(|why| (json.span(), why))?;
-            check_json(&template).map_err(|why| (json.span(), why))?;
-            Some(template)
-        }
-    };
+    if step.sse && !step.headers.keys().any(|header| header.eq_ignore_ascii_case("accept")) {
+        head.push(text("accept: text/event-stream\r\n"));
+    }
+    let body = compile_body(step, &mut slot)?;
+    if let Some((kind, _)) = &body {
+        head.push(text(&format!("content-type: {kind}\r\n")));
+    }
+    let body = body.map(|(_, template)| template);
     let token = match &step.token {
         None => None,
         Some(token) => {
@@ -271,32 +336,37 @@ fn compile_step(
             Some(spent_token(token.get_ref(), &known, sent).map_err(|why| (token.span(), why))?)
         }
     };
-    let (mut capture, mut capture_location) = (Vec::new(), Vec::new());
-    for (variable, pointer) in &step.capture {
+    let mut capture = Vec::new();
+    for (variable, place) in &step.capture {
         let index = slots.iter().position(|s| s == variable).unwrap_or_else(|| {
             slots.push(variable.clone());
             slots.len() - 1
         });
-        if pointer.get_ref() == LOCATION {
-            capture_location.push(index);
-        } else {
-            capture.push((index, pointer.get_ref().clone()));
-        }
+        capture.push((index, Source::parse(place.get_ref()).map_err(|why| (place.span(), why))?));
     }
+    let head = Template(merge(head));
+    let mut needs: Vec<usize> = head.captured().chain(body.iter().flat_map(Template::captured)).collect();
+    needs.dedup();
+    let check = Checks::compile(&step.check).map_err(|mut wrong| wrong.remove(0))?;
     let gives_ticket = matches!(step.role, Role::Order | Role::Lookup) && step.capture.contains_key(TICKET);
     let about_tickets = gives_ticket || step.role == Role::Ticket;
-    let default_order = if step.role == Role::Ticket { "/order" } else { "/id" };
+    let order = match &step.reply.order {
+        Some(place) => Source::parse(place.get_ref()).map_err(|why| (place.span(), why))?,
+        None => Source::Json(if step.role == Role::Ticket { "/order" } else { "/id" }.to_owned()),
+    };
     let plain = |words: &[String]| words.iter().map(|word| TicketWords::plain(word)).collect();
     let (pending, done, failed) = (plain(&step.reply.pending), plain(&step.reply.done), plain(&step.reply.failed));
-    let wants_json = !capture.is_empty() || step.role != Role::Read;
+    let wants_json =
+        step.role != Role::Read || check.wants_json() || capture.iter().any(|(_, source)| source.is_json());
     Ok(CompiledStep {
         name: name.to_owned(),
         role: step.role,
-        head: Template(merge(head)),
+        head,
         body,
+        needs,
         capture,
-        capture_location,
-        order: step.reply.order.clone().unwrap_or_else(|| default_order.to_owned()),
+        check,
+        order,
         state: step.reply.state.clone(),
         amount_cents: step.reply.amount_cents.clone(),
         reason: step.reply.reason.clone(),
@@ -304,10 +374,34 @@ fn compile_step(
         ticket: slots.iter().position(|slot| slot == TICKET).filter(|_| about_tickets),
         token,
         polling: Polling::of(scenario, step),
+        stream: EventStream::of(scenario, step),
         only_unsettled: step.only_unsettled,
         share: step.share,
         wants_json,
     })
+}
+
+/// The body of a step with its content type, if it has one.
+fn compile_body(
+    step: &Step,
+    slot: &mut dyn FnMut(&str) -> Option<usize>,
+) -> Result<Option<(&'static str, Template)>, TemplateMistake> {
+    if let Some(json) = &step.json {
+        let template = Template::compile(json.get_ref(), slot).map_err(|why| (json.span(), why))?;
+        check_json(&template).map_err(|why| (json.span(), why))?;
+        return Ok(Some(("application/json", template)));
+    }
+    if step.form.is_empty() {
+        return Ok(None);
+    }
+    let mut pieces = Vec::new();
+    for (name, value) in &step.form {
+        let separator = if pieces.is_empty() { "" } else { "&" };
+        let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
+        pieces.push(Piece::Text(format!("{separator}{name}=").into()));
+        pieces.extend(Template::compile(value.get_ref(), slot).map_err(|why| (value.span(), why))?.encoded().0);
+    }
+    Ok(Some(("application/x-www-form-urlencoded", Template(merge(pieces)))))
 }
 
 /// The slot of a token that an order spends: one captured value, which the request really sends.
@@ -316,7 +410,8 @@ fn spent_token<'p>(token: &str, known: &[String], mut sent: impl Iterator<Item =
     let slot = name.and_then(|name| known.iter().position(|known| known == name)).ok_or_else(|| {
         format!("`token` is `{token}`, and has to be one value that an earlier step captures, such as \"${{challenge_token}}\"")
     })?;
-    if sent.any(|piece| *piece == Piece::Variable(Variable::Captured(slot))) {
+    let variable = Variable::Captured(slot);
+    if sent.any(|piece| matches!(piece, Piece::Variable(sent) | Piece::Encoded(sent) if *sent == variable)) {
         Ok(slot)
     } else {
         Err(format!("`token` says that the step spends `{token}`, and its request does not send it"))
@@ -325,7 +420,7 @@ fn spent_token<'p>(token: &str, known: &[String], mut sent: impl Iterator<Item =
 
 /// Renders with stand-ins and sees whether the result is JSON.
 fn check_json(template: &Template) -> Result<(), String> {
-    let values = Values { user: "u", key: "k", item: 1, quantity: 1, captured: &[] };
+    let values = Values { user: "u", key: "k", item: 1, quantity: 1, captured: &[], cookies: "" };
     let mut out = Vec::new();
     template.render(&values, &mut out);
     serde_json::from_slice::<serde_json::Value>(&out)

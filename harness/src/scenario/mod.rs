@@ -14,20 +14,27 @@ use toml::Spanned;
 
 use crate::check::{Expectations, ItemRules, Rules};
 use crate::history::{OrderState, Role};
-use crate::load::arrival::{Arrivals, Plan};
+use crate::load::arrival::{Arrivals, Crowd, Plan};
 use crate::measure::slo::SloSpec;
 use crate::random;
 
 pub mod catalogue;
 mod diagnose;
 pub mod journey;
+pub mod pause;
+pub mod reading;
+mod retry;
 pub mod template;
+mod traces;
 mod validate;
 pub mod value;
 
 use catalogue::Catalogue;
 pub use diagnose::{ScenarioError, pointing_at};
-use value::{BugChoice, Drawn, Dur, Toggle};
+use pause::Pause;
+pub use retry::{Retry, RetryPolicy};
+pub use traces::Attached;
+use value::{BugChoice, ClockSkew, Drawn, Dur, Toggle};
 
 /// An experiment, as read from its file and checked.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -137,11 +144,14 @@ pub struct Reference {
     pub bug: Option<BugChoice>,
     /// Mechanisms by their ID: `on` or `off`.
     pub switches: BTreeMap<String, Toggle>,
+    /// Whether the service is reached with TLS only. Its certificate is made for the run, and no other is trusted.
+    pub tls: bool,
 }
 
 impl Default for Reference {
     fn default() -> Self {
-        Reference { strategy: "conditional-update".into(), pool: 8, workers: 2, bug: None, switches: BTreeMap::new() }
+        let (strategy, switches) = ("conditional-update".into(), BTreeMap::new());
+        Reference { strategy, pool: 8, workers: 2, bug: None, switches, tls: false }
     }
 }
 
@@ -204,6 +214,15 @@ pub struct Load {
     /// When and how a buyer tries again.
     #[serde(default)]
     pub retry: Retry,
+    /// How connections to the service are made.
+    #[serde(default)]
+    pub connection: Connection,
+    /// Whether each buyer keeps the cookies that replies set, and sends them with the later requests of the journey.
+    #[serde(default)]
+    pub cookies: bool,
+    /// Arrivals of the crowd as a whole: each is a buyer of one of the cohorts that have a `share`. Components are summed.
+    #[serde(default)]
+    pub arrivals: Vec<Arrivals>,
 }
 
 fn default_timeout() -> Dur {
@@ -216,25 +235,54 @@ fn default_lag_limit() -> Dur {
     Dur::millis(20)
 }
 
-/// When and how a buyer tries again: exponential backoff with jitter, under the same idempotency key.
+/// How connections to the service are made: those of the buyers, and of everybody else who asks it something.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Retry {
-    /// Attempts at most, the first included.
-    pub attempts: u16,
-    /// Wait before the second attempt.
-    pub base: Dur,
-    /// Longest wait.
-    pub max: Dur,
-    /// Share of the wait that is random, from 0 to 1.
-    pub jitter: f64,
-    /// Whether `Retry-After` lengthens the wait.
-    pub honour_retry_after: bool,
+pub struct Connection {
+    /// The version of HTTP. HTTP/2 without TLS is spoken without asking whether the service can (prior knowledge).
+    pub http: HttpVersion,
+    /// Whether a connection serves many requests. Otherwise each request has one of its own, and making it is a part of the
+    /// latency.
+    pub reuse: bool,
+    /// Encrypts the connections to an external service. The reference service is asked for TLS by `target.reference.tls`.
+    #[schemars(with = "Option<Tls>")]
+    pub tls: Option<Spanned<Tls>>,
 }
 
-impl Default for Retry {
+impl Default for Connection {
     fn default() -> Self {
-        Retry { attempts: 5, base: Dur::millis(100), max: Dur::millis(1_000), jitter: 0.5, honour_retry_after: true }
+        Connection { http: HttpVersion::One, reuse: true, tls: None }
+    }
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[serde(rename = "1.1")]
+    One,
+    /// HTTP/2.
+    #[serde(rename = "2")]
+    Two,
+}
+
+/// How connections are encrypted.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// A file in PEM with the certificates to trust, from the folder that the harness is started in.
+    #[schemars(with = "Option<String>")]
+    pub ca: Option<Spanned<String>>,
+    /// The name that the service's certificate must have, which is sent as the host, too; its address if absent.
+    #[schemars(with = "Option<String>")]
+    pub name: Option<Spanned<String>>,
+    /// Whether the certificate is verified at all.
+    pub verify: bool,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Tls { ca: None, name: None, verify: true }
     }
 }
 
@@ -259,11 +307,22 @@ pub struct Step {
     /// A JSON body, with `${variables}`.
     #[schemars(with = "Option<String>")]
     pub json: Option<Spanned<String>>,
-    /// Values kept for later steps: name = JSON pointer into the reply, or `header:location` for the last part of the path
-    /// in that header. The value called `ticket` is the ticket of an order that is accepted and not decided at once.
+    /// The fields of a form as its body, with `${variables}`, encoded as `application/x-www-form-urlencoded`.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub form: BTreeMap<String, Spanned<String>>,
+    /// Values kept for later steps: name = place in the reply. A place is a JSON pointer (`/token`), a header
+    /// (`header:etag`; of `header:location` the last part of the path), a cookie that is set (`cookie:sid`), or what the one
+    /// group of an expression matches in the body (`regex:name="csrf" value="([^"]+)"`). A later step that needs a value which
+    /// no reply has given is not sent: it fails as `missing-NAME`, and the journey ends. The value called `ticket` is the
+    /// ticket of an order that is accepted and not decided at once.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     pub capture: BTreeMap<String, Spanned<String>>,
+    /// What a successful reply must hold beyond its status. One that does not is no success: a page fails with the reason
+    /// `check-...`; an order, payment, cancel, look-up or ticket is indeterminate with that reason, and acknowledges nothing.
+    #[serde(default)]
+    pub check: ReplyCheck,
     /// Where a reply names the order, and which words it uses; those of the reference target by default.
     #[serde(default)]
     pub reply: ReplyPointers,
@@ -272,8 +331,14 @@ pub struct Step {
     pub token: Option<Spanned<String>>,
     /// How often a ticket is asked about; 200ms if absent. Only for steps with the role "ticket".
     pub every: Option<Dur>,
+    /// Whether the reply is a stream of events (`text/event-stream`), and one of them is waited for. A ticket is followed by
+    /// them until one says what became of it; a page waits for one `event`, and its latency is the time until that came.
+    #[serde(default)]
+    pub sse: bool,
+    /// The type of the events that are waited for with `sse`; a ticket is followed by all of them if it is absent.
+    pub event: Option<String>,
     /// For how long after its acceptance a ticket is asked about at most; until its deadline is surely over if absent.
-    /// Only for steps with the role "ticket".
+    /// Of a page with `sse`, how long its event is waited for; load.request_timeout if absent. Only for these.
     pub until: Option<Dur>,
     /// How often a ticket with a result is asked about again when the journey has ended, to see whether the result stays;
     /// once if absent. Only for steps with the role "ticket".
@@ -293,12 +358,35 @@ fn one() -> f64 {
     1.0
 }
 
+/// What a successful reply must hold.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplyCheck {
+    /// The statuses that are a success, from 200 to 399; 2xx and 304 if absent.
+    #[schemars(with = "Vec<u16>")]
+    pub status: Vec<Spanned<u16>>,
+    /// Values in the JSON of the body: pointer = value.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub json: BTreeMap<String, Spanned<serde_json::Value>>,
+    /// Headers: name = an expression that one of its values must match somewhere.
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub header: BTreeMap<String, Spanned<String>>,
+    /// An expression that must match somewhere in the body.
+    #[schemars(with = "Option<String>")]
+    pub body: Option<Spanned<String>>,
+    /// An expression that must match nowhere in the body.
+    #[schemars(with = "Option<String>")]
+    pub not_body: Option<Spanned<String>>,
+}
+
 /// JSON pointers to what a reply says of an order, and the words in which a ticket says it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplyPointers {
-    /// The order's id; `/id` if absent, and `/order` in replies about tickets.
-    pub order: Option<String>,
+    /// The order's id: a JSON pointer, or any other place that a value can be captured from; `/id` if absent, and `/order` in
+    /// replies about tickets.
+    #[schemars(with = "Option<String>")]
+    pub order: Option<Spanned<String>>,
     /// Its state.
     pub state: String,
     /// Its amount in the currency's smallest unit.
@@ -364,17 +452,46 @@ pub struct Cohort {
     /// Units wanted; a negative number is what a tampering client sends, and must be refused.
     #[serde(default = "one_unit")]
     pub quantity: i32,
-    /// Wait between steps.
+    /// Wait between steps: `"2s"`; `["1s", "3s"]`, drawn from the seed for each buyer and step; or as people take it,
+    /// `{ median = "2s", sigma = 0.5 }`.
     #[serde(default)]
-    pub think: Dur,
+    pub think: Pause,
+    /// Whether and how often the same buyer walks the journey again, for a new purchase each time, as a hoarder does.
+    #[schemars(with = "Option<Repeat>")]
+    pub repeat: Option<Spanned<Repeat>>,
+    /// Whether they get their single-use token only once and spend it again in every repeat, as bots try to. A service
+    /// that lets it buy twice is convicted.
+    #[serde(default)]
+    pub replay_token: bool,
     /// Accounts that the cohort has; each arrival uses one of them, by chance. Without it, each arrival is somebody else.
     pub users: Option<NonZeroU32>,
+    /// What is different from `load.retry` for them, key by key.
+    #[serde(default)]
+    pub retry: Retry,
     /// Whether they click twice: an order's first attempt is sent at once over two connections, under the same key.
     #[serde(default)]
     pub double_click: bool,
-    /// When they come; components are summed.
-    #[schemars(with = "Vec<Arrivals>")]
-    pub arrivals: Vec<Spanned<Arrivals>>,
+    /// When they come, besides those of `load.arrivals` that are theirs; components are summed.
+    #[serde(default)]
+    pub arrivals: Vec<Arrivals>,
+    /// How many of `load.arrivals` are theirs, against the other cohorts' shares: 100 and 1 make a hundred readers for one
+    /// writer. Whose each arrival is, the seed draws.
+    #[schemars(range(min = 0))]
+    pub share: Option<f64>,
+    /// How far their clocks are off, so that each comes that much early or late: `["-800ms", "800ms"]`. The seed draws it
+    /// for each; nobody comes before the load starts.
+    #[serde(default)]
+    pub clock_skew: ClockSkew,
+}
+
+/// How often a buyer walks its journey.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Repeat {
+    /// Walks at most, the first included. Whose order was refused walks no more.
+    pub times: u16,
+    /// From the start of one walk to the start of the next; a walk that takes longer is followed at once.
+    pub every: Dur,
 }
 
 fn first_item() -> Spanned<i64> {
@@ -580,6 +697,8 @@ pub struct Loaded {
     pub scenario: Scenario,
     /// The text with its overrides and seed applied: running it again repeats the run.
     pub resolved: String,
+    /// Files that it names, as they go into the run folder beside it.
+    pub attached: Vec<Attached>,
     /// Where it was read from.
     pub path: PathBuf,
 }
@@ -632,8 +751,9 @@ fn read(
     if variant.is_some() {
         resolved = diagnose::without_variants(path, &resolved)?;
     }
-    let scenario = diagnose::parse(path, &text, &resolved, &overrides, ask)?;
-    Ok(Loaded { scenario, resolved, path: path.to_owned() })
+    let (scenario, traces) = diagnose::parse(path, &text, &resolved, &overrides, ask)?;
+    let resolved = diagnose::with_files_beside(path, resolved, &traces.renamed)?;
+    Ok(Loaded { scenario, resolved, attached: traces.files, path: path.to_owned() })
 }
 
 impl Scenario {
@@ -669,12 +789,12 @@ impl Scenario {
 
     /// The planned arrivals of all cohorts, by the cohorts' order of name.
     pub fn plan(&self) -> Plan {
-        let cohorts: Vec<Vec<Arrivals>> = self
-            .cohort
-            .values()
-            .map(|cohort| cohort.get_ref().arrivals.iter().map(|a| a.get_ref().clone()).collect())
-            .collect();
-        Plan::new(&cohorts, self.seed)
+        let crowd = |cohort: &Spanned<Cohort>| {
+            let Cohort { arrivals, share, clock_skew, .. } = cohort.get_ref();
+            Crowd { arrivals: arrivals.clone(), share: share.unwrap_or(0.0), clock_skew: *clock_skew }
+        };
+        let cohorts: Vec<Crowd> = self.cohort.values().map(crowd).collect();
+        Plan::new(&cohorts, &self.load.arrivals, self.seed)
     }
 
     /// The faults of this run: what the scenario leaves open is drawn from the seed, each fault from a stream of its own,
@@ -697,6 +817,15 @@ impl Scenario {
         let journey =
             |cohort: &'_ Spanned<Cohort>| cohort.get_ref().journey.iter().map(|s| s.get_ref().clone()).collect();
         in_one_order(self.cohort.values().map(journey))
+    }
+
+    /// Whether somebody who listens on the way to the service can read what buyers say: plain HTTP/1.1.
+    pub fn is_readable(&self) -> bool {
+        let encrypted = match &self.target {
+            Target::Reference(reference) => reference.tls,
+            Target::External(_) => self.load.connection.tls.is_some(),
+        };
+        !encrypted && self.load.connection.http == HttpVersion::One
     }
 
     /// The item of that number.

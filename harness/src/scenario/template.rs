@@ -22,6 +22,8 @@ pub enum Piece {
     Text(Box<str>),
     /// Replaced at each rendering.
     Variable(Variable),
+    /// The same, encoded as a value of a form.
+    Encoded(Variable),
 }
 
 /// A compiled template.
@@ -41,6 +43,23 @@ pub struct Values<'a> {
     pub quantity: i32,
     /// Captured values by slot; empty where nothing was captured yet.
     pub captured: &'a [String],
+    /// What the `cookie` header says; empty if it is not sent.
+    pub cookies: &'a str,
+}
+
+impl Values<'_> {
+    fn write(&self, variable: &Variable, out: &mut Vec<u8>) {
+        let mut number = itoa::Buffer::new();
+        match variable {
+            Variable::User => out.extend_from_slice(self.user.as_bytes()),
+            Variable::Key => out.extend_from_slice(self.key.as_bytes()),
+            Variable::Item => out.extend_from_slice(number.format(self.item).as_bytes()),
+            Variable::Quantity => out.extend_from_slice(number.format(self.quantity).as_bytes()),
+            Variable::Captured(slot) => {
+                out.extend_from_slice(self.captured.get(*slot).map_or(&b""[..], |v| v.as_bytes()));
+            }
+        }
+    }
 }
 
 impl Template {
@@ -76,19 +95,36 @@ impl Template {
 
     /// Appends the rendered text.
     pub fn render(&self, values: &Values<'_>, out: &mut Vec<u8>) {
-        use std::io::Write;
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Piece::Variable(Variable::User) => out.extend_from_slice(values.user.as_bytes()),
-                Piece::Variable(Variable::Key) => out.extend_from_slice(values.key.as_bytes()),
-                Piece::Variable(Variable::Item) => write!(out, "{}", values.item).expect("a Vec never fails"),
-                Piece::Variable(Variable::Quantity) => write!(out, "{}", values.quantity).expect("a Vec never fails"),
-                Piece::Variable(Variable::Captured(slot)) => {
-                    out.extend_from_slice(values.captured.get(*slot).map_or(&b""[..], |v| v.as_bytes()));
+                Piece::Variable(variable) => values.write(variable, out),
+                Piece::Encoded(variable) => {
+                    let mut plain = Vec::new();
+                    values.write(variable, &mut plain);
+                    out.extend(form_urlencoded::byte_serialize(&plain).flat_map(str::bytes));
                 }
             }
         }
+    }
+
+    /// The template of a form's value: its text is encoded now, its variables when they are known.
+    pub fn encoded(self) -> Template {
+        let encode = |piece| match piece {
+            Piece::Text(text) => {
+                Piece::Text(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().into())
+            }
+            Piece::Variable(variable) | Piece::Encoded(variable) => Piece::Encoded(variable),
+        };
+        Template(self.0.into_iter().map(encode).collect())
+    }
+
+    /// The slots of the captured values that it sends.
+    pub fn captured(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Variable(Variable::Captured(slot)) | Piece::Encoded(Variable::Captured(slot)) => Some(*slot),
+            _ => None,
+        })
     }
 
     /// Whether it uses the idempotency key.
@@ -112,11 +148,21 @@ mod tests {
     fn renders_text_and_variables() {
         let mut slot = |name: &str| (name == "token").then_some(0);
         let template = Template::compile("/i/${item}?u=${user}&t=${token}&q=${quantity}&k=${key}", &mut slot).unwrap();
-        let values = Values { user: "u1", key: "k9", item: 7, quantity: 2, captured: &["T".to_owned()] };
+        let values = Values { user: "u1", key: "k9", item: 7, quantity: 2, captured: &["T".to_owned()], cookies: "" };
         let mut out = Vec::new();
         template.render(&values, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), "/i/7?u=u1&t=T&q=2&k=k9");
         assert!(template.uses_key());
+        assert_eq!(template.captured().collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn a_forms_value_is_encoded_whatever_its_variables_hold() {
+        let template = Template::compile("a&b ${user}", &mut |_| None).unwrap().encoded();
+        let values = Values { user: "x=y/é", key: "", item: 7, quantity: 2, captured: &[], cookies: "" };
+        let mut out = Vec::new();
+        template.render(&values, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "a%26b+x%3Dy%2F%C3%A9");
     }
 
     #[test]

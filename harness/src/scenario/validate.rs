@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use tokio_rustls::rustls::pki_types::ServerName;
 use toml::Spanned;
 
 use super::diagnose::{Mistake, Place};
-use super::journey::{Journey, LOCATION};
+use super::journey::Journey;
+use super::reading::{Checks, PLACES, Source, is_token};
 use super::value::{self, Dur, normal_link};
-use super::{Cohort, Inject, Scenario, Step, Target, TicketWords};
-use crate::history::Role;
+use super::{Cohort, Inject, Retry, Scenario, Step, Target, TicketWords};
+use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
+use crate::load::arrival::Arrivals;
+use crate::load::client::entry;
 
 /// The links that a stack of that kind has.
 pub(super) fn links(target: &Target) -> &'static [&'static str] {
@@ -41,8 +45,20 @@ pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
     names_and_items(scenario, &mut m);
     target(&scenario.target, &mut m);
     load(scenario, &mut m);
+    connection(scenario, &mut m);
+    common_arrivals(scenario, &mut m);
     for (name, step) in &scenario.step {
         self::step(name, step, &mut m);
+        if let Some((_, value)) =
+            step.get_ref().headers.iter().find(|(header, _)| header.eq_ignore_ascii_case("cookie"))
+            && scenario.load.cookies
+        {
+            m.add(
+                value.span(),
+                format!("step \"{name}\" has a `cookie` header, and load.cookies sends one, too"),
+                "remove the header, or set load.cookies = false",
+            );
+        }
     }
     for (name, cohort) in &scenario.cohort {
         self::cohort(scenario, name, cohort, &mut m);
@@ -173,10 +189,7 @@ fn load(scenario: &Scenario, m: &mut Mistakes) {
     if load.request_timeout.0.is_zero() {
         m.add(Place::key("load.request_timeout"), "load.request_timeout is 0s", "a request needs time, such as \"2s\"");
     }
-    if load.retry.attempts == 0 {
-        m.add(Place::key("load.retry.attempts"), "load.retry.attempts is 0", "at least 1: the first attempt counts");
-    }
-    fraction("load.retry.jitter", load.retry.jitter, Place::key("load.retry.jitter"), m);
+    retry("load", &load.retry, m);
     for (index, phase) in scenario.phase.iter().enumerate() {
         if phase.until <= phase.from {
             m.add(
@@ -185,6 +198,45 @@ fn load(scenario: &Scenario, m: &mut Mistakes) {
                 "`until` must be later than `from`",
             );
         }
+    }
+}
+
+/// Files are looked at here, so that nothing is started for one that is not there.
+fn connection(scenario: &Scenario, m: &mut Mistakes) {
+    let Some(spanned) = &scenario.load.connection.tls else { return };
+    let tls = spanned.get_ref();
+    if matches!(scenario.target, Target::Reference(_)) {
+        m.add(
+            spanned.span(),
+            "load.connection.tls is about external services",
+            "remove it, and ask the reference service for TLS with [target.reference] tls = true",
+        );
+        return;
+    }
+    match &tls.ca {
+        None if tls.verify => m.add(
+            spanned.span(),
+            "load.connection.tls has no `ca`, so no certificate could be trusted",
+            "ca = \"ca.pem\" names the certificates to trust; verify = false trusts everybody",
+        ),
+        Some(ca) if !tls.verify => m.add(
+            ca.span(),
+            "load.connection.tls has a `ca`, and verifies nothing",
+            "remove `ca`, or remove verify = false",
+        ),
+        Some(ca) => {
+            if let Err(why) = entry::read_ca(ca.get_ref()).and_then(|pem| entry::roots(&pem)) {
+                let what = format!("load.connection.tls.ca = \"{}\": {why}", ca.get_ref());
+                m.add(ca.span(), what, "a file in PEM, from the folder that the harness is started in");
+            }
+        }
+        None => {}
+    }
+    if let Some(name) = &tls.name
+        && ServerName::try_from(name.get_ref().as_str()).is_err()
+    {
+        let what = format!("load.connection.tls.name = \"{}\" is no name of a server", name.get_ref());
+        m.add(name.span(), what, "a name such as \"shop.example\", or an address");
     }
 }
 
@@ -213,8 +265,7 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
         );
     }
     for (header, value) in &s.headers {
-        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-        if header.is_empty() || !header.chars().all(token) || value.get_ref().contains(['\r', '\n']) {
+        if !is_token(header) || value.get_ref().contains(['\r', '\n']) {
             m.add(value.span(), format!("step \"{name}\": `{header}` is no header"), "a name and a value of one line");
         }
         if ["host", "content-length", "connection", "transfer-encoding"].contains(&header.to_ascii_lowercase().as_str())
@@ -226,17 +277,10 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
             );
         }
     }
-    for (variable, pointer) in &s.capture {
-        if !pointer.get_ref().starts_with('/') && pointer.get_ref() != LOCATION {
-            m.add(
-                pointer.span(),
-                format!("step \"{name}\": `{variable}` is captured from `{}`", pointer.get_ref()),
-                "a JSON pointer starts with `/`, such as \"/token\"; \"header:location\" is the last part of that path",
-            );
-        }
-    }
+    body_and_reply(name, s, m);
     fraction(&format!("step.{name}.share"), s.share, step.span(), m);
     ticket(name, step, m);
+    events(name, step, m);
     if let Some(token) = s.token.as_ref().filter(|_| s.role != Role::Order) {
         m.add(
             token.span(),
@@ -253,11 +297,39 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
     }
 }
 
+/// What a step sends besides its head, and what it reads from the reply.
+fn body_and_reply(name: &str, s: &Step, m: &mut Mistakes) {
+    if let (Some(json), Some(field)) = (&s.json, s.form.values().next()) {
+        let at = json.span().start.max(field.span().start)..json.span().end.max(field.span().end);
+        m.add(
+            at,
+            format!("step \"{name}\" has both `json` and `form`"),
+            "a request has one body: remove one of the two",
+        );
+    }
+    let captures = s.capture.iter().map(|(variable, place)| (format!("`{variable}` is captured from"), place));
+    let order = s.reply.order.iter().map(|place| ("`reply.order` is".to_owned(), place));
+    for (what, place) in captures.chain(order) {
+        if let Err(why) = Source::parse(place.get_ref()) {
+            m.add(place.span(), format!("step \"{name}\": {what} `{}`, and {why}", place.get_ref()), PLACES);
+        }
+    }
+    for (at, why) in Checks::compile(&s.check).err().into_iter().flatten() {
+        m.add(
+            at,
+            format!("step \"{name}\": check: {why}"),
+            "status = [200, 303] (from 200 to 399), json = { \"/state\" = \"open\" }, header = { content-type = \"text/html\" }, \
+             body = \"in stock\", not_body = \"sorry\"; the last three are regexes",
+        );
+    }
+}
+
 /// What only a ticket's step may have, and what it must.
 fn ticket(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
     let s = step.get_ref();
     if s.role != Role::Ticket {
-        let settings = [("every", s.every.is_some()), ("until", s.until.is_some()), ("again", s.again.is_some())];
+        let settings =
+            [("every", s.every.is_some()), ("until", s.until.is_some() && !s.sse), ("again", s.again.is_some())];
         for (key, _) in settings.iter().filter(|(_, given)| *given) {
             m.add(
                 step.span(),
@@ -298,8 +370,32 @@ fn ticket(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
     }
 }
 
+/// What a step that waits for an event may have, and what it must.
+fn events(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
+    let s = step.get_ref();
+    let (what, help) = match (s.sse, s.role) {
+        (false, _) if s.event.is_some() => {
+            ("`event` is waited for in a stream of events, and this step has none", "add sse = true, or remove `event`")
+        }
+        (false, _) => return,
+        (true, Role::Read) if s.event.is_none() => (
+            "no `event` is named, so it is not said what the step waits for",
+            "event = \"open\" waits for `event: open`",
+        ),
+        (true, Role::Read | Role::Ticket) if s.method.get_ref() != "GET" || s.json.is_some() || !s.form.is_empty() => {
+            ("a stream of events is asked for with GET and no body", "remove `method`, `json` and `form`")
+        }
+        (true, Role::Read | Role::Ticket) => return,
+        (true, _) => (
+            "only a page and a ticket can wait for an event",
+            "remove `sse`; an order that is decided later is followed by a step with role = \"ticket\" and sse = true",
+        ),
+    };
+    m.add(step.span(), format!("step \"{name}\": {what}"), help);
+}
+
 fn uses_key(step: &Step) -> bool {
-    let texts = step.headers.values().chain([&step.path]).chain(&step.json);
+    let texts = step.headers.values().chain([&step.path]).chain(&step.json).chain(step.form.values());
     texts.into_iter().any(|text| text.get_ref().contains("${key}"))
 }
 
@@ -345,24 +441,110 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
             "at least 1; or less than 0 for clients that tamper with their orders, which a service must refuse",
         );
     }
-    for arrivals in &c.arrivals {
-        if let Err(why) = arrivals.get_ref().check() {
+    self::arrivals(scenario, &format!("cohort.{name}"), &c.arrivals, c.clock_skew.most_us.max(0), m);
+    share(scenario, name, cohort, m);
+    retry(&format!("cohort.{name}"), &c.retry, m);
+    if let Err(why) = c.think.check() {
+        let at = Place::key(&format!("cohort.{name}.think"));
+        m.add(at, format!("cohort \"{name}\": `think`: {why}"), "{ median = \"2s\", sigma = 0.5 }, for instance");
+    }
+    repeat(scenario, name, cohort, m);
+    if !missing && let Err(mistake) = Journey::compile(scenario, c) {
+        m.add(mistake.0, format!("cohort \"{name}\": {}", mistake.1), "correct the template");
+    }
+}
+
+/// Arrivals with numbers in range that are over before the load is, however late clocks make them.
+fn arrivals(scenario: &Scenario, whose: &str, list: &[Arrivals], late_us: Micros, m: &mut Mistakes) {
+    for (index, arrivals) in list.iter().enumerate() {
+        let at = Place::key(&format!("{whose}.arrivals.{index}.{}", arrivals.kind()));
+        if let Err(why) = arrivals.check() {
+            m.add(at, format!("{whose}: {why}"), "`seckill schema scenario` lists the kinds of arrivals");
+        } else if arrivals.until_us() + late_us > scenario.load.duration.micros() {
+            let late = if late_us > 0 { ", with the clock_skew" } else { "" };
             m.add(
-                arrivals.span(),
-                format!("cohort \"{name}\": {why}"),
-                "`seckill schema scenario` lists the kinds of arrivals",
-            );
-        } else if arrivals.get_ref().until_us() > scenario.load.duration.micros() {
-            m.add(
-                arrivals.span(),
-                format!("cohort \"{name}\": these arrivals go on after load.duration ({})", scenario.load.duration),
+                at,
+                format!("{whose}: these arrivals go on after load.duration ({}){late}", scenario.load.duration),
                 "shorten `lasts`, or lengthen load.duration",
             );
         }
     }
-    if !missing && let Err(mistake) = Journey::compile(scenario, c) {
-        m.add(mistake.0, format!("cohort \"{name}\": {}", mistake.1), "correct the template");
+}
+
+/// Each walk is a purchase of its own, and a token is only spent again by who walks again.
+fn repeat(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mistakes) {
+    let c = cohort.get_ref();
+    let steps = || c.journey.iter().filter_map(|step| scenario.step.get(step.get_ref())).map(Spanned::get_ref);
+    let orders = steps().filter(|step| step.role == Role::Order).count() as u64;
+    let times = c.repeat.as_ref().map_or(1, |repeat| repeat.get_ref().times);
+    let at = c.repeat.as_ref().map_or(cohort.span(), Spanned::span);
+    if times == 0 {
+        m.add(at, format!("cohort \"{name}\": `repeat.times` is 0"), "at least 1: the first walk counts");
+    } else if u64::from(times) * orders.max(1) > INTENTS_PER_ARRIVAL {
+        m.add(
+            at,
+            format!("cohort \"{name}\": {times} walks with {orders} orders each"),
+            format!("one buyer walks and orders at most {INTENTS_PER_ARRIVAL} times; let more buyers come instead"),
+        );
     }
+    if c.replay_token && !steps().any(|step| step.role == Role::Order && step.token.is_some()) {
+        m.add(
+            cohort.span(),
+            format!("cohort \"{name}\" has `replay_token`, and no order of its journey spends a token"),
+            "say which captured value is single-use: token = \"${challenge_token}\" in the order's step",
+        );
+    } else if c.replay_token && times < 2 {
+        m.add(
+            cohort.span(),
+            format!("cohort \"{name}\" has `replay_token`, and walks only once"),
+            "add repeat = { times = 3, every = \"1s\" }: the token is spent again in each walk after the first",
+        );
+    }
+}
+
+fn retry(of: &str, retry: &Retry, m: &mut Mistakes) {
+    for (key, value, help) in retry.mistakes() {
+        let key = format!("{of}.retry.{key}");
+        m.add(Place::key(&key), format!("{key} is {value}"), help);
+    }
+}
+
+/// Each cohort comes somehow, and a share is one of something.
+fn share(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mistakes) {
+    let c = cohort.get_ref();
+    let common = !scenario.load.arrivals.is_empty();
+    match c.share {
+        None if c.arrivals.is_empty() => m.add(
+            cohort.span(),
+            format!("cohort \"{name}\" has neither `arrivals` nor a `share`, so nobody of it ever comes"),
+            "add [[cohort.NAME.arrivals]], or a `share` of [[load.arrivals]]",
+        ),
+        Some(share) if !(share > 0.0 && share <= 1e9) => m.add(
+            cohort.span(),
+            format!("cohort \"{name}\": `share` is {share}"),
+            "a weight above 0 and at most 1000000000, such as 100 for the readers and 1 for the writers",
+        ),
+        Some(_) if !common => m.add(
+            cohort.span(),
+            format!("cohort \"{name}\" has a `share`, and there are no common arrivals to share"),
+            "add [[load.arrivals]], or give the cohort `arrivals` of its own instead",
+        ),
+        _ => {}
+    }
+}
+
+/// The arrivals of the crowd as a whole.
+fn common_arrivals(scenario: &Scenario, m: &mut Mistakes) {
+    let cohorts = || scenario.cohort.values().map(|cohort| cohort.get_ref()).filter(|c| c.share.is_some());
+    let late_us = cohorts().map(|c| c.clock_skew.most_us.max(0)).max();
+    if late_us.is_none() && !scenario.load.arrivals.is_empty() {
+        m.add(
+            Place::key("load.arrivals"),
+            "load.arrivals: no cohort has a `share` of them",
+            "add share = 1 to a cohort",
+        );
+    }
+    arrivals(scenario, "load", &scenario.load.arrivals, late_us.unwrap_or(0), m);
 }
 
 fn faults(scenario: &Scenario, m: &mut Mistakes) {
@@ -390,6 +572,12 @@ fn faults(scenario: &Scenario, m: &mut Mistakes) {
                 );
             } else if matches!(f.inject, Inject::CutReply(_)) && !name.starts_with("client→") {
                 m.add(link.span(), format!("fault \"{}\": `{name}` does not speak HTTP", f.id), "use client→service");
+            } else if matches!(f.inject, Inject::CutReply(_)) && !scenario.is_readable() {
+                m.add(
+                    link.span(),
+                    format!("fault \"{}\": with TLS or HTTP/2, nobody on `{name}` can tell where a reply is", f.id),
+                    "use reset, black-hole or latency there, or cut-after-commit on service→postgres; or speak plain HTTP/1.1",
+                );
             }
         }
         if let Some(role) = f.inject.role()
@@ -447,6 +635,13 @@ fn steady_state(scenario: &Scenario, m: &mut Mistakes) {
             );
         }
         Some(found) => {
+            if found.get_ref().sse {
+                m.add(
+                    step.span(),
+                    "steady_state: a stream of events is no probe",
+                    "name a step that is answered at once",
+                );
+            }
             if let Err((at, why)) = Journey::compile_probe(scenario, step.get_ref()) {
                 let at = if at.is_empty() { found.span() } else { at };
                 m.add(at, format!("steady_state: {why}"), "the probe's step may use only ${item}");

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rand::{Rng, RngExt};
 use schemars::JsonSchema;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -159,6 +160,59 @@ impl JsonSchema for Drawn {
     }
 }
 
+/// How far clocks are off: between two lengths of time, early ones with a minus, `["-800ms", "800ms"]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClockSkew {
+    /// The least, in microseconds; negative is early.
+    pub least_us: i64,
+    /// The most.
+    pub most_us: i64,
+}
+
+impl ClockSkew {
+    /// Whether the clocks are right.
+    pub fn is_none(self) -> bool {
+        (self.least_us, self.most_us) == (0, 0)
+    }
+
+    /// How far one clock is off, in microseconds: anything between the two is as likely.
+    pub fn draw_us(self, rng: &mut impl Rng) -> i64 {
+        rng.random_range(self.least_us..=self.most_us)
+    }
+}
+
+impl<'de> Deserialize<'de> for ClockSkew {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let [least_us, most_us] = <[String; 2]>::deserialize(deserializer)?.map(|text| {
+            let (late, length) = match text.trim().strip_prefix('-') {
+                Some(length) => (-1, length),
+                None => (1, text.trim().trim_start_matches('+')),
+            };
+            parse_duration(length).map(|length| late * Dur(length).micros())
+        });
+        let (least_us, most_us) = (least_us.map_err(de::Error::custom)?, most_us.map_err(de::Error::custom)?);
+        if least_us > most_us {
+            return Err(de::Error::custom(
+                "a clock skew goes from the earliest to the latest: [\"-800ms\", \"800ms\"]",
+            ));
+        }
+        Ok(ClockSkew { least_us, most_us })
+    }
+}
+
+impl JsonSchema for ClockSkew {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ClockSkew".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "Two lengths of time, the earliest and the latest, early ones with a minus.",
+            "type": "array", "items": { "type": "string" }, "minItems": 2, "maxItems": 2,
+        })
+    }
+}
+
 /// A seeded bug by its number or its name.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String")]
@@ -257,6 +311,19 @@ mod tests {
         for bad in ["at = 8", "at = ['8s']", "at = ['8s', '9s', '10s']"] {
             assert!(read(bad).unwrap_err().contains("[\"8s\", \"10s\"]"), "{bad}");
         }
+    }
+
+    #[test]
+    fn clocks_are_early_or_late() {
+        #[derive(Deserialize, Debug)]
+        struct Clocks {
+            skew: ClockSkew,
+        }
+        let read = |text: &str| toml::from_str::<Clocks>(text).map(|c| c.skew).map_err(|e| e.message().to_owned());
+        assert_eq!(read("skew = ['-800ms', '+1s']").unwrap(), ClockSkew { least_us: -800_000, most_us: 1_000_000 });
+        assert!(read("skew = ['800ms', '-800ms']").unwrap_err().contains("earliest to the latest"));
+        assert!(read("skew = ['-800', '1s']").unwrap_err().contains("`800` is not a duration"));
+        assert!(read("skew = ['1s']").is_err() && read("skew = '1s'").is_err());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::process::{Process, RunAs, Spec};
 use super::{Component, Provision, Stack, StackError};
 use crate::doctor;
 use crate::fault::proxy::{Endpoint, Protocol, Proxy, ProxyConfig};
+use crate::load::client::Entry;
 use crate::scenario::catalogue::Catalogue;
 use crate::scenario::{Reference, Scenario};
 
@@ -65,20 +66,28 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
     let seed = scenario.seed;
     let to_postgres = proxy("service→postgres", Endpoint::Unix(postgres.socket()), Protocol::Postgres, seed)?;
     let service = Service::new(reference, target, &folder, &provision.logs, &to_postgres)?;
-    let to_service = proxy("client→service", Endpoint::Unix(service.public.clone()), Protocol::Http, seed ^ 1)?;
+    let to_service =
+        proxy("client→service", Endpoint::Unix(service.public.clone()), super::spoken(scenario), seed ^ 1)?;
     service.process.start()?;
     service.ready(PATIENCE).await?;
 
-    let addresses = vec![
-        ("service (through its proxy)".to_owned(), format!("http://{}", to_service.listen_addr())),
+    let certificate = service.certificate(reference)?;
+    let entry = Entry::of(scenario, to_service.listen_addr(), certificate.as_deref()).map_err(StackError::Other)?;
+
+    let mut addresses = vec![
+        ("service (through its proxy)".to_owned(), format!("{}://{}", entry.scheme(), entry.address)),
         ("service, audit listener".to_owned(), format!("unix:{}", service.admin.display())),
         ("postgres (through its proxy)".to_owned(), format!("{}", to_postgres.listen_addr())),
         ("postgres, directly".to_owned(), format!("unix:{}", postgres.socket().display())),
     ];
+    if reference.tls {
+        addresses.push(("service, its certificate".to_owned(), service.certificate_path().display().to_string()));
+    }
     Ok(Stack {
         links: vec![to_service, to_postgres],
         control: Some(service.control.clone()),
         components: vec![Box::new(postgres), Box::new(service)],
+        entry,
         addresses,
         guard: Some(guard),
     })
@@ -125,6 +134,7 @@ struct Service {
     control: Control,
     public: PathBuf,
     admin: PathBuf,
+    folder: PathBuf,
 }
 
 impl Service {
@@ -155,13 +165,28 @@ impl Service {
         for (id, toggle) in &reference.switches {
             arguments.extend(["--switch".to_owned(), format!("{id}={}", if toggle.0 { "on" } else { "off" })]);
         }
+        if reference.tls {
+            // The same at each start, too: the service makes its certificate where there is none yet.
+            arguments.extend(["--tls".to_owned(), folder.display().to_string()]);
+        }
         if let Some(bug) = &reference.bug {
             arguments.extend(["--bug".to_owned(), bug.0.clone(), "--allow-seeded-bugs".to_owned()]);
         }
         let control = Control::new(&Endpoint::Unix(admin.clone()))?;
         let log = logs.join("service.log");
-        let spec = Spec { role: "service", program, arguments, folder, log, run_as: None };
-        Ok(Service { process: Arc::new(Process::new(spec)), control, public, admin })
+        let spec = Spec { role: "service", program, arguments, folder: folder.clone(), log, run_as: None };
+        Ok(Service { process: Arc::new(Process::new(spec)), control, public, admin, folder })
+    }
+
+    fn certificate_path(&self) -> PathBuf {
+        self.folder.join("certificate.pem")
+    }
+
+    /// The certificate that it made for itself, if it speaks TLS. It is there when the service is ready.
+    fn certificate(&self, reference: &Reference) -> Result<Option<Vec<u8>>, StackError> {
+        let path = self.certificate_path();
+        let read = || std::fs::read(&path).map_err(|e| StackError::io(format!("cannot read {}", path.display()), e));
+        reference.tls.then(read).transpose()
     }
 }
 

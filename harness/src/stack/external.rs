@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::control::Control;
 use super::{Stack, StackError};
-use crate::fault::proxy::{Endpoint, Protocol, Proxy, ProxyConfig};
+use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
+use crate::load::client::Entry;
 use crate::scenario::value::loopback;
 use crate::scenario::{External, Scenario};
 
+const CONNECTION: &str = "load.connection";
 const ADDRESS: &str = "target.external.address";
 /// The key of the audit listener.
 pub const AUDIT: &str = "target.external.audit";
@@ -32,14 +34,30 @@ pub async fn up(scenario: &Scenario, external: &External) -> Result<Stack, Stack
         name: "client→service".to_owned(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         upstream: Endpoint::Tcp(address),
-        protocol: Protocol::Http,
+        protocol: super::spoken(scenario),
         seed: scenario.seed,
     })?;
+    let entry = Entry::of(scenario, proxy.listen_addr(), None).map_err(StackError::Other)?;
+    shakes_hands(&entry).await?;
     let addresses = vec![
-        ("service (through its proxy)".to_owned(), format!("http://{}", proxy.listen_addr())),
-        ("service, directly".to_owned(), format!("http://{address}")),
+        ("service (through its proxy)".to_owned(), format!("{}://{}", entry.scheme(), entry.address)),
+        ("service, directly".to_owned(), format!("{}://{address}", entry.scheme())),
     ];
-    Ok(Stack { links: vec![proxy], components: Vec::new(), control, addresses, guard: None })
+    Ok(Stack { links: vec![proxy], components: Vec::new(), control, entry, addresses, guard: None })
+}
+
+/// Connects once with all that the scenario says of connections, since a certificate that does not fit would otherwise only
+/// show as requests that are never sent.
+async fn shakes_hands(entry: &Entry) -> Result<(), StackError> {
+    let attempt = tokio::time::timeout(Duration::from_secs(3), entry.connect()).await;
+    let what = match attempt {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no connection was agreed on within 3 s".to_owned(),
+    };
+    let help = "`ca` must hold the certificate that signed the service's, `name` must stand in the service's; see that the \
+                service speaks TLS on this address, and HTTP/2 if that is asked for";
+    Err(StackError::Setting { key: CONNECTION, what, help: help.to_owned() })
 }
 
 /// The address under a key. That it is one of this machine was checked with the file.

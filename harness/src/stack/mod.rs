@@ -3,7 +3,6 @@
 //! A [`Stack`] is a bundle of parts: proxies on its links, components that can be broken, the control listener. How the
 //! parts came to be (embedded processes, somebody's running service, containers) matters only to the constructor.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use nix::sys::signal::Signal;
 
-use crate::fault::proxy::Proxy;
+use crate::fault::proxy::{Protocol, Proxy};
+use crate::load::client::Entry;
 use crate::scenario::{Scenario, Target};
 
 pub mod control;
@@ -128,6 +128,8 @@ pub struct Stack {
     pub components: Vec<Box<dyn Component>>,
     /// The target's control listener, if it has one.
     pub control: Option<Control>,
+    /// How buyers reach the target: through the proxy on the first link.
+    pub entry: Entry,
     /// Addresses for people: what, where.
     pub addresses: Vec<(String, String)>,
     guard: Option<guard::Guard>,
@@ -153,12 +155,12 @@ pub async fn up(scenario: &Scenario, provision: &Provision) -> Result<Stack, Sta
     }
 }
 
-impl Stack {
-    /// Where buyers reach the target: the proxy on the first link.
-    pub fn entry(&self) -> SocketAddr {
-        self.links[0].listen_addr()
-    }
+/// What the proxy on the buyers' link understands of what passes.
+fn spoken(scenario: &Scenario) -> Protocol {
+    if scenario.is_readable() { Protocol::Http } else { Protocol::Opaque }
+}
 
+impl Stack {
     /// The proxy on a link.
     ///
     /// # Errors

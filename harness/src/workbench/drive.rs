@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Context, Unmeasured};
 use crate::history::recorder::Recorder;
 use crate::history::{LoadTotals, RunInfo};
+use crate::load::client::Entry;
 use crate::load::clock::Clock;
 use crate::load::driver::{self, LoadError, LoadSpec, Ready, Shared};
 use crate::scenario::{self, Scenario};
@@ -96,7 +97,7 @@ pub fn drive_watched(
     // The writer may run on any processor, as in a run; only the generator's thread is pinned.
     let recorder = Recorder::create(&folder, &info(&scenario, clock))?;
     let (user_prefix, key_prefix) = ("bench-u".into(), "bench-k".into());
-    let spec = LoadSpec { scenario: &scenario, address, clock, user_prefix, key_prefix };
+    let spec = LoadSpec { scenario: &scenario, entry: Entry::plain(address), clock, user_prefix, key_prefix };
     let started = Instant::now();
     let ready = context.cores.on_client(|| driver::start(&spec, &recorder))?;
     let shared = ready.shared();

@@ -61,6 +61,7 @@ pub fn passing() -> Summary {
             generator_wait_fraction: 0.0042,
             busy_max: 641,
             buyers: 2_000,
+            ..Load::default()
         },
         latency: latency(),
         outcomes: outcomes(),
@@ -208,7 +209,13 @@ fn latency() -> Latency {
         ("page".to_owned(), stats(8_980, 3_910, 41_100, None, 611_204)),
     ]);
     let step_order = ["page", "poll", "order", "pay"].map(str::to_owned).to_vec();
-    Latency { steps, phases, phase_steps: BTreeMap::from([("spike".to_owned(), within)]), step_order }
+    Latency {
+        steps,
+        phases,
+        phase_steps: BTreeMap::from([("spike".to_owned(), within)]),
+        step_order,
+        ..Latency::default()
+    }
 }
 
 fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
@@ -315,6 +322,7 @@ fn link(
     bytes_up: u64,
     bytes_down: u64,
 ) -> LinkSummary {
+    let (calls, calls_per_order) = (Some(calls), Some(calls_per_order));
     LinkSummary { from: from.into(), to: to.into(), calls, calls_per_order, connections, bytes_up, bytes_down }
 }
 
@@ -561,5 +569,14 @@ pub fn hostile() -> Summary {
     summary.phases =
         (0..200).map(|i| PhaseSummary { name: HOSTILE.into(), from_us: i * 1_000, until_us: i * 500 }).collect();
     summary.series.stock.push((5_000_000, Some(-12)));
+    summary
+}
+
+/// A run with several cohorts, one of which would have tried again more often than it may.
+pub fn cohorts() -> Summary {
+    let mut summary = passing();
+    let of = |samples| BTreeMap::from([("order".to_owned(), stats(samples, 11_920, 318_400, None, 874_113))]);
+    summary.latency.cohorts = BTreeMap::from([("bots".to_owned(), of(5_200)), ("people".to_owned(), of(1_400))]);
+    summary.load.retries_suppressed = counts(&[("bots", 1_711), ("people", 3)]);
     summary
 }

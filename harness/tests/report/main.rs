@@ -108,6 +108,24 @@ fn an_empty_run_says_what_is_missing() {
 }
 
 #[test]
+fn cohorts_stand_beside_each_other_where_there_are_several() {
+    let mut summary = fixture::cohorts();
+    for (name, report) in
+        [("html", text(Html, &summary)), ("markdown", text(Markdown, &summary)), ("terminal", text(PLAIN, &summary))]
+    {
+        for words in ["bots · order", "people · order", "5,200", "1,714", "bots 1,711, people 3"] {
+            assert!(report.contains(words), "{name} does not say {words}:\n{report}");
+        }
+    }
+    // One cohort is the whole crowd: its steps are the steps.
+    summary.latency.cohorts.remove("bots");
+    summary.load.retries_suppressed.clear();
+    for report in [text(Html, &summary), text(Markdown, &summary), text(PLAIN, &summary)] {
+        assert!(!report.contains("people · order") && !report.contains("want of budget"), "{report}");
+    }
+}
+
+#[test]
 fn absent_percentiles_are_explained() {
     let html = text(Html, &fixture::passing());
     assert!(html.contains("not enough samples for TP999 (5,104 of 10,000 needed)"));

@@ -71,6 +71,7 @@ struct Page<'a> {
     latency: Option<Figure>,
     ranges: Option<Figure>,
     steps: Option<Table>,
+    cohorts: Option<Table>,
     phases: Option<Table>,
     phase_steps: Vec<(String, Table)>,
     stock: Option<Figure>,
@@ -131,6 +132,7 @@ impl<'a> Page<'a> {
     fn of(summary: &'a Summary) -> Result<Page<'a>, ReportError> {
         let time = TimeAxis::of(summary);
         let (headline, tone) = words::headline(summary);
+        let cohorts = words::cohort_steps(summary);
         Ok(Page {
             summary,
             title: clip(words::title(summary)),
@@ -158,6 +160,7 @@ impl<'a> Page<'a> {
             latency: figures::latency(summary, &time)?,
             ranges: figures::ranges(summary)?,
             steps: tables::latency("step", words::in_step_order(summary, &summary.latency.steps)),
+            cohorts: tables::latency("cohort · step", cohorts.iter().map(|(name, stats)| (name, *stats))),
             phases: tables::latency("phase", in_order(summary)),
             phase_steps: phase_steps(summary),
             stock: figures::stock(summary, &time)?,

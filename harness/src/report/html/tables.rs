@@ -144,7 +144,7 @@ pub(super) fn load(summary: &Summary) -> Table {
     let load = &summary.load;
     let share =
         if load.dropped > 0 { format!(" ({})", format::percent(load.dropped, load.planned)) } else { String::new() };
-    let rows = vec![
+    let mut rows = vec![
         vec![
             Cell::text("Arrivals"),
             Cell::text(format!(
@@ -184,6 +184,7 @@ pub(super) fn load(summary: &Summary) -> Table {
             )),
         ],
     ];
+    rows.extend(words::suppressed(summary).map(|text| vec![Cell::text("Retries"), Cell::text(clip(&text))]));
     Table::new(&[], rows)
 }
 
@@ -313,8 +314,8 @@ pub(super) fn links(summary: &Summary) -> Option<Table> {
     let rows = summary.links.iter().map(|link| {
         vec![
             Cell::text(format!("{} → {}", link.from, link.to)),
-            Cell::figure(format::count(link.calls)),
-            Cell::figure(format::number(link.calls_per_order)),
+            Cell::figure(link.calls.map_or_else(|| format::NONE.to_owned(), format::count)),
+            Cell::figure(link.calls_per_order.map_or_else(|| format::NONE.to_owned(), format::number)),
             Cell::figure(format::count(link.connections)),
             Cell::figure(format::bytes(link.bytes_up as f64)),
             Cell::figure(format::bytes(link.bytes_down as f64)),
