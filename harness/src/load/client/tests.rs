@@ -78,12 +78,14 @@ async fn every_protocol_says_the_same() {
         let mut connection = Connection::new(&entry);
         for _ in 0..2 {
             for (path, status, body) in [("/whole", 200, "hello"), ("/pieces", 200, "hello"), ("/none", 204, "")] {
+                let request = ask(path);
                 let reply =
-                    connection.exchange(&ask(path), LIMIT).await.unwrap_or_else(|b| panic!("{way} {path}: {b:?}"));
+                    connection.exchange(&request, LIMIT).await.unwrap_or_else(|b| panic!("{way} {path}: {b:?}"));
                 assert_eq!((reply.status, reply.body), (status, body.as_bytes()), "{way} {path}");
                 assert_eq!(reply.header("ETag").next(), (path == "/whole").then_some("v1"), "{way} {path}");
             }
-            let reply = connection.exchange(&ask("/slow"), LIMIT).await.unwrap();
+            let request = ask("/slow");
+            let reply = connection.exchange(&request, LIMIT).await.unwrap();
             assert_eq!((reply.status, reply.retry_after_s, reply.location), (429, Some(7), Some("17")), "{way}");
             assert_eq!(connection.exchange(&ask("/large"), LIMIT).await.unwrap().body.len(), 300_000, "{way}");
         }
