@@ -14,12 +14,14 @@ SCENARIO ?= scenarios/spike.toml
 ARGS ?=
 # The one measurement of `make bench`; empty means all of them.
 BENCH ?=
+# The name of the container image of `make image`.
+IMAGE ?= seckill
 
 .DEFAULT_GOAL := help
 # Seeds of `make mutants` and of `make soak`; every seed of the soak makes a run for each way in which the bugs are tried.
 SEEDS ?=
 
-.PHONY: help setup build rehearse test mutants soak bench calibrate tool-wrk tool-oha doctor clean
+.PHONY: help setup build rehearse test mutants soak bench calibrate tool-wrk tool-oha image doctor clean
 # The set-up, the build and the tests share one target folder and one package manager.
 .NOTPARALLEL:
 # Cargo would take `make -j` for an invitation to a job server that the recipes are not part of.
@@ -33,6 +35,7 @@ help:
 	@echo 'make soak       set up this machine, then 200 chaos runs of the correct target: is it ever accused?'
 	@echo 'make bench      set up this machine, then measure the harness itself (BENCH=name for one measurement)'
 	@echo 'make calibrate  set up this machine, then hold the harness, oha, wrk and goose against a server with known latencies'
+	@echo 'make image      set up this machine, then build the container image (IMAGE=name:tag)'
 	@echo 'make doctor     say what is here, what is missing and how to get it; installs nothing'
 	@echo 'make setup      the set-up alone: compiler, release build, Postgres server'
 	@echo 'make clean      remove what was built; recorded runs and baselines stay'
@@ -76,6 +79,9 @@ bench: setup $(if $(BENCH),$(if $(findstring wrk,$(BENCH)),tool-wrk) $(if $(find
 
 calibrate: setup tool-wrk tool-oha
 	$(SECKILL) calibrate $(ARGS)
+
+image: build
+	@sh ci/image/build.sh $(IMAGE)
 
 doctor: build
 	@$(SECKILL) doctor

@@ -34,8 +34,28 @@ component_step() {
     fi
 }
 
+# A step that says itself, with exit code 77, that something it needs is not here.
+script_step() {
+    name=$1
+    shift
+    heading "$*"
+    code=0
+    "$@" || code=$?
+    case $code in
+    0) note "$name" 'ok' ;;
+    77) note "$name" 'SKIPPED, the reason is above' ;;
+    *)
+        note "$name" 'FAILED'
+        failed=yes
+        ;;
+    esac
+}
+
 component_step fmt rustfmt cargo fmt --all --check
 component_step clippy clippy cargo clippy --locked --release --workspace --all-targets -- -D warnings
+
+script_step 'kubernetes manifests' sh ci/manifests.sh
+script_step 'container image' sh ci/image/test.sh
 
 heading cargo test --locked --release --workspace --no-fail-fast
 started=$(date +%s)

@@ -1,20 +1,24 @@
 //! The command line: parse, dispatch, exit code. Results go to stdout, everything else to stderr.
 
 use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use crate::compare::{self, CompareError, Comparison};
 use crate::load::clock::unix_us;
+use crate::load::slice::Slice;
 use crate::progress::Progress;
 use crate::report::{self, Render, Terminal};
 use crate::run::{self, RunError};
 use crate::scenario::{self, Loaded, ScenarioError};
+use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
-use crate::{bench, calibrate, doctor, exit, judge, mutants, stack, stdout};
+use crate::{bench, calibrate, doctor, exit, history, judge, merge, mutants, stack, stdout};
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
 #[derive(Debug, Parser)]
@@ -62,6 +66,20 @@ enum Command {
         /// No progress on stderr.
         #[arg(long)]
         quiet: bool,
+        #[command(flatten)]
+        sharing: Sharing,
+    },
+    /// Put the shards of a run together, judge and report it.
+    Merge {
+        /// The folders that the shards recorded.
+        #[arg(required = true, value_name = "DIR")]
+        shards: Vec<PathBuf>,
+        /// The run folder to make.
+        #[arg(long)]
+        out: PathBuf,
+        /// How the summary is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
     },
     /// Judge a recorded run again, from its evidence.
     Check {
@@ -179,6 +197,20 @@ enum Command {
     },
 }
 
+/// How one run is shared by several generators.
+#[derive(Debug, clap::Args)]
+struct Sharing {
+    /// Drive one shard of several, which `seckill merge` puts together: its number and how many there are.
+    #[arg(long, value_name = "I/N", requires = "start_at")]
+    shard: Option<Slice>,
+    /// When the schedule begins, the same for all shards: 2026-11-22T21:00:00Z, or @ and the seconds since 1970.
+    #[arg(long, value_name = "TIME", requires = "shard")]
+    start_at: Option<StartAt>,
+    /// The run's id, the same for all shards; follows from scenario and start unless given.
+    #[arg(long, value_name = "ID", requires = "shard", value_parser = shard::run_id)]
+    run_id: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 enum StackCommand {
     /// Provision what a scenario asks for, print the addresses, and wait for Ctrl-C.
@@ -188,7 +220,20 @@ enum StackCommand {
         /// Overrides a value of the scenario.
         #[arg(long, value_name = "PATH=VALUE")]
         set: Vec<String>,
+        /// Where buyers find it: an address of this machine, loopback or in a private network, for generators elsewhere.
+        #[arg(long, value_name = "ADDRESS", value_parser = listen, default_value = "127.0.0.1")]
+        listen: IpAddr,
     },
+}
+
+/// Nobody but generators in a private network is to find a stack.
+fn listen(text: &str) -> Result<IpAddr, String> {
+    let own = |address: &IpAddr| {
+        address.is_loopback() || scenario::value::network(&IpNet::from(*address).to_string()).is_ok()
+    };
+    text.parse().ok().filter(own).ok_or_else(|| {
+        "give an IP address of this machine, loopback or in a private network, such as 10.99.0.1".to_owned()
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -236,13 +281,14 @@ pub fn main() -> i32 {
     }
     log_to_stderr();
     match cli.command {
-        Command::Run { scenario, out, seed, set, variant, stack, output, quiet } => {
+        Command::Run { scenario, out, seed, set, variant, stack, output, quiet, sharing } => {
             let variants = |loaded: Loaded| match &variant {
                 Some(_) => Ok(loaded),
                 None => each_variant_fits(&loaded, &set, seed).map(|()| loaded),
             };
             let loaded = load(&scenario, &set, seed, variant.as_deref()).and_then(|loaded| fits(loaded, stack));
             match loaded.and_then(variants) {
+                Ok(loaded) if sharing.shard.is_some() => run_shard(&loaded, sharing, out, output, quiet),
                 Ok(loaded) if !loaded.scenario.variant.is_empty() => {
                     compare_variants(&loaded, &set, out, output, quiet)
                 }
@@ -250,6 +296,10 @@ pub fn main() -> i32 {
                 Err(error) => refuse(&error),
             }
         }
+        Command::Merge { shards, out, output } => match merge::merge(&shards, &out) {
+            Ok(()) => finish(judge::judge_and_report(&out), &out, output),
+            Err(error) => complain(&error.to_string(), exit::USAGE),
+        },
         Command::Check { run, output } => finish(judge::judge_and_report(&run), &run, output),
         Command::Report { run, output } => {
             match compare::read(&run) {
@@ -264,10 +314,12 @@ pub fn main() -> i32 {
         }
         Command::Doctor { install, output } => doctor::run(install, output == Output::Json),
         Command::Schema { of } => print_schema(of),
-        Command::Stack { command: StackCommand::Up { scenario, set } } => match load(&scenario, &set, None, None) {
-            Ok(loaded) => stack_up(&loaded),
-            Err(error) => refuse(&error),
-        },
+        Command::Stack { command: StackCommand::Up { scenario, set, listen } } => {
+            match load(&scenario, &set, None, None) {
+                Ok(loaded) => stack_up(&loaded, listen),
+                Err(error) => refuse(&error),
+            }
+        }
         Command::Mutants { seeds, bug, jobs, keep, catalogue, output } => {
             let jobs = jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
             let trial = mutants::Trial { catalogue, seeds, bugs: bug, jobs, keep };
@@ -365,6 +417,34 @@ fn fits(loaded: Loaded, stack: Option<StackKind>) -> Result<Loaded, ScenarioErro
     }
 }
 
+/// Drives one shard and says where it was recorded. It is not judged: alone, it proves nothing.
+fn run_shard(loaded: &Loaded, sharing: Sharing, out: Option<PathBuf>, output: Output, quiet: bool) -> i32 {
+    let Sharing { shard: Some(slice), start_at: Some(start), run_id } = sharing else { return exit::USAGE };
+    let part = match Part::of_shard(loaded, slice, start, run_id) {
+        Ok(part) => part,
+        Err(why) => return complain(&why, exit::USAGE),
+    };
+    let name = || default_folder(&format!("{}-{}-of-{}", loaded.scenario.name, slice.index(), slice.count()));
+    let folder = out.unwrap_or_else(name);
+    let Some(runtime) = runtime() else { return exit::INTERNAL };
+    let cancel = on_interrupt();
+    let progress = Progress::new(quiet);
+    let recording = run::record(loaded, &part, &folder, &progress, &cancel);
+    match stdout::kept_for_results(quiet, || runtime.block_on(recording)) {
+        Ok(how) => {
+            match (output, history::reader::read_info(&folder)) {
+                (Output::Json, Ok(info)) => println!("{}", serde_json::to_string_pretty(&info).unwrap_or_default()),
+                _ => println!(
+                    "shard {slice} {how}: {}\n`seckill merge DIR... --out RUN` puts the shards together and judges them",
+                    folder.display()
+                ),
+            }
+            if how == "completed" { exit::PASS } else { exit::UNKNOWN }
+        }
+        Err(error) => complain_of_run(loaded, &error),
+    }
+}
+
 fn run_scenario(loaded: &Loaded, out: Option<PathBuf>, output: Output, quiet: bool) -> i32 {
     let folder = out.clone().unwrap_or_else(|| default_folder(&loaded.scenario.name));
     let Some(runtime) = runtime() else { return exit::INTERNAL };
@@ -379,16 +459,18 @@ fn run_scenario(loaded: &Loaded, out: Option<PathBuf>, output: Output, quiet: bo
             print_summary(&finished.summary, &finished.folder, output);
             finished.summary.exit_code
         }
-        Err(RunError::Stack(error)) => complain_of_stack(loaded, &error),
-        Err(error) => {
-            let code = match &error {
-                RunError::Taken { .. } | RunError::Unwritable { .. } => exit::USAGE,
-                RunError::Interrupted => exit::UNKNOWN,
-                _ => exit::INTERNAL,
-            };
-            complain(&error.to_string(), code)
-        }
+        Err(error) => complain_of_run(loaded, &error),
     }
+}
+
+fn complain_of_run(loaded: &Loaded, error: &RunError) -> i32 {
+    let code = match error {
+        RunError::Stack(error) => return complain_of_stack(loaded, error),
+        RunError::Taken { .. } | RunError::Unwritable { .. } => exit::USAGE,
+        RunError::Interrupted => exit::UNKNOWN,
+        _ => exit::INTERNAL,
+    };
+    complain(&error.to_string(), code)
 }
 
 fn complain_of_stack(loaded: &Loaded, error: &StackError) -> i32 {
@@ -399,7 +481,7 @@ fn complain_of_stack(loaded: &Loaded, error: &StackError) -> i32 {
     complain(&message, exit::NO_STACK)
 }
 
-fn stack_up(loaded: &Loaded) -> i32 {
+fn stack_up(loaded: &Loaded, listen: IpAddr) -> i32 {
     let Some(runtime) = runtime() else { return exit::INTERNAL };
     let cancel = on_interrupt();
     let run_id = format!("up{}", std::process::id());
@@ -410,7 +492,7 @@ fn stack_up(loaded: &Loaded) -> i32 {
             exit::NO_STACK,
         );
     }
-    let provision = stack::Provision { run_id, logs: logs.clone() };
+    let provision = stack::Provision { run_id, logs: logs.clone(), listen: (listen, 0).into() };
     let code = runtime.block_on(async {
         match stack::up(&loaded.scenario, &provision).await {
             Ok(stack) => {
@@ -423,6 +505,11 @@ fn stack_up(loaded: &Loaded) -> i32 {
                     return complain_of_stack(loaded, &error);
                 }
                 eprintln!("the stack is up, and the sale is set up as if the load began now; Ctrl-C takes it down");
+                if let Some(target) = stack.as_external() {
+                    eprintln!(
+                        "to rehearse on it from elsewhere on this machine: seckill run SCENARIO --set '{target}'"
+                    );
+                }
                 cancel.cancelled().await;
                 stack.down().await;
                 exit::PASS

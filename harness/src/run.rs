@@ -18,6 +18,7 @@ use crate::nemesis::Nemesis;
 use crate::progress::Progress;
 use crate::sampler::{Probe, Sampler};
 use crate::scenario::{Loaded, Scenario, Target};
+use crate::shard::{self, Part};
 use crate::stack::control::ItemSetup;
 use crate::stack::{self, Provision, Stack, StackError};
 use crate::summary::Summary;
@@ -96,22 +97,35 @@ pub async fn run(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Finished, RunError> {
-    let run_id = run_id();
+    record(loaded, &Part::whole(), folder, progress, cancel).await?;
+    progress.say("judging the evidence");
+    let summary = judge::judge_and_report(folder)?;
+    Ok(Finished { folder: folder.to_owned(), summary })
+}
+
+/// Drives one part of a scenario and records it into `folder`, without judging it; returns how it ended.
+///
+/// # Errors
+/// Nothing was recorded, or not to the end; whatever was started is gone.
+pub async fn record(
+    loaded: &Loaded,
+    part: &Part,
+    folder: &Path,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<&'static str, RunError> {
     let logs = prepare_folder(loaded, folder)?;
     let scenario = &loaded.scenario;
     progress.say("provisioning the stack");
-    let provision = Provision { run_id: run_id.clone(), logs };
+    let provision = Provision { run_id: part.run_id.clone(), logs, listen: stack::LOCAL };
     let stack = tokio::select! {
         stack = stack::up(scenario, &provision) => Arc::new(stack?),
         () = cancel.cancelled() => return Err(RunError::Interrupted),
     };
-    let outcome = on_stack(scenario, &run_id, folder, &stack, progress, cancel).await;
+    let outcome = on_stack(scenario, part, folder, &stack, progress, cancel).await;
     progress.say("taking the stack down");
     take_down(stack).await;
-    outcome?;
-    progress.say("judging the evidence");
-    let summary = judge::judge_and_report(folder)?;
-    Ok(Finished { folder: folder.to_owned(), summary })
+    outcome
 }
 
 /// Bytes that there must be room for: the history of a short run, its logs and its reports.
@@ -145,12 +159,6 @@ fn prepare_folder(loaded: &Loaded, folder: &Path) -> Result<PathBuf, RunError> {
     Ok(logs)
 }
 
-/// Short, unique, and sortable by time.
-fn run_id() -> String {
-    let now = unix_us();
-    format!("{:x}{:04x}", now / 1_000_000, (now % 1_000_000) ^ i64::from(std::process::id() & 0xffff))
-}
-
 async fn take_down(stack: Arc<Stack>) {
     // Everybody who shared the stack has ended by now; the guard would clean up even if not.
     if let Some(stack) = Arc::into_inner(stack) {
@@ -158,38 +166,51 @@ async fn take_down(stack: Arc<Stack>) {
     }
 }
 
-/// Everything that needs the stack.
+/// Everything that needs the stack; returns how the run ended.
 async fn on_stack(
     scenario: &Scenario,
-    run_id: &str,
+    part: &Part,
     folder: &Path,
     stack: &Arc<Stack>,
     progress: &Progress,
     cancel: &CancellationToken,
-) -> Result<(), RunError> {
+) -> Result<&'static str, RunError> {
     progress.say("warming up and probing the steady state");
-    // The sale is set up once far in the future, so that the warm-up finds its items; the real times follow below.
-    set_up_sale(scenario, stack, unix_us() + 3_600_000_000).await?;
+    if part.leads() {
+        // The sale is set up once far in the future, so that the warm-up finds its items; the real times follow below.
+        set_up_sale(scenario, stack, unix_us() + 3_600_000_000).await?;
+    }
     let mut probe = Probe::new(scenario, stack);
     tokio::select! {
         held = probe.must_hold(Duration::from_secs(15)) => held.map_err(StackError::Other)?,
         () = cancel.cancelled() => return Err(RunError::Interrupted),
     }
-    // The buyers come and connect within this time; being late would show as send lag and as distrust.
-    let lead_us = 700_000 + i64::from(scenario.load.virtual_buyers) * 300;
-    let clock = Clock::starting_in(lead_us);
-    set_up_sale(scenario, stack, clock.epoch_unix_us()).await?;
-
-    let info = run_info(scenario, run_id, clock);
+    let lead_us = shard::lead_us(scenario, part.slice);
+    let epoch = || part.start_unix_us.map_or_else(|| Clock::starting_in(lead_us), Clock::starting_at);
+    let mut clock = epoch();
+    if part.leads() {
+        set_up_sale(scenario, stack, part.start_unix_us.unwrap_or_else(|| clock.epoch_unix_us())).await?;
+    }
+    if part.start_unix_us.is_some() {
+        progress.say("ready: waiting for the start");
+        tokio::select! {
+            () = clock.sleep_until(-lead_us) => {}
+            () = cancel.cancelled() => return Err(RunError::Interrupted),
+        }
+        // While it was waited, the wall clock may have been set right.
+        clock = epoch();
+    }
+    let info = run_info(scenario, part, clock);
     let spec = LoadSpec {
         scenario,
         entry: stack.entry.clone(),
         clock,
+        slice: part.slice,
         user_prefix: info.user_prefix.clone(),
         key_prefix: info.key_prefix.clone(),
     };
     let recorder = Recorder::create(folder, &info)?;
-    let how = load_and_break(&spec, &recorder, stack, probe, progress, cancel).await;
+    let how = load_and_break(&spec, part, &recorder, stack, probe, progress, cancel).await;
     let (how, costs) = match how {
         Ok(ended) => ended,
         Err(error) => {
@@ -200,7 +221,7 @@ async fn on_stack(
     };
     recorder.event(&Event::Cost(costs));
     recorder.event(&Event::Links(stack.links.iter().map(link_calls).collect()));
-    if how == "completed" {
+    if how == "completed" && part.leads() {
         audit(&spec, stack, folder, &recorder, progress, cancel).await;
     }
     // The sampler looks at the wall clock while the load runs; this is for before and after.
@@ -208,12 +229,13 @@ async fn on_stack(
         recorder.event(&Event::Distrust { at_us: clock.now_us(), why });
     }
     recorder.close(how)?;
-    Ok(())
+    Ok(how)
 }
 
 /// The load with its faults, until everything is healed and the last hold has run out.
 async fn load_and_break(
     spec: &LoadSpec<'_>,
+    part: &Part,
     recorder: &Recorder,
     stack: &Arc<Stack>,
     probe: Probe,
@@ -262,17 +284,32 @@ async fn load_and_break(
             let why = "the steady-state hypothesis does not hold after everything was healed".to_owned();
             events.event(&Event::Distrust { at_us: clock.now_us(), why });
         }
-        progress.say("draining: the last holds run out");
-        let hold = scenario.item.iter().map(|i| i.hold.0).max().unwrap_or_default();
-        tokio::select! {
-            () = tokio::time::sleep(hold + scenario.audit.grace.0) => {}
-            () = cancel.cancelled() => {}
+        if part.leads() {
+            drain(spec, part, progress, cancel).await;
         }
     }
     let mut costs = sampler.stop().await;
     add_wal(&mut costs, &wal_before, &wal_bytes(stack).await);
     let how = if how == "completed" && cancel.is_cancelled() { "interrupted" } else { how };
     Ok((how, costs))
+}
+
+/// Waits until nobody buys any more, and nothing is held.
+async fn drain(spec: &LoadSpec<'_>, part: &Part, progress: &Progress, cancel: &CancellationToken) {
+    let LoadSpec { scenario, clock, .. } = spec;
+    let hold = scenario.item.iter().map(|i| i.hold.0).max().unwrap_or_default();
+    let drained = async {
+        if part.slice.count() > 1 {
+            progress.say("waiting until the other shards must have ended");
+            clock.sleep_until(shard::all_ended_by(scenario)).await;
+        }
+        progress.say("draining: the last holds run out");
+        tokio::time::sleep(hold + scenario.audit.grace.0).await;
+    };
+    tokio::select! {
+        () = drained => {}
+        () = cancel.cancelled() => {}
+    }
 }
 
 /// The final audit from one snapshot, then the drain probe. Whatever keeps the audit from being made or kept makes the
@@ -337,19 +374,22 @@ pub async fn set_up_sale(scenario: &Scenario, stack: &Stack, epoch_unix_us: i64)
     })
 }
 
-fn run_info(scenario: &Scenario, run_id: &str, clock: Clock) -> RunInfo {
+fn run_info(scenario: &Scenario, part: &Part, clock: Clock) -> RunInfo {
+    let run_id = &part.run_id;
     let (_, schedule_hash) = scenario.plan().count_and_hash();
     RunInfo {
-        run_id: run_id.to_owned(),
+        run_id: run_id.clone(),
         scenario: scenario.name.clone(),
         seed: scenario.seed,
         schedule_hash,
-        epoch_unix_us: clock.epoch_unix_us(),
+        epoch_unix_us: part.start_unix_us.unwrap_or_else(|| clock.epoch_unix_us()),
         user_prefix: format!("r{run_id}-u"),
         key_prefix: format!("r{run_id}-k"),
         duration_us: scenario.load.duration.micros(),
         machine: machine(),
         closed: None,
+        shard: part.shard(),
+        merged: Vec::new(),
     }
 }
 

@@ -26,6 +26,8 @@ fn info() -> RunInfo {
         duration_us: 10_000_000,
         machine: Machine::default(),
         closed: None,
+        shard: None,
+        merged: Vec::new(),
     }
 }
 

@@ -29,6 +29,8 @@ fn info(duration_us: i64) -> RunInfo {
         duration_us,
         machine: Machine::default(),
         closed: Some(Closed { how: "completed".into(), ops: 0, ops_lost: 0 }),
+        shard: None,
+        merged: Vec::new(),
     }
 }
 

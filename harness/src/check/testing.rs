@@ -273,6 +273,8 @@ pub fn run_info() -> RunInfo {
         duration_us: 60_000_000,
         machine: Machine::default(),
         closed: Some(Closed { how: "completed".to_owned(), ops: 0, ops_lost: 0 }),
+        shard: None,
+        merged: Vec::new(),
     }
 }
 

@@ -19,8 +19,10 @@ mod lenient;
 mod part;
 pub mod reader;
 pub mod recorder;
+mod shards;
 
 pub use error::HistoryError;
+pub use shards::{MergedShard, ShardInfo, assemble};
 
 /// Microseconds since the epoch of the run; negative before the load starts.
 pub type Micros = i64;
@@ -315,6 +317,12 @@ pub struct RunInfo {
     pub machine: Machine,
     /// Set when the load ended and the history was closed properly; absent after a crash.
     pub closed: Option<Closed>,
+    /// Which of several generators recorded this, if it is one of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<ShardInfo>,
+    /// The shards that were merged into this run, all that there should be; empty if it was driven by one generator.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<MergedShard>,
 }
 
 /// Written when a history is complete.

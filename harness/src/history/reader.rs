@@ -32,6 +32,13 @@ const KNOWN_TEXTS: usize = 64;
 ///
 /// The only error is a `run.json` that is missing or unreadable: without it, nothing else can be interpreted.
 pub fn read(run_dir: &Path) -> Result<History, HistoryError> {
+    let mut history = read_shard(run_dir)?;
+    history.damage.extend(super::shards::untold(&history.info));
+    Ok(history)
+}
+
+/// The same for a folder that is to be merged with others: that it is only a shard is no damage then.
+pub fn read_shard(run_dir: &Path) -> Result<History, HistoryError> {
     let info = read_info(run_dir)?;
     let mut damage = Vec::new();
     let expected = info.closed.as_ref().map(|c| c.ops);
@@ -200,6 +207,13 @@ fn plausible_ops(dir: &Path, parts: &[(u32, String)], expected: Option<u64>) -> 
     let bytes: u64 = parts.iter().filter_map(|(_, name)| fs::metadata(dir.join(name)).ok()).map(|m| m.len()).sum();
     let ops = expected.map_or(bytes / TYPICAL_BYTES_PER_OP, |ops| ops.min(bytes));
     usize::try_from(ops).unwrap_or(0)
+}
+
+/// The files with the ops of a run, in their order.
+pub fn parts(run_dir: &Path) -> Vec<PathBuf> {
+    let dir = run_dir.join(HISTORY_DIR);
+    // What is missing among them was told when the history was read.
+    list_parts(&dir, &mut Vec::new()).into_iter().map(|(_, name)| dir.join(name)).collect()
 }
 
 /// The parts there are, by number; gaps and leftovers are noted as damage.

@@ -60,6 +60,11 @@ impl Clock {
         Clock { epoch_ns: monotonic_ns() + delay_us * 1_000 }
     }
 
+    /// A clock whose epoch is at a wall-clock time, as this machine's wall clock tells it now.
+    pub fn starting_at(unix_us: i64) -> Clock {
+        Clock::starting_in(unix_us - self::unix_us())
+    }
+
     /// Microseconds since the epoch; negative before it.
     pub fn now_us(self) -> Micros {
         (monotonic_ns() - self.epoch_ns).div_euclid(1_000)

@@ -21,12 +21,13 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 
-use super::arrival::{Arrival, Plan};
+use super::arrival::Arrival;
 use super::buyer::Buyer;
 use super::client::Entry;
 use super::clock::Clock;
 use super::pool::Pool;
 use super::retry::Retries;
+use super::slice::{Slice, Sliced};
 use crate::history::recorder::{EventSink, NameId, OpSink, RawOp, Recorder};
 use crate::history::{Event, INTENTS_PER_ARRIVAL, LoadTotals, Micros, Outcome, Role};
 use crate::scenario::Scenario;
@@ -189,6 +190,8 @@ pub struct LoadSpec<'a> {
     pub entry: Entry,
     /// The run's clock; its epoch must be far enough ahead for the buyers to come.
     pub clock: Clock,
+    /// The arrivals that this generator drives.
+    pub slice: Slice,
     /// Buyers' names start with it.
     pub user_prefix: String,
     /// Idempotency keys start with it.
@@ -209,8 +212,8 @@ pub fn start(spec: &LoadSpec<'_>, recorder: &Recorder) -> Result<Ready, LoadErro
         })
         .collect();
     let load = &spec.scenario.load;
-    let plan = spec.scenario.plan();
-    let buyers = load.virtual_buyers as usize;
+    let plan = spec.slice.of(spec.scenario.plan());
+    let buyers = spec.slice.share(load.virtual_buyers) as usize;
     let shared = Arc::new(Shared {
         entry: spec.entry.clone(),
         cpu_share_wanted: cpu_share_wanted(plan.clone(), &journeys),
@@ -268,7 +271,7 @@ impl Ready {
 }
 
 /// The generator's thread from start to end.
-fn generate(shared: &Arc<Shared>, plan: Plan, patience: Micros, events: &EventSink) -> Result<LoadTotals, LoadError> {
+fn generate(shared: &Arc<Shared>, plan: Sliced, patience: Micros, events: &EventSink) -> Result<LoadTotals, LoadError> {
     prefer_this_thread(shared.cpu_share_wanted);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -406,7 +409,7 @@ const SLOT_US: Micros = 100;
 /// Hands out the schedule, from the epoch until the last journey has ended.
 async fn dispatch(
     shared: Arc<Shared>,
-    plan: Plan,
+    plan: Sliced,
     patience: Micros,
     events: EventSink,
 ) -> Result<LoadTotals, LoadError> {
@@ -569,7 +572,7 @@ pub fn make_real_time() -> std::io::Result<()> {
 const CPU_PER_REQUEST_S: f64 = 40e-6;
 
 /// The share of a processor that the plan's busiest second wants, were each arrival to make every step of its journey.
-fn cpu_share_wanted(plan: Plan, journeys: &[Journey]) -> f64 {
+fn cpu_share_wanted(plan: Sliced, journeys: &[Journey]) -> f64 {
     let mut seconds: BTreeMap<Micros, usize> = BTreeMap::new();
     for arrival in plan {
         let journey = &journeys[usize::from(arrival.cohort)];

@@ -9,6 +9,7 @@ pub mod cookies;
 pub mod driver;
 pub mod pool;
 pub mod retry;
+pub mod slice;
 pub mod sse;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::arrival::Arrival;
 use super::client::Entry;
 use super::clock::Clock;
 use super::driver::{self, LoadSpec};
+use super::slice::Slice;
 use crate::check::{Evidence, Finding, Rules, Verdict, judge};
 use crate::history::recorder::Recorder;
 use crate::history::{Event, History, INTENTS_PER_ARRIVAL, LoadTotals, Op, OrderState, Outcome, Role, RunInfo, reader};
@@ -195,7 +196,7 @@ pub(super) fn drive_over(scenario: &Scenario, dir: &Path, entry: Entry) -> (Hist
     (info.epoch_unix_us, info.duration_us, info.closed) = (clock.epoch_unix_us(), 1_000_000, None);
     let recorder = Recorder::create(dir, &info).unwrap();
     let (user_prefix, key_prefix) = (info.user_prefix.clone(), info.key_prefix.clone());
-    let spec = LoadSpec { scenario, entry, clock, user_prefix, key_prefix };
+    let spec = LoadSpec { scenario, entry, clock, slice: Slice::WHOLE, user_prefix, key_prefix };
     let ready = driver::start(&spec, &recorder).unwrap();
     let shared = ready.shared();
     let totals = runtime.block_on(ready.finished()).unwrap();

@@ -74,7 +74,8 @@ pub fn write<W: Write>(history: &History, out: &mut W) -> io::Result<()> {
     for (step, seconds) in steps.iter().enumerate() {
         intervals.extend(seconds.seconds.iter().map(|(second, index)| (*second, step, *index)));
     }
-    intervals.sort_unstable();
+    // By the name of the step, so that the order in which ops were recorded makes no difference.
+    intervals.sort_unstable_by_key(|(second, step, _)| (*second, &tags[*step]));
     // Readers know no negative time, so what completed before the epoch moves the base.
     let base = intervals.first().map_or(0, |(second, ..)| (*second).min(0));
     write_header(history, base, out)?;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use rand::RngExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -159,12 +160,23 @@ impl Default for Reference {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct External {
-    /// Where buyers reach it: `127.0.0.1:8080`.
+    /// Where buyers reach it: `127.0.0.1:8080`, or `unix:/path/of/its/socket`.
     #[schemars(with = "String")]
     pub address: Spanned<String>,
     /// Where its audit listener is; without one, only what the clients saw is judged.
     #[schemars(with = "Option<String>")]
     pub audit: Option<Spanned<String>>,
+    /// Private networks that it may be in, such as `10.99.0.0/24`; without one it has to be on this machine.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub allow: Vec<Spanned<String>>,
+}
+
+impl External {
+    /// The networks that it may be in.
+    pub fn allowed(&self) -> Vec<IpNet> {
+        self.allow.iter().filter_map(|text| value::network(text.get_ref()).ok()).collect()
+    }
 }
 
 /// An item on sale.

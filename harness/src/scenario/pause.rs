@@ -50,6 +50,11 @@ impl Pause {
         }
     }
 
+    /// The longest wait there is.
+    pub fn longest(&self) -> Duration {
+        self.draw(1.0)
+    }
+
     /// The wait, if it is always the same.
     pub fn fixed(&self) -> Option<Duration> {
         match self {

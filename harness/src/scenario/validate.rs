@@ -157,11 +157,21 @@ fn target(target: &Target, m: &mut Mistakes) {
         Target::External(external) => {
             let both = [("address", Some(&external.address)), ("audit", external.audit.as_ref())];
             for (key, address) in both.into_iter().filter_map(|(key, address)| Some((key, address?))) {
-                if let Err(what) = value::loopback(address.get_ref()) {
+                if let Err(what) = value::endpoint(address.get_ref(), &external.allowed()) {
                     m.add(
                         address.span(),
                         format!("target.external.{key}: {what}"),
-                        "an address of this machine, such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
+                        "an address of this machine, such as \"127.0.0.1:8080\", \"[::1]:8080\" or \"unix:/run/shop.sock\"; or \
+                         name the private network that it is in: allow = [\"10.99.0.0/24\"]",
+                    );
+                }
+            }
+            for network in &external.allow {
+                if let Err(what) = value::network(network.get_ref()) {
+                    m.add(
+                        network.span(),
+                        format!("target.external.allow: {what}"),
+                        "private networks only, such as \"10.99.0.0/24\" or \"fd00:1::/64\": a rehearsal is no attack on others",
                     );
                 }
             }

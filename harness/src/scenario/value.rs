@@ -1,13 +1,15 @@
 //! Small valid types that scenario files are made of: durations with units, link names, seeded-bug selectors.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rand::{Rng, RngExt};
 use schemars::JsonSchema;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::fault::proxy::Endpoint;
 
 /// A length of time, written with its unit: `250ms`, `3s`, `1m30s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, JsonSchema)]
@@ -265,14 +267,38 @@ impl<'de> Deserialize<'de> for Toggle {
     }
 }
 
-/// An address of this machine: load and faults go nowhere else.
+/// Networks that belong to nobody outside (RFC 1918, RFC 6598, RFC 4193): only such may be named as targets.
+const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
+
+/// A network that load and faults may go to besides this machine: `10.99.0.0/24`.
+///
+/// # Errors
+/// It is no network, or not a private one.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let network: IpNet = text.parse().map_err(|_| format!("\"{text}\" is no network"))?;
+    let private = PRIVATE.iter().any(|range| range.parse::<IpNet>().is_ok_and(|range| range.contains(&network)));
+    if private { Ok(network) } else { Err(format!("\"{text}\" is not a private network")) }
+}
+
+/// Where a service is: on this machine, or in one of the networks that the scenario names. Load and faults go nowhere else.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let bare = text.trim_start_matches("http://").trim_end_matches('/').replace("localhost", "127.0.0.1");
-    let address: SocketAddr = bare.parse().map_err(|_| format!("\"{text}\" is no address"))?;
-    if address.ip().is_loopback() { Ok(address) } else { Err(format!("\"{text}\" is not this machine")) }
+pub fn endpoint(text: &str, allowed: &[IpNet]) -> Result<Endpoint, String> {
+    let bare = text.trim_start_matches("http://").trim_end_matches('/');
+    let numeric = bare.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    match numeric.as_deref().unwrap_or(bare).parse().map_err(|_| format!("\"{text}\" is no address"))? {
+        Endpoint::Tcp(address) => {
+            let named = allowed.iter().any(|network| network.contains(&address.ip()));
+            if address.ip().is_loopback() || named {
+                Ok(Endpoint::Tcp(address))
+            } else {
+                Err(format!("\"{text}\" is not this machine"))
+            }
+        }
+        // A socket in the file system is always of this machine.
+        socket => Ok(socket),
+    }
 }
 
 /// A link's name with one spelling of its arrow: `client->service` becomes `client→service`.
@@ -327,11 +353,20 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_a_target() {
-        assert!(loopback("http://localhost:8080/").is_ok() && loopback("[::1]:80").is_ok());
-        assert!(loopback("10.0.0.7:80").unwrap_err().contains("not this machine"));
-        assert!(loopback("shop.example").unwrap_err().contains("no address"));
-        assert!(loopback("127.0.0.1:99999").is_err());
+    fn only_this_machine_and_private_networks_that_are_named_are_targets() {
+        let at = |text: &str| endpoint(text, &[]);
+        assert!(at("http://localhost:8080/").is_ok() && at("[::1]:80").is_ok() && at("unix:/run/shop.sock").is_ok());
+        assert!(at("10.0.0.7:80").unwrap_err().contains("not this machine"));
+        assert!(at("shop.example").unwrap_err().contains("no address"));
+        assert!(at("127.0.0.1:99999").is_err());
+        let lab = [network("10.99.0.0/24").unwrap()];
+        assert!(endpoint("10.99.0.7:80", &lab).is_ok());
+        assert!(endpoint("10.98.0.7:80", &lab).unwrap_err().contains("not this machine"));
+        for open in ["0.0.0.0/0", "8.8.8.0/24", "10.0.0.0/7", "::/0"] {
+            assert!(network(open).unwrap_err().contains("not a private network"), "{open}");
+        }
+        assert!(network("10.99.0.1:80").unwrap_err().contains("no network"));
+        assert!(network("fd00:1::/32").is_ok() && network("10.99.0.1/32").is_ok());
     }
 
     #[test]

@@ -17,6 +17,7 @@ const MOST_QUOTED: usize = 200;
 pub struct Control {
     client: reqwest::Client,
     base: String,
+    endpoint: Endpoint,
 }
 
 /// An item as the target is told to sell it. Times are Unix microseconds.
@@ -66,7 +67,12 @@ impl Control {
             Endpoint::Tcp(address) => (builder, format!("http://{address}")),
         };
         let client = builder.build().map_err(|e| StackError::Other(format!("cannot make an HTTP client: {e}")))?;
-        Ok(Control { client, base })
+        Ok(Control { client, base, endpoint: endpoint.clone() })
+    }
+
+    /// Where the listener is.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// Puts the shop into a known state: these items, nothing sold.

@@ -4,7 +4,7 @@
 //! each other's way, and no port is free one moment and taken the next. Only the proxies listen on TCP, and they do so for
 //! as long as the run lasts.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ use super::control::Control;
 use super::guard::Guard;
 use super::postgres::Postgres;
 use super::process::{Process, RunAs, Spec};
-use super::{Component, Provision, Stack, StackError};
+use super::{Component, LOCAL, Provision, Stack, StackError};
 use crate::doctor;
 use crate::fault::proxy::{Endpoint, Protocol, Proxy, ProxyConfig};
 use crate::load::client::Entry;
@@ -64,10 +64,10 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
     postgres.ready(PATIENCE).await?;
 
     let seed = scenario.seed;
-    let to_postgres = proxy("service→postgres", Endpoint::Unix(postgres.socket()), Protocol::Postgres, seed)?;
+    let to_postgres = proxy("service→postgres", Endpoint::Unix(postgres.socket()), Protocol::Postgres, seed, LOCAL)?;
     let service = Service::new(reference, target, &folder, &provision.logs, &to_postgres)?;
-    let to_service =
-        proxy("client→service", Endpoint::Unix(service.public.clone()), super::spoken(scenario), seed ^ 1)?;
+    let (entrance, spoken) = (Endpoint::Unix(service.public.clone()), super::spoken(scenario));
+    let to_service = proxy("client→service", entrance, spoken, seed ^ 1, provision.listen)?;
     service.process.start()?;
     service.ready(PATIENCE).await?;
 
@@ -97,8 +97,13 @@ fn canonical(path: &Path) -> Result<PathBuf, StackError> {
     std::fs::canonicalize(path).map_err(|e| StackError::io(format!("cannot find {}", path.display()), e))
 }
 
-fn proxy(name: &str, upstream: Endpoint, protocol: Protocol, seed: u64) -> Result<Proxy, StackError> {
-    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+fn proxy(
+    name: &str,
+    upstream: Endpoint,
+    protocol: Protocol,
+    seed: u64,
+    listen: SocketAddr,
+) -> Result<Proxy, StackError> {
     Ok(Proxy::start(ProxyConfig { name: name.to_owned(), listen, upstream, protocol, seed })?)
 }
 

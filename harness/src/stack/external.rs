@@ -1,14 +1,15 @@
-//! An external stack: a service that is already running on this machine. We put a proxy in front of it, and nothing else.
+//! An external stack: a service that is already running, on this machine or in a private network that the scenario names.
+//! We put a proxy in front of it, and nothing else.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use tokio::net::{TcpStream, UnixStream};
+
 use super::control::Control;
-use super::{Stack, StackError};
+use super::{Provision, Stack, StackError};
 use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
 use crate::load::client::Entry;
-use crate::scenario::value::loopback;
-use crate::scenario::{External, Scenario};
+use crate::scenario::{External, Scenario, value};
 
 const CONNECTION: &str = "load.connection";
 const ADDRESS: &str = "target.external.address";
@@ -19,21 +20,21 @@ pub const AUDIT: &str = "target.external.audit";
 ///
 /// # Errors
 /// An address is not of this machine, or nobody answers there.
-pub async fn up(scenario: &Scenario, external: &External) -> Result<Stack, StackError> {
-    let address = address_of(ADDRESS, external.address.get_ref())?;
-    reachable(ADDRESS, address).await?;
+pub async fn up(scenario: &Scenario, external: &External, provision: &Provision) -> Result<Stack, StackError> {
+    let address = endpoint_of(ADDRESS, external.address.get_ref(), external)?;
+    reachable(ADDRESS, &address).await?;
     let control = match &external.audit {
         None => None,
         Some(audit) => {
-            let address = address_of(AUDIT, audit.get_ref())?;
-            reachable(AUDIT, address).await?;
-            Some(Control::new(&Endpoint::Tcp(address))?)
+            let address = endpoint_of(AUDIT, audit.get_ref(), external)?;
+            reachable(AUDIT, &address).await?;
+            Some(Control::new(&address)?)
         }
     };
     let proxy = Proxy::start(ProxyConfig {
         name: "client→service".to_owned(),
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        upstream: Endpoint::Tcp(address),
+        listen: provision.listen,
+        upstream: address.clone(),
         protocol: super::spoken(scenario),
         seed: scenario.seed,
     })?;
@@ -60,24 +61,29 @@ async fn shakes_hands(entry: &Entry) -> Result<(), StackError> {
     Err(StackError::Setting { key: CONNECTION, what, help: help.to_owned() })
 }
 
-/// The address under a key. That it is one of this machine was checked with the file.
-fn address_of(key: &'static str, text: &str) -> Result<SocketAddr, StackError> {
+/// The place under a key. That it may be a target was checked with the file.
+fn endpoint_of(key: &'static str, text: &str, external: &External) -> Result<Endpoint, StackError> {
     let help = "an address of this machine, such as 127.0.0.1:8080".to_owned();
-    loopback(text).map_err(|what| StackError::Setting { key, what, help })
+    value::endpoint(text, &external.allowed()).map_err(|what| StackError::Setting { key, what, help })
 }
 
-async fn reachable(key: &'static str, address: SocketAddr) -> Result<(), StackError> {
-    let attempt = tokio::time::timeout(Duration::from_secs(3), tokio::net::TcpStream::connect(address)).await;
-    match attempt {
-        Ok(Ok(_)) => Ok(()),
+async fn reachable(key: &'static str, at: &Endpoint) -> Result<(), StackError> {
+    let connect = async {
+        match at {
+            Endpoint::Tcp(address) => TcpStream::connect(address).await.map(drop),
+            Endpoint::Unix(path) => UnixStream::connect(path).await.map(drop),
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(3), connect).await {
+        Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(StackError::Setting {
             key,
-            what: format!("nobody answers at {address} ({error})"),
+            what: format!("nobody answers at {at} ({error})"),
             help: "start the service first, or correct the address".to_owned(),
         }),
         Err(_) => Err(StackError::Setting {
             key,
-            what: format!("{address} did not answer within 3 s"),
+            what: format!("{at} did not answer within 3 s"),
             help: "see whether the service is alive, or correct the address".to_owned(),
         }),
     }

@@ -3,11 +3,13 @@
 //! A [`Stack`] is a bundle of parts: proxies on its links, components that can be broken, the control listener. How the
 //! parts came to be (embedded processes, somebody's running service, containers) matters only to the constructor.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use ipnet::IpNet;
 use nix::sys::signal::Signal;
 
 use crate::fault::proxy::{Protocol, Proxy};
@@ -142,7 +144,12 @@ pub struct Provision {
     pub run_id: String,
     /// Where logs go.
     pub logs: PathBuf,
+    /// Where buyers find the entry; the kernel chooses a port for 0.
+    pub listen: SocketAddr,
 }
+
+/// Where the entry is unless somebody else is to reach it: on this machine alone.
+pub const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// Provisions what the scenario asks for.
 ///
@@ -151,7 +158,7 @@ pub struct Provision {
 pub async fn up(scenario: &Scenario, provision: &Provision) -> Result<Stack, StackError> {
     match &scenario.target {
         Target::Reference(reference) => embedded::up(scenario, reference, provision).await,
-        Target::External(external) => external::up(scenario, external).await,
+        Target::External(external) => external::up(scenario, external, provision).await,
     }
 }
 
@@ -161,6 +168,14 @@ fn spoken(scenario: &Scenario) -> Protocol {
 }
 
 impl Stack {
+    /// What others set in a scenario to have this stack as their target; none if it has no audit listener.
+    pub fn as_external(&self) -> Option<String> {
+        let (entry, control) = (self.entry.address, self.control.as_ref()?);
+        let allow =
+            if entry.ip().is_loopback() { String::new() } else { format!(",allow=[\"{}\"]", IpNet::from(entry.ip())) };
+        Some(format!("target={{external={{address=\"{entry}\",audit=\"{}\"{allow}}}}}", control.endpoint()))
+    }
+
     /// The proxy on a link.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::history::{LoadTotals, RunInfo};
 use crate::load::client::Entry;
 use crate::load::clock::Clock;
 use crate::load::driver::{self, LoadError, LoadSpec, Ready, Shared};
+use crate::load::slice::Slice;
 use crate::scenario::{self, Scenario};
 
 /// The one step of the journeys, as the history names it.
@@ -97,7 +98,8 @@ pub fn drive_watched(
     // The writer may run on any processor, as in a run; only the generator's thread is pinned.
     let recorder = Recorder::create(&folder, &info(&scenario, clock))?;
     let (user_prefix, key_prefix) = ("bench-u".into(), "bench-k".into());
-    let spec = LoadSpec { scenario: &scenario, entry: Entry::plain(address), clock, user_prefix, key_prefix };
+    let entry = Entry::plain(address);
+    let spec = LoadSpec { scenario: &scenario, entry, clock, slice: Slice::WHOLE, user_prefix, key_prefix };
     let started = Instant::now();
     let ready = context.cores.on_client(|| driver::start(&spec, &recorder))?;
     let shared = ready.shared();
@@ -181,6 +183,8 @@ fn info(scenario: &Scenario, clock: Clock) -> RunInfo {
         duration_us: scenario.load.duration.micros(),
         machine: crate::run::machine(),
         closed: None,
+        shard: None,
+        merged: Vec::new(),
     }
 }
 

@@ -84,8 +84,8 @@ async fn every_protocol_says_the_same() {
                 assert_eq!((reply.status, reply.body), (status, body.as_bytes()), "{way} {path}");
                 assert_eq!(reply.header("ETag").next(), (path == "/whole").then_some("v1"), "{way} {path}");
             }
-            let request = ask("/slow");
-            let reply = connection.exchange(&request, LIMIT).await.unwrap();
+            let slow = ask("/slow");
+            let reply = connection.exchange(&slow, LIMIT).await.unwrap();
             assert_eq!((reply.status, reply.retry_after_s, reply.location), (429, Some(7), Some("17")), "{way}");
             assert_eq!(connection.exchange(&ask("/large"), LIMIT).await.unwrap().body.len(), 300_000, "{way}");
         }

@@ -1,0 +1,152 @@
+//! A process's part in a run: all of it, or that of one of several generators, which never talk to each other.
+//!
+//! What the shards of a run have in common follows from the command line alone: the seed gives the schedule, the start is
+//! an absolute time, and scenario and start give the run's id. The first shard is the **leader**: it alone sets the sale up
+//! before the start, and audits it once all shards must have ended. Everybody drives a slice of the schedule, and disturbs
+//! a link of its own on the common timeline.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::history::{Micros, Role, ShardInfo};
+use crate::load::clock::unix_us;
+use crate::load::slice::Slice;
+use crate::scenario::journey::{CompiledStep, Journey};
+use crate::scenario::{Loaded, Scenario, Target};
+
+/// What the shards need before the start beside the time in which the buyers connect: to reach the target, to set up the
+/// sale twice, and to see the steady state hold.
+const PREPARATION_US: Micros = 5_000_000;
+/// A start that is further away is taken for a slip in the date.
+const FURTHEST_US: Micros = 24 * 3_600 * 1_000_000;
+
+/// The moment at which the schedule of all shards begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StartAt {
+    unix_us: i64,
+}
+
+impl FromStr for StartAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<StartAt, String> {
+        let seconds = |digits: &str| digits.parse::<i64>().ok()?.checked_mul(1_000_000);
+        let unix_us = match text.strip_prefix('@') {
+            Some(digits) => seconds(digits),
+            None => text.parse::<Timestamp>().ok().map(Timestamp::as_microsecond),
+        };
+        unix_us.map(|unix_us| StartAt { unix_us }).ok_or_else(|| {
+            "write a time with its zone, such as 2026-11-22T21:00:00Z or 2026-11-22T21:00:00+08:00, or @ and the seconds \
+             since 1970, such as @1795381200"
+                .to_owned()
+        })
+    }
+}
+
+/// What one process does of a run.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// The run's id, the same for all shards.
+    pub run_id: String,
+    /// The arrivals that it drives.
+    pub slice: Slice,
+    /// When the schedule begins, in Unix microseconds; as soon as everything is ready if none.
+    pub start_unix_us: Option<i64>,
+}
+
+impl Part {
+    /// The part of a process that is alone.
+    pub fn whole() -> Part {
+        // Short, unique, and sortable by time.
+        let now = unix_us();
+        let run_id = format!("{:x}{:04x}", now / 1_000_000, (now % 1_000_000) ^ i64::from(std::process::id() & 0xffff));
+        Part { run_id, slice: Slice::WHOLE, start_unix_us: None }
+    }
+
+    /// The part of one shard. Without a `run_id`, it follows from scenario, start and number of shards.
+    ///
+    /// # Errors
+    /// What does not allow the scenario to be driven so, with the remedy.
+    pub fn of_shard(loaded: &Loaded, slice: Slice, start: StartAt, run_id: Option<String>) -> Result<Part, String> {
+        let scenario = &loaded.scenario;
+        if !scenario.variant.is_empty() {
+            return Err(
+                "--shard runs one experiment, and this scenario has variants\nhelp: name one with --variant".to_owned()
+            );
+        }
+        if matches!(scenario.target, Target::Reference(_)) {
+            return Err("--shard needs a target that all shards reach, and [target.reference] is one that each would \
+                        start for itself\nhelp: start it with `seckill stack up SCENARIO`, and give the address that \
+                        it prints as [target.external]"
+                .to_owned());
+        }
+        let ahead = start.unix_us - unix_us();
+        let needed = PREPARATION_US + lead_us(scenario, slice);
+        let soonest = Timestamp::from_microsecond(unix_us() + needed + 10_000_000).unwrap_or_default();
+        let fits = |what: &str| format!("{what}\nhelp: the same time for all shards, such as --start-at {soonest:.0}");
+        if ahead < 0 {
+            return Err(fits(&format!("--start-at is {} s ago", -ahead / 1_000_000)));
+        }
+        if ahead < needed {
+            let (ahead, needed) = (ahead as f64 / 1e6, needed as f64 / 1e6);
+            return Err(fits(&format!("--start-at is {ahead:.1} s ahead, and to get ready takes {needed:.1} s")));
+        }
+        if ahead > FURTHEST_US {
+            return Err(fits("--start-at is more than 24 hours ahead"));
+        }
+        let run_id = run_id.unwrap_or_else(|| {
+            let together = format!("{} {} {}", start.unix_us, slice.count(), loaded.resolved);
+            format!("{:x}{:08x}", start.unix_us / 1_000_000, crc32fast::hash(together.as_bytes()))
+        });
+        Ok(Part { run_id, slice, start_unix_us: Some(start.unix_us) })
+    }
+
+    /// What the run folder says of it; none for a process that is alone.
+    pub fn shard(&self) -> Option<ShardInfo> {
+        self.start_unix_us.map(|_| ShardInfo { index: self.slice.index(), count: self.slice.count() })
+    }
+
+    /// Whether it sets up the sale and audits it.
+    pub fn leads(&self) -> bool {
+        self.slice.index() == 1
+    }
+}
+
+/// What an id may be made of: it stands in the names of users and keys, and in those of folders.
+///
+/// # Errors
+/// What is accepted.
+pub fn run_id(text: &str) -> Result<String, String> {
+    let fits = (1..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if fits { Ok(text.to_owned()) } else { Err("use 1 to 40 lower-case letters and digits".to_owned()) }
+}
+
+/// How long before the epoch the buyers begin to come and connect. Being late shows as send lag and as distrust.
+pub fn lead_us(scenario: &Scenario, slice: Slice) -> Micros {
+    700_000 + i64::from(slice.share(scenario.load.virtual_buyers)) * 300
+}
+
+/// When every shard must have ended, for the leader knows of the others only what the scenario says.
+///
+/// The last arrival may wait for a buyer as long as its patience lasts. Each of its walks then takes no longer than one step
+/// that has to be made as often as buyers try, all pauses for thought, and all waits for tickets and events. A walk in which
+/// several steps have to be made so often takes longer; merging then says that the audit came too early.
+pub fn all_ended_by(scenario: &Scenario) -> Micros {
+    let last = scenario.plan().last().map_or(0, |arrival| arrival.at_us);
+    let timeout = scenario.load.request_timeout.0;
+    let waiting = |step: &CompiledStep| match (&step.stream, step.role) {
+        (_, Role::Ticket) => step.polling.at_least.0 + step.polling.every.0 * u32::from(step.polling.again),
+        (Some(stream), _) => stream.within.0,
+        (None, _) => Duration::ZERO,
+    };
+    let slowest = |journey: &Journey| {
+        let one_step = (timeout + journey.retry.max) * u32::from(journey.retry.attempts);
+        let waited: Duration = journey.steps.iter().map(waiting).sum();
+        let walk = one_step + journey.think.longest() * journey.steps.len() as u32 + waited;
+        walk.max(journey.every()) * u32::from(journey.walks())
+    };
+    let journey = Journey::all(scenario).iter().map(slowest).max().unwrap_or_default();
+    last + scenario.load.patience.micros() + journey.as_micros() as Micros
+}
