@@ -35,7 +35,7 @@ help:
 	@echo 'make soak       set up this machine, then 200 chaos runs of the correct target: is it ever accused?'
 	@echo 'make bench      set up this machine, then measure the harness itself (BENCH=name for one measurement)'
 	@echo 'make calibrate  set up this machine, then hold the harness, oha, wrk and goose against a server with known latencies'
-	@echo 'make image      set up this machine, then build the container image (IMAGE=name:tag)'
+	@echo 'make image      build, then make the container image that generators elsewhere run (IMAGE=name:tag)'
 	@echo 'make doctor     say what is here, what is missing and how to get it; installs nothing'
 	@echo 'make setup      the set-up alone: compiler, release build, Postgres server'
 	@echo 'make clean      remove what was built; recorded runs and baselines stay'

@@ -103,5 +103,17 @@ def render(folder):
     return resources
 
 
+def same_number_of_shards(folder, resources):
+    """A Job with more pods than shards, or fewer, would be a run with a gap, or with pods that are refused."""
+    told = [r["data"]["shards"] for r in resources if r["kind"] == "ConfigMap" and "shards" in r["data"]]
+    for job in (r["spec"] for r in resources if r["kind"] == "Job" and r["spec"].get("completionMode") == "Indexed"):
+        numbers = {*told, str(job["completions"]), str(job["parallelism"])}
+        if len(numbers) != 1:
+            fail(folder, f"shards, completions and parallelism are one number, not {', '.join(sorted(numbers))}")
+
+
 if __name__ == "__main__":
-    yaml.safe_dump_all(render(pathlib.Path(sys.argv[1])), sys.stdout, allow_unicode=True, sort_keys=False)
+    where = pathlib.Path(sys.argv[1])
+    rendered = render(where)
+    same_number_of_shards(where, rendered)
+    yaml.safe_dump_all(rendered, sys.stdout, allow_unicode=True, sort_keys=False)

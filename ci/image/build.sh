@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds the container image: from its Containerfile where the base images can be had, and otherwise from the programs that
 # were built on this machine, with the shell and the libraries that they need, which comes to the same.
-# Usage: build.sh [NAME]. BASE and RUST name other base images. Exit code 77 when no container engine answers.
+# Usage: build.sh [NAME]. BASE and RUST name other base images; FROM_HERE=yes takes what was built in any case, as tests do,
+# since compiling everything once more takes minutes. Exit code 77 when no container engine answers.
 set -eu
 
 cd "$(dirname "$0")/../.."
@@ -16,12 +17,14 @@ if ! docker version >/dev/null 2>&1; then
     exit 77
 fi
 
-if docker pull -q "$base" >/dev/null 2>&1 && docker pull -q "$rust" >/dev/null 2>&1; then
+if [ "${FROM_HERE:-no}" = yes ]; then
+    :
+elif docker pull -q "$base" >/dev/null 2>&1 && docker pull -q "$rust" >/dev/null 2>&1; then
     DOCKER_BUILDKIT=0 docker build -f ci/image/Containerfile --build-arg "BASE=$base" --build-arg "RUST=$rust" -t "$name" .
     exit
+else
+    printf 'image: %s cannot be pulled, so the image is made of what is on this machine\n' "$base" >&2
 fi
-
-printf 'image: %s cannot be pulled, so the image is made of what is on this machine\n' "$base" >&2
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 # Below usr, with links beside it, as Debian has it: the loader's path is part of every program.
@@ -31,6 +34,14 @@ chmod 1777 "$root/tmp"
 cp "$release/seckill" "$release/seckill-target" "$root/usr/bin/"
 cp "$(readlink -f "$(command -v sh)")" "$root/usr/bin/sh"
 cp /etc/os-release "$root/etc/"
+# The HTTP client wants to know whom it could trust, even where nothing is encrypted.
+mkdir -p "$root/etc/ssl/certs"
+for bundle in "${SSL_CERT_FILE:-}" /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
+    if [ -n "$bundle" ] && [ -s "$bundle" ]; then
+        cp -L "$bundle" "$root/etc/ssl/certs/ca-certificates.crt"
+        break
+    fi
+done
 for program in seckill seckill-target sh; do
     ldd "$root/usr/bin/$program" | grep -o '/[^ ]*'
 done | sort -u | while read -r library; do

@@ -150,3 +150,64 @@ pub fn all_ended_by(scenario: &Scenario) -> Micros {
     let journey = Journey::all(scenario).iter().map(slowest).max().unwrap_or_default();
     last + scenario.load.patience.micros() + journey.as_micros() as Micros
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::scenario;
+
+    fn loaded(sets: &[&str]) -> Loaded {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../ci/kubernetes/base/scenario.toml");
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        scenario::load(Path::new(path), &sets, None).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn a_start_is_the_same_moment_however_it_is_written() {
+        let at = |text: &str| text.parse::<StartAt>().unwrap();
+        let start = at("2026-11-22T21:00:00Z");
+        assert_eq!(start, at("2026-11-23T05:00:00+08:00"));
+        assert_eq!(start, at("@1795381200"));
+        assert_eq!(at("2026-11-22T21:00:00.25Z").unix_us, start.unix_us + 250_000);
+    }
+
+    #[test]
+    fn shards_agree_on_their_names_without_talking() {
+        let start = StartAt { unix_us: unix_us() + 3_600_000_000 };
+        let part =
+            |loaded: &Loaded, slice: &str, start| Part::of_shard(loaded, slice.parse().unwrap(), start, None).unwrap();
+        let one = part(&loaded(&[]), "1/3", start);
+        let other = part(&loaded(&[]), "3/3", start);
+        assert_eq!(one.run_id, other.run_id);
+        assert!(one.leads() && !other.leads());
+        assert_eq!(other.shard(), Some(ShardInfo { index: 3, count: 3 }));
+        // Whatever is different makes another run.
+        let later = StartAt { unix_us: start.unix_us + 1_000_000 };
+        for another in [
+            part(&loaded(&["seed=8"]), "1/3", start),
+            part(&loaded(&["item.0.stock=7"]), "1/3", start),
+            part(&loaded(&[]), "1/4", start),
+            part(&loaded(&[]), "1/3", later),
+        ] {
+            assert_ne!(one.run_id, another.run_id);
+        }
+        assert_eq!(Part::whole().shard(), None);
+    }
+
+    #[test]
+    fn everybody_has_ended_after_the_last_arrival_and_one_step_made_as_often_as_can_be() {
+        let sets = [
+            "load.request_timeout=1s",
+            "load.patience=500ms",
+            "load.retry={attempts=3, max=\"200ms\"}",
+            "cohort.buyers.arrivals=[{constant={rate=1, lasts=\"10s\"}}]",
+        ];
+        let bound = all_ended_by(&loaded(&sets).scenario);
+        // The last of ten arrivals is due at 9.5 s.
+        assert_eq!(bound, 9_500_000 + 500_000 + 3 * 1_200_000);
+        let thinking = [&sets[..], &["cohort.buyers.think=1s"]].concat();
+        assert_eq!(all_ended_by(&loaded(&thinking).scenario), bound + 5 * 1_000_000);
+    }
+}

@@ -768,6 +768,74 @@ fn an_external_target_that_is_not_this_machine_is_refused() {
 }
 
 #[test]
+fn a_network_that_is_not_private_cannot_be_allowed() {
+    let sandbox = Sandbox::new();
+    let allowing = |address: &str, networks: &str| {
+        external(address).replace("[target.external]", &format!("[target.external]\nallow = {networks}"))
+    };
+    sandbox.write("external.toml", &allowing("192.0.2.1:80", "[\"10.99.0.0/24\", \"192.0.2.0/24\"]"));
+    let ended = sandbox.seckill(&["run", "external.toml", "--out", "run"]);
+    ended.assert_code(2).assert_says(&[
+        "external.toml:",
+        "\"192.0.2.0/24\" is not a private network",
+        "\"192.0.2.1:80\" is not this machine",
+        "private networks only, such as \"10.99.0.0/24\"",
+        "allow = [\"10.99.0.0/24\"]",
+    ]);
+    sandbox.write("external.toml", &allowing("10.98.0.1:80", "[\"10.99.0.0\"]"));
+    let ended = sandbox.seckill(&["run", "external.toml", "--out", "run"]);
+    ended.assert_code(2).assert_says(&["\"10.99.0.0\" is no network", "\"10.98.0.1:80\" is not this machine"]);
+    let ended = sandbox.seckill(&["stack", "up", "external.toml", "--listen", "0.0.0.0"]);
+    ended.assert_code(2).assert_says(&["--listen", "loopback or in a private network", "10.99.0.1"]);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn a_shard_that_cannot_be_driven_is_refused_before_anything_is_made() {
+    let sandbox = Sandbox::new();
+    sandbox.write("external.toml", &external("127.0.0.1:1"));
+    sandbox.write("spike.toml", SPIKE);
+    let variants = "\n[[variant]]\nname = \"few\"\nset = [\"load.virtual_buyers=10\"]\n";
+    sandbox.write("variants.toml", &format!("{}{variants}", external("127.0.0.1:1")));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let at = |seconds: u64| format!("@{seconds}");
+    let soon = at(now + 3_600);
+    let refused = |scenario: &str, arguments: &[&str], says: &[&str]| {
+        let ended = sandbox.seckill(&[&["run", scenario, "--out", "run"], arguments].concat());
+        ended.assert_code(2).assert_says(says);
+        assert!(!sandbox.path("run").exists());
+    };
+    let external = "external.toml";
+    refused(external, &["--shard", "1/2"], &["--start-at"]);
+    refused(external, &["--start-at", &soon], &["--shard"]);
+    for bad in ["0/2", "3/2", "2", "two/three"] {
+        refused(external, &["--shard", bad, "--start-at", &soon], &["--shard", bad, "such as 2/4"]);
+    }
+    for bad in ["tomorrow", "2026-11-22 21:00", "@soon"] {
+        let says = ["--start-at", bad, "2026-11-22T21:00:00Z", "@1795381200"];
+        refused(external, &["--shard", "1/2", "--start-at", bad], &says);
+    }
+    refused(
+        external,
+        &["--shard", "1/2", "--start-at", &at(now - 60)],
+        &["--start-at is 6", "s ago", "such as --start-at 20"],
+    );
+    refused(
+        external,
+        &["--shard", "1/2", "--start-at", &at(now + 3)],
+        &["s ahead, and to get ready takes", "--start-at 20"],
+    );
+    refused(external, &["--shard", "1/2", "--start-at", &at(now + 100_000)], &["more than 24 hours ahead"]);
+    refused(external, &["--shard", "1/2", "--start-at", &soon, "--run-id", "No!"], &["--run-id", "lower-case letters"]);
+    let says = ["[target.reference]", "seckill stack up", "[target.external]"];
+    refused("spike.toml", &["--shard", "1/2", "--start-at", &soon], &says);
+    refused("variants.toml", &["--shard", "1/2", "--start-at", &soon], &["has variants", "--variant"]);
+    let ended = sandbox.seckill(&["merge", "nowhere", "--out", "run"]);
+    ended.assert_code(2).assert_says(&["nowhere/run.json", "give the folder of a run"]);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
 fn a_stack_that_does_not_fit_the_target_is_a_mistake_of_usage() {
     let sandbox = Sandbox::new();
     sandbox.write("spike.toml", SPIKE);

@@ -33,6 +33,10 @@ const KNOWN_TEXTS: usize = 64;
 /// The only error is a `run.json` that is missing or unreadable: without it, nothing else can be interpreted.
 pub fn read(run_dir: &Path) -> Result<History, HistoryError> {
     let mut history = read_shard(run_dir)?;
+    if !history.info.merged.is_empty() {
+        // The parts of several shards overlap; one generator would have recorded their ops in the order of completion.
+        history.ops.sort_by_key(|op| op.completed_us);
+    }
     history.damage.extend(super::shards::untold(&history.info));
     Ok(history)
 }

@@ -66,12 +66,19 @@ pub(super) fn untold(info: &RunInfo) -> Vec<String> {
     untold
 }
 
-/// Makes a run folder of parts and events that were recorded elsewhere. The parts are copied as they are, so that their
-/// seals go on holding; `run.json` comes last, so that a folder that was not finished is no run.
+/// Makes a run folder of files that were recorded elsewhere: `copies` by their names, parts of the history in their order,
+/// and events. What is copied stays as it is, so that the seals of the parts go on holding; `run.json` comes last, so that a
+/// folder that was not finished is no run.
 ///
 /// # Errors
 /// The folder holds a run already, or a file cannot be copied or written.
-pub fn assemble(run_dir: &Path, info: &RunInfo, events: &[Event], parts: &[PathBuf]) -> Result<(), HistoryError> {
+pub fn assemble(
+    run_dir: &Path,
+    info: &RunInfo,
+    events: &[Event],
+    parts: &[PathBuf],
+    copies: &[PathBuf],
+) -> Result<(), HistoryError> {
     let history = run_dir.join(HISTORY_DIR);
     for taken in [run_dir.join(RUN_FILE), run_dir.join(EVENTS_FILE), history.clone()] {
         if taken.exists() {
@@ -79,6 +86,10 @@ pub fn assemble(run_dir: &Path, info: &RunInfo, events: &[Event], parts: &[PathB
         }
     }
     fs::create_dir_all(&history).map_err(|e| HistoryError::write(&history, e))?;
+    for (from, name) in copies.iter().filter_map(|from| Some((from, from.file_name()?))) {
+        let to = run_dir.join(name);
+        fs::copy(from, &to).map_err(|e| HistoryError::write(&to, e))?;
+    }
     for (part, number) in parts.iter().zip(1_u32..) {
         let to = history.join(format!("ops-{number:05}.parquet"));
         fs::copy(part, &to).map_err(|e| HistoryError::write(&to, e))?;

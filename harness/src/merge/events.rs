@@ -158,3 +158,78 @@ fn links(shards: &[OfShard]) -> Vec<LinkCalls> {
     }
     links
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Sample;
+
+    fn plan() -> FaultPlan {
+        FaultPlan {
+            id: "cut".into(),
+            kind: "cut-reply".into(),
+            link: None,
+            role: None,
+            detail: String::new(),
+            at_us: 100,
+            until_us: 200,
+        }
+    }
+
+    /// What a shard saw whose fault took effect and was healed so much later than planned.
+    fn shard(index: u32, late_us: Micros, recovered: bool) -> OfShard {
+        let id = || "cut".to_owned();
+        let mut events = vec![
+            Event::Phase { name: "sale".into(), from_us: 0, until_us: 9 },
+            Event::FaultPlanned(plan()),
+            Event::Sample(Sample { at_us: 50 + late_us, ..Sample::default() }),
+            Event::FaultInjected { id: id(), at_us: 100 + late_us },
+            Event::Note { at_us: 150, text: "hm".into() },
+            Event::FaultHealed { id: id(), at_us: 200 + late_us, hit: format!("{index} replies") },
+        ];
+        if recovered {
+            events.push(Event::FaultRecovered { id: id(), at_us: 210 + late_us });
+        }
+        let cost = |role: &str, cpu_s| RoleCost { role: role.into(), cpu_s, rss_peak_bytes: 10, wal_bytes: None };
+        events.push(Event::Cost(vec![cost("generator", 1.0), cost("proxy", 0.5)]));
+        events.push(Event::Links(vec![LinkCalls {
+            from: "a".into(),
+            to: "b".into(),
+            calls: Some(5),
+            ..LinkCalls::default()
+        }]));
+        (index, events)
+    }
+
+    #[test]
+    fn what_all_shards_say_is_said_once_and_what_they_count_is_summed_up() {
+        let events = merge(&[shard(1, 0, true), shard(2, 7, true)], LoadTotals { planned: 3, ..LoadTotals::default() });
+        let id = || "cut".to_owned();
+        let cost = |role: &str, cpu_s| RoleCost { role: role.into(), cpu_s, rss_peak_bytes: 20, wal_bytes: None };
+        let expected = [
+            Event::Phase { name: "sale".into(), from_us: 0, until_us: 9 },
+            Event::FaultPlanned(plan()),
+            Event::Sample(Sample { at_us: 50, ..Sample::default() }),
+            Event::FaultInjected { id: id(), at_us: 100 },
+            Event::Note { at_us: 150, text: "shard 1: hm".into() },
+            Event::Note { at_us: 150, text: "shard 2: hm".into() },
+            Event::FaultHealed { id: id(), at_us: 207, hit: "1 replies; 2 replies".into() },
+            Event::FaultRecovered { id: id(), at_us: 217 },
+            Event::LoadTotals(LoadTotals { planned: 3, ..LoadTotals::default() }),
+            Event::Cost(vec![cost("generator", 2.0), cost("proxy", 1.0)]),
+            Event::Links(vec![LinkCalls { from: "a".into(), to: "b".into(), calls: Some(10), ..LinkCalls::default() }]),
+        ];
+        assert_eq!(events, expected);
+    }
+
+    #[test]
+    fn a_fault_that_is_not_one_any_more_is_told_and_one_that_some_did_not_recover_from_did_not() {
+        let events = merge(&[shard(1, 0, true), shard(2, APART_US + 1, false)], LoadTotals::default());
+        let why = events.iter().find_map(|event| match event {
+            Event::Distrust { why, .. } => Some(why.as_str()),
+            _ => None,
+        });
+        assert!(why.is_some_and(|why| why.contains("fault cut took effect on one shard 1.0 s later")), "{why:?}");
+        assert!(!events.iter().any(|event| matches!(event, Event::FaultRecovered { .. })), "{events:#?}");
+    }
+}

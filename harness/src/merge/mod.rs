@@ -13,7 +13,7 @@ use crate::history::{
     reader,
 };
 use crate::load::slice::Slice;
-use crate::scenario::{self, Scenario, ScenarioError};
+use crate::scenario::{self, Loaded, Scenario, ScenarioError};
 
 mod clocks;
 pub mod events;
@@ -75,8 +75,8 @@ pub enum MergeError {
     /// The scenario cannot be read.
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
-    /// Another file cannot be read or copied.
-    #[error("{}: {source}\nhelp: is this a run folder, and is there space left?", path.display())]
+    /// Another file cannot be read.
+    #[error("{}: {source}\nhelp: is this a run folder?", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -108,7 +108,7 @@ struct Together {
 pub fn merge(folders: &[PathBuf], out: &Path) -> Result<(), MergeError> {
     let shards = belonging_together(folders)?;
     let first = &shards[0];
-    let scenario = planned_scenario(first)?;
+    let Loaded { scenario, attached, .. } = planned_scenario(first)?;
     let leader = shards.iter().find(|shard| shard.index == 1);
     let audit = leader.and_then(|leader| read_audit(&leader.folder).ok().flatten());
     let mut together = put_together(&shards, &scenario, audit.as_ref())?;
@@ -125,21 +125,12 @@ pub fn merge(folders: &[PathBuf], out: &Path) -> Result<(), MergeError> {
         merged: std::mem::take(&mut together.merged),
         ..first.info.clone()
     };
-    // The evidence of the leader's audit is copied as it is, whatever is wrong with it: judging will tell.
-    std::fs::create_dir_all(out).map_err(|source| MergeError::File { path: out.to_owned(), source })?;
-    history::assemble(out, &info, &events, &in_turns(&shards))?;
-    copy(&first.folder, out, SCENARIO_FILE)?;
-    if let Some(leader) = leader {
-        for name in [LEDGER_FILE, AUDIT_FILE].into_iter().filter(|name| leader.folder.join(name).exists()) {
-            copy(&leader.folder, out, name)?;
-        }
-    }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path, name: &str) -> Result<(), MergeError> {
-    let path = from.join(name);
-    std::fs::copy(&path, to.join(name)).map(drop).map_err(|source| MergeError::File { path, source })
+    // The leader's audit is copied as it is, whatever is wrong with it: judging will tell.
+    let mut copies = vec![first.folder.join(SCENARIO_FILE)];
+    copies.extend(attached.iter().map(|file| first.folder.join(&file.name)));
+    let audits = leader.into_iter().flat_map(|leader| [LEDGER_FILE, AUDIT_FILE].map(|name| leader.folder.join(name)));
+    copies.extend(audits.filter(|file| file.exists()));
+    Ok(history::assemble(out, &info, &events, &in_turns(&shards), &copies)?)
 }
 
 /// The parts of all shards, the first of each, then the second of each: about in the order in which they were recorded.
@@ -211,16 +202,16 @@ fn same_run(first: &Shard, other: &Shard) -> Result<(), MergeError> {
 }
 
 /// The scenario of the run, if this version plans it as the one that ran it did.
-fn planned_scenario(shard: &Shard) -> Result<Scenario, MergeError> {
-    let scenario = scenario::load(&shard.folder.join(SCENARIO_FILE), &[], None)?.scenario;
-    if scenario.plan().count_and_hash().1 != shard.info.schedule_hash {
+fn planned_scenario(shard: &Shard) -> Result<Loaded, MergeError> {
+    let loaded = scenario::load(&shard.folder.join(SCENARIO_FILE), &[], None)?;
+    if loaded.scenario.plan().count_and_hash().1 != shard.info.schedule_hash {
         return Err(MergeError::OffPlan {
             path: shard.folder.join(SCENARIO_FILE),
             why: "its schedule is not the one whose hash is in run.json, so what is missing cannot be told".to_owned(),
             help: "merge with the version of seckill that ran the shards",
         });
     }
-    Ok(scenario)
+    Ok(loaded)
 }
 
 /// Reads the shards one after the other, and keeps what the merged run says of them.

@@ -19,3 +19,11 @@ fn scenario() -> String {
     text.replace("virtual_buyers = 300", "virtual_buyers = 300\nrequest_timeout = \"1s\"\npatience = \"500ms\"")
         .replace("attempts = 6", "attempts = 6\nmax = \"200ms\"")
 }
+
+#[test]
+fn the_scenario_of_the_kubernetes_manifests_is_valid() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../ci/kubernetes/base/scenario.toml");
+    if let Err(error) = harness::scenario::load(std::path::Path::new(path), &[], None) {
+        panic!("{error}");
+    }
+}

@@ -1,4 +1,5 @@
-//! Several real generators on one real stack: as processes beside each other, and each in a network namespace of its own.
+//! Several real generators on one real stack: as processes beside each other, and each in a network
+//! namespace or a container of its own.
 
 use std::fs;
 use std::io::Write;
@@ -51,25 +52,51 @@ fn start_at() -> String {
     format!("@{}", now + AHEAD_S)
 }
 
+/// Where a generator runs.
+enum Place<'a> {
+    /// Beside the target.
+    Here,
+    /// In a network namespace.
+    Namespace(&'a str),
+    /// In a container of an image.
+    Container(&'a str),
+}
+
+impl Place<'_> {
+    /// `seckill` with these arguments, working in the sandbox.
+    fn command(&self, sandbox: &Sandbox, arguments: &[&str]) -> Command {
+        let plain = sandbox.command(arguments);
+        let root = sandbox.path("");
+        let mut command = match self {
+            Place::Here => return plain,
+            Place::Namespace(name) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", name]).arg(plain.get_program());
+                command
+            }
+            Place::Container(image) => {
+                let (folder, tmp) = (root.display(), sandbox.tmp());
+                let mut command = Command::new("docker");
+                // The sandbox holds the socket of the audit listener, too, which belongs to whoever runs the test.
+                command.args(["run", "--rm", "--user", "0", "--volume", &format!("{folder}:{folder}")]);
+                command.args(["--workdir", &folder.to_string(), "--env", &format!("TMPDIR={}", tmp.display()), image]);
+                command
+            }
+        };
+        command.args(arguments).current_dir(root).env("TMPDIR", sandbox.tmp()).stdin(Stdio::null());
+        command
+    }
+}
+
 /// A shard under way; killed if the test ends before it.
 struct Shard(Child);
 
 impl Shard {
-    /// Starts one; `within` is the command that runs it elsewhere, such as in a namespace.
-    fn start(sandbox: &Sandbox, within: &[String], shop: &Shop, slice: &str, start: &str) -> Shard {
+    fn start(sandbox: &Sandbox, place: &Place<'_>, shop: &Shop, slice: &str, start: &str) -> Shard {
         let out = format!("shard-{}", slice.split('/').next().unwrap());
         let arguments =
             ["run", "scenario.toml", "--set", &shop.target, "--shard", slice, "--start-at", start, "--out", &out];
-        let plain = sandbox.command(&arguments);
-        let mut command = match within.split_first() {
-            None => plain,
-            Some((program, before)) => {
-                let mut command = Command::new(program);
-                command.args(before).arg(plain.get_program()).args(arguments);
-                command.current_dir(plain.get_current_dir().unwrap()).env("TMPDIR", sandbox.tmp()).stdin(Stdio::null());
-                command
-            }
-        };
+        let mut command = place.command(sandbox, &arguments);
         let file = |kind: &str| fs::File::create(sandbox.path(&format!("{out}.{kind}"))).unwrap();
         Shard(command.stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap())
     }
@@ -102,7 +129,7 @@ fn shards_beside_each_other_pass_as_one_run() {
     let shop = Shop::open(&sandbox, "127.0.0.1");
     let start = start_at();
     let shards: Vec<Shard> =
-        (1..=3).map(|index| Shard::start(&sandbox, &[], &shop, &format!("{index}/3"), &start)).collect();
+        (1..=3).map(|index| Shard::start(&sandbox, &Place::Here, &shop, &format!("{index}/3"), &start)).collect();
     for (shard, index) in shards.into_iter().zip(1..) {
         shard.completes(&sandbox, index);
     }
@@ -136,8 +163,8 @@ fn a_shard_that_is_killed_makes_the_run_unknown_and_the_gap_is_named() {
     let sandbox = Sandbox::new();
     let shop = Shop::open(&sandbox, "127.0.0.1");
     let start = start_at();
-    let leader = Shard::start(&sandbox, &[], &shop, "1/2", &start);
-    let mut victim = Shard::start(&sandbox, &[], &shop, "2/2", &start);
+    let leader = Shard::start(&sandbox, &Place::Here, &shop, "1/2", &start);
+    let mut victim = Shard::start(&sandbox, &Place::Here, &shop, "2/2", &start);
     let run = sandbox.path("shard-2");
     wait_for("the first part of the second shard", Duration::from_secs(120), || {
         assert!(victim.0.try_wait().unwrap().is_none(), "it ended before it recorded anything");
@@ -188,10 +215,6 @@ impl Namespaces {
     fn outside(n: u32) -> String {
         format!("10.213.{n}.1")
     }
-
-    fn within(&self, n: usize) -> Vec<String> {
-        ["ip", "netns", "exec", &self.names[n]].map(str::to_owned).to_vec()
-    }
 }
 
 impl Drop for Namespaces {
@@ -209,26 +232,82 @@ fn ip(arguments: &[&str]) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(format!("ip {}: {said}", arguments.join(" "))) }
 }
 
-#[test]
-fn shards_in_namespaces_of_their_own_reach_the_target_over_the_network() {
-    let _alone = alone();
-    let namespaces = match Namespaces::new(2) {
-        Ok(namespaces) => namespaces,
-        Err(why) => {
-            // Not through the macros, whose output the test runner keeps to itself.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: no network namespaces here ({})", why.trim());
-            return;
-        }
-    };
+/// Two shards, each in a place of its own, on a target at an address that both reach; merged, they pass.
+fn pass_from(places: [Place<'_>; 2], listen: &str) {
     let sandbox = Sandbox::new();
-    let shop = Shop::open(&sandbox, &Namespaces::outside(0));
-    assert!(shop.target.contains("10.213.0.1:") && shop.target.contains("10.213.0.1/32"), "{}", shop.target);
+    let shop = Shop::open(&sandbox, listen);
+    assert!(
+        shop.target.contains(&format!("{listen}:")) && shop.target.contains(&format!("{listen}/32")),
+        "{}",
+        shop.target
+    );
     let start = start_at();
-    let shards: Vec<Shard> =
-        (0..2).map(|n| Shard::start(&sandbox, &namespaces.within(n), &shop, &format!("{}/2", n + 1), &start)).collect();
+    let shards = [("1/2", &places[0]), ("2/2", &places[1])]
+        .map(|(slice, place)| Shard::start(&sandbox, place, &shop, slice, &start));
     for (shard, index) in shards.into_iter().zip(1..) {
         shard.completes(&sandbox, index);
     }
     shop.close();
     sandbox.seckill(&["merge", "shard-1", "shard-2", "--out", "run"]).assert_code(0);
+}
+
+/// Says that something was not tested; not through the macros, whose output the test runner keeps to itself.
+fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {}", why.trim());
+}
+
+#[test]
+fn shards_in_namespaces_of_their_own_reach_the_target_over_the_network() {
+    let _alone = alone();
+    match Namespaces::new(2) {
+        Ok(all) => {
+            pass_from([Place::Namespace(&all.names[0]), Place::Namespace(&all.names[1])], &Namespaces::outside(0));
+        }
+        Err(why) => skipped(&format!("no network namespaces here ({why})")),
+    }
+}
+
+/// An image of what was built, under a name of its own; removed when dropped.
+struct Image(String);
+
+impl Image {
+    /// The image, or why there is none.
+    fn build() -> Result<Image, String> {
+        let name = format!("seckill-shards-{}", std::process::id());
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let target = Path::new(env!("CARGO_BIN_EXE_seckill")).parent().and_then(Path::parent).unwrap();
+        let mut command = Command::new("sh");
+        command.arg("ci/image/build.sh").arg(&name).current_dir(root);
+        command.env("CARGO_TARGET_DIR", target).env("FROM_HERE", "yes");
+        let output = command.output().map_err(|e| format!("sh: {e}"))?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.code() {
+            Some(0) => Ok(Image(name)),
+            Some(77) => Err(said),
+            code => panic!("ci/image/build.sh ended with {code:?}: {said}"),
+        }
+    }
+
+    /// This machine's address on the containers' network.
+    fn outside() -> String {
+        let format = "{{(index .IPAM.Config 0).Gateway}}";
+        let output =
+            Command::new("docker").args(["network", "inspect", "bridge", "--format", format]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rmi", "--force", &self.0]).output();
+    }
+}
+
+#[test]
+fn shards_in_containers_reach_the_target_over_the_bridge() {
+    let _alone = alone();
+    match Image::build() {
+        Ok(image) => pass_from([Place::Container(&image.0), Place::Container(&image.0)], &Image::outside()),
+        Err(why) => skipped(&why),
+    }
 }
