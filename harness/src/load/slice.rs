@@ -104,7 +104,7 @@ mod tests {
             let mut together = Vec::new();
             for index in 1..=count {
                 let slice: Vec<Arrival> = Slice::new(index, count).unwrap().of(plan.clone()).collect();
-                prop_assert!(slice.is_sorted());
+                prop_assert!(slice.is_sorted_by_key(|arrival| (arrival.at_us, arrival.n)));
                 together.extend(slice);
             }
             together.sort_by_key(|arrival| arrival.n);
