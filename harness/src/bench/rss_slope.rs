@@ -13,9 +13,9 @@ use crate::workbench::rss_bytes;
 /// The rate, to what the generator sustains: a backlog of the plan would be memory of its own.
 const KEPT: f64 = 0.7;
 /// Length in seconds.
-const LENGTH_S: u64 = 240;
+const LENGTH_S: u64 = 260;
 /// Seconds at the beginning in which buffers reach their size.
-const WARM_UP_S: usize = 60;
+const WARM_UP_S: usize = 80;
 /// Parts of the rest. The memory of neighbouring seconds is alike, and that of parts is not.
 const PARTS: usize = 10;
 /// Requests of a day at 5,000 per second, in millions.
@@ -28,14 +28,9 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
     context.say(&format!("memory at {rate:.0} requests per second, {LENGTH_S} s"));
     let mut samples = Vec::new();
     let shot = Shot::constant(rate, Duration::from_secs(LENGTH_S), CONNECTIONS);
-    let watch = |requests: u64| {
-        if !context.cancel.is_cancelled() {
-            samples.push((requests as f64 / 1e6, rss_bytes() as f64));
-        }
-    };
+    let watch = |requests: u64| samples.push((requests as f64 / 1e6, rss_bytes() as f64));
     let driven = drive_watched(context, server.address, &shot, watch)?;
     driven.forget();
-    context.goes_on()?;
     let samples = samples.get(WARM_UP_S..).unwrap_or_default();
     let parts = means(samples, PARTS);
     for (millions, bytes) in &parts {

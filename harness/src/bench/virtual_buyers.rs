@@ -1,5 +1,5 @@
 //! Twenty thousand virtual buyers in one process: how soon they are ready, what they weigh, and how late they send while
-//! nearly all of them wait for a reply.
+//! half of them wait for a reply.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::workbench::rss_bytes;
 const BUYERS: u32 = 20_000;
 /// Arrivals per second.
 const RATE: f64 = 5_000.0;
-/// Each request takes so long that 15,000 buyers are busy at once; there may be no more descriptors than buyers.
-const SERVICE: Duration = Duration::from_millis(3_000);
+/// Each request takes so long that 10,000 buyers are busy at once; there may be no more descriptors than buyers.
+const SERVICE: Duration = Duration::from_secs(2);
 
 /// Loads a slow server.
 pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {

@@ -184,6 +184,7 @@ fn calibrate(context: &Context<'_>, asked: &Asked) -> Result<(Report, i32), Unme
             context.say(&format!("{}: {}", trial.name, tool.title()));
             match others::measure(context, tool, trial.mode, &trial.plan) {
                 Ok(reading) => others.push((tool, reading)),
+                Err(Unmeasured::Interrupted) => return Err(Unmeasured::Interrupted),
                 Err(error) => {
                     context.say(&format!("{}: {error}", tool.title()));
                     code = code_of_absent(&error, tool, &asked.only, code);

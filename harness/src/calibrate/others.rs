@@ -107,6 +107,8 @@ pub fn measure(context: &Context<'_>, tool: Tool, mode: Mode, plan: &Plan) -> Re
     let server = server::start(&context.cores, mode)?;
     let host = format!("http://{}", server.address);
     let ended = clients::run(&context.cores, &program, &tool.arguments(&host, plan)?)?;
+    // An interruption ends the other processes, too.
+    context.goes_on()?;
     let told = server::end(server)?;
     match tool.read(&ended.stdout).filter(|_| ended.status == 0 && told.replies > 0) {
         Some(reading) => Ok(reading),

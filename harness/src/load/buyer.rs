@@ -117,11 +117,14 @@ impl Buyer {
             if walk.decided.is_some() {
                 Box::pin(self.ask_again(&mut walk)).await;
             }
-            if walk.refused || number + 1 == journey.walks() || shared.stopping() {
+            if walk.refused || number + 1 == journey.walks() {
                 return;
             }
             if let Some(next) = next {
-                rest(next.duration_since(Instant::now())).await;
+                shared.rest(next.saturating_duration_since(Instant::now())).await;
+            }
+            if shared.stopping() {
+                return;
             }
             walk.begin_again();
         }
@@ -157,7 +160,10 @@ impl Buyer {
             if index > 0 {
                 let think = journey.think_before(index, walk.number, walk.arrival, shared.seed);
                 if !think.is_zero() {
-                    rest(think).await;
+                    shared.rest(think).await;
+                    if shared.stopping() {
+                        return;
+                    }
                 }
             }
             if index > 0 || walk.number > 0 {
@@ -378,6 +384,23 @@ impl Buyer {
     }
 }
 
+/// How soon a buyer who waits sees that the run is being cut short.
+const STOP_SEEN: Duration = Duration::from_millis(200);
+
+impl Shared {
+    /// Waits as a buyer does between steps and walks, which may be long; no longer once the run is being cut short.
+    async fn rest(&self, length: Duration) {
+        let end = Instant::now() + length;
+        while !self.stopping() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            rest(left.min(STOP_SEEN)).await;
+        }
+    }
+}
+
 /// Waits. The futures of a walk are moved as a whole whenever a step begins, so what not every walk does is kept in a box:
 /// otherwise it would cost every request.
 fn rest(length: Duration) -> std::pin::Pin<Box<tokio::time::Sleep>> {
@@ -405,10 +428,15 @@ impl Walk<'_> {
         Some(&self.journey.slots[*slot])
     }
 
-    /// The same buyer walks the journey once more: it knows what it knew, and has no order yet.
+    /// The same buyer walks the journey once more. It has no order yet, and what it was told before is stale, unless it
+    /// spends it again.
     fn begin_again(&mut self) {
         (self.accepted, self.decided, self.unsettled) = (None, None, false);
+        (self.following, self.follow_until) = (None, None);
         self.order.clear();
+        if !self.journey.replay_token {
+            self.captured.iter_mut().for_each(String::clear);
+        }
     }
 
     /// What the reply to an order or a lookup means for what comes after.

@@ -6,11 +6,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::arrival::Arrival;
 use super::client::Entry;
 use super::clock::Clock;
-use super::driver::{self, LoadSpec};
+use super::driver::{self, Live, LoadSpec};
 use super::slice::Slice;
 use crate::check::{Evidence, Finding, Rules, Verdict, judge};
 use crate::history::recorder::Recorder;
@@ -94,7 +95,7 @@ fn answer(path: &str, asked: &Asked) -> (u16, String, String) {
         };
     }
     match path {
-        "/slow" => std::thread::sleep(std::time::Duration::from_millis(20)),
+        "/slow" => std::thread::sleep(Duration::from_millis(20)),
         "/busy" => return (503, String::new(), String::new()),
         _ => {}
     }
@@ -190,6 +191,11 @@ fn drive(scenario: &Scenario, dir: &Path, address: SocketAddr) -> (History, u64)
 
 /// The same with other connections than plain ones.
 pub(super) fn drive_over(scenario: &Scenario, dir: &Path, entry: Entry) -> (History, u64) {
+    drive_until(scenario, dir, entry, |_| false)
+}
+
+/// The same, cut short once that holds of what was counted.
+fn drive_until(scenario: &Scenario, dir: &Path, entry: Entry, enough: impl Fn(&Live) -> bool) -> (History, u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let clock = Clock::starting_in(400_000);
     let mut info: RunInfo = crate::check::testing::run_info();
@@ -199,7 +205,19 @@ pub(super) fn drive_over(scenario: &Scenario, dir: &Path, entry: Entry) -> (Hist
     let spec = LoadSpec { scenario, entry, clock, slice: Slice::WHOLE, user_prefix, key_prefix };
     let ready = driver::start(&spec, &recorder).unwrap();
     let shared = ready.shared();
-    let totals = runtime.block_on(ready.finished()).unwrap();
+    let totals = runtime.block_on(async {
+        let watch = async {
+            while !enough(&shared.live) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            shared.stop();
+            std::future::pending().await
+        };
+        tokio::select! {
+            totals = ready.finished() => totals.unwrap(),
+            () = watch => unreachable!("a watch never ends"),
+        }
+    });
     let orders = shared.live.orders.load(Ordering::Relaxed);
     drop(shared);
     recorder.event(&Event::LoadTotals(totals));
@@ -446,6 +464,31 @@ arrivals = [{ constant = { rate = 200, lasts = "200ms" } }]
     assert_eq!(totals(&history).retries_suppressed, BTreeMap::from([("storm".to_owned(), 40)]));
     let summary = crate::measure::summarize(&history, None, &scenario.rules(), Vec::new(), &[], "");
     assert_eq!(summary.load.retries_suppressed, totals(&history).retries_suppressed);
+}
+
+#[test]
+fn whoever_waits_for_long_sees_that_the_run_is_cut_short() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let address = shop();
+    let scenario = cohorts(
+        dir.path(),
+        address,
+        "virtual_buyers = 4",
+        r#"
+[cohort.thinkers]
+journey = ["page", "page"]
+think = "10h"
+arrivals = [{ constant = { rate = 20, lasts = "100ms" } }]
+[cohort.hoarders]
+journey = ["page"]
+repeat = { times = 2, every = "10h" }
+arrivals = [{ constant = { rate = 20, lasts = "100ms" } }]
+"#,
+    );
+    let (history, _) = drive_until(&scenario, &dir.path().join("run"), Entry::plain(address), |live| {
+        live.ok.load(Ordering::Relaxed) == 4
+    });
+    assert_eq!(history.ops.len(), 4, "and does nothing more");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
+use tokio_util::sync::CancellationToken;
 
 use super::{Context, Unmeasured};
 use crate::history::recorder::Recorder;
@@ -106,7 +107,8 @@ pub fn drive_watched(
         std::thread::sleep(Duration::from_millis(1));
     }
     let ready_s = started.elapsed().as_secs_f64();
-    let totals = context.runtime.block_on(watched(ready, &shared, watch))?;
+    let totals = context.runtime.block_on(watched(ready, &shared, context.cancel, watch))?;
+    context.goes_on()?;
     let wall_s = clock.now_us() as f64 / 1e6;
     let requests = shared.live.ok.load(Ordering::Relaxed);
     drop(shared);
@@ -121,13 +123,19 @@ pub fn drive_watched(
     Ok(Driven { requests, totals, process_cpu_s, ready_s, wall_s, folder })
 }
 
-/// Waits for the end of the load.
-async fn watched(ready: Ready, shared: &Shared, mut watch: impl FnMut(u64)) -> Result<LoadTotals, LoadError> {
+/// Waits for the end of the load, which somebody may want sooner.
+async fn watched(
+    ready: Ready,
+    shared: &Shared,
+    cancel: &CancellationToken,
+    mut watch: impl FnMut(u64),
+) -> Result<LoadTotals, LoadError> {
     let mut finished = std::pin::pin!(ready.finished());
     let mut every = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
             totals = &mut finished => return totals,
+            () = cancel.cancelled(), if !shared.stopping() => shared.stop(),
             _ = every.tick() => watch(shared.live.ok.load(Ordering::Relaxed)),
         }
     }

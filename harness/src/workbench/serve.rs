@@ -63,6 +63,9 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
+/// Connections that may wait to be accepted.
+const WAITING_CONNECTIONS: i32 = 4_096;
+
 /// In the server's process: listens on a port that the kernel chooses, tells it, and ends the process when the parent
 /// closes the pipe or dies, with whatever `last_words` are printed then.
 ///
@@ -70,6 +73,11 @@ fn end(child: &mut Child) {
 /// The system refuses the port.
 pub fn listen(last_words: impl FnOnce() -> String + Send + 'static) -> io::Result<TcpListener> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // Thousands of connections may come at once; one that finds no room tries again only after a second.
+    // SAFETY: the call takes numbers only, and to listen again only changes how many may wait.
+    if unsafe { libc::listen(listener.as_raw_fd(), WAITING_CONNECTIONS) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
     listener.set_nonblocking(true)?;
     println!("{}", listener.local_addr()?);
     io::stdout().flush()?;

@@ -34,6 +34,10 @@ impl Connection {
 
     /// Connects now, so that the first request need not. Says what was in the way, if this machine was.
     pub async fn warm(&mut self, limit: Duration) -> Option<Broken> {
+        // Who connects for each request does it then.
+        if !self.entry.reuse {
+            return None;
+        }
         let sender = tokio::time::timeout(limit, self.ready()).await.ok()?;
         match sender {
             Ok(sender) => {
