@@ -61,7 +61,7 @@ fn any_sketch(arrivals: u64) -> impl Strategy<Value = Sketch> {
 /// A scenario as it is kept in a run folder, with the trace that it names.
 fn put_scenario(folder: &Path, text: &str) {
     fs::write(folder.join("scenario.toml"), text).unwrap();
-    fs::write(folder.join("trace.csv"), "offset_ms\n10\n20\n3000\n3000\n").unwrap();
+    fs::write(folder.join("trace-1.csv"), "offset_ms\n10\n20\n3000\n3000\n").unwrap();
 }
 
 /// Records what a generator with this slice would have recorded of the ops.
@@ -174,7 +174,7 @@ struct Recordings {
 impl Recordings {
     fn new() -> Recordings {
         let root = tempfile::tempdir().unwrap();
-        let trace = "[[cohort.buyers.arrivals]]\ntrace = { file = \"trace.csv\" }\n\n[[phase]]";
+        let trace = "[[cohort.buyers.arrivals]]\ntrace = { file = \"trace-1.csv\" }\n\n[[phase]]";
         let text = super::scenario().replacen("[[phase]]", trace, 1);
         put_scenario(root.path(), &text);
         let scenario = scenario::load(&root.path().join("scenario.toml"), &[], None).unwrap().scenario;
@@ -239,7 +239,7 @@ fn what_does_not_belong_together_is_refused_with_its_file() {
     let altered = |name: &str, file: &str, from: &str, to: &str| {
         let folder = runs.path(name);
         fs::create_dir_all(&folder).unwrap();
-        for name in ["run.json", "scenario.toml", "trace.csv"] {
+        for name in ["run.json", "scenario.toml", "trace-1.csv"] {
             let text = fs::read_to_string(second.join(name)).unwrap();
             assert!(name != file || text.contains(from), "{text}");
             let text = if name == file { text.replacen(from, to, 1) } else { text };
