@@ -326,6 +326,22 @@ fn a_missing_last_part_is_damage_by_the_count() {
     assert_eq!(history.damage.len(), 3, "{:?}", history.damage);
 }
 
+#[test]
+fn missing_events_are_damage_by_the_count() {
+    let dir = TempDir::new().unwrap();
+    let recorder = Recorder::create(dir.path(), &info()).unwrap();
+    for n in 0..3 {
+        recorder.event(&Event::Note { at_us: n, text: "something".into() });
+    }
+    recorder.close("completed").unwrap();
+    assert_eq!(read(dir.path()).unwrap().damage, Vec::<String>::new());
+    let path = dir.path().join("events.jsonl");
+    let events = fs::read_to_string(&path).unwrap();
+    let without_the_last: String = events.lines().take(2).map(|line| format!("{line}\n")).collect();
+    fs::write(&path, without_the_last).unwrap();
+    assert_eq!(read(dir.path()).unwrap().damage, ["run.json counts 3 events where 2 could be read"]);
+}
+
 /// Writing to `/dev/full` fails as writing to a full disk does, and needs no privilege.
 #[test]
 #[cfg(target_os = "linux")]

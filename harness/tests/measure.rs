@@ -28,7 +28,7 @@ fn info(duration_us: i64) -> RunInfo {
         key_prefix: "k".into(),
         duration_us,
         machine: Machine::default(),
-        closed: Some(Closed { how: "completed".into(), ops: 0, ops_lost: 0 }),
+        closed: Some(Closed { how: "completed".into(), ops: 0, ops_lost: 0, events: None }),
         shard: None,
         merged: Vec::new(),
     }

@@ -27,6 +27,18 @@ struct Mistake {
 /// What can be wrong with who comes, when, and how often they try.
 const MISTAKES_OF_COHORTS: &[Mistake] = &[
     Mistake {
+        name: "more people than can be planned for",
+        replace: ("buyers = 250", "buyers = 4000000000"),
+        line: "think = {",
+        says: &["`buyers` is 4000000000", "at most 10000000"],
+    },
+    Mistake {
+        name: "more arrivals than can be planned for",
+        replace: ("{ rate = 60, lasts = \"4s\" }", "{ rate = 10000000.0, lasts = \"100m\" }"),
+        line: "step = {",
+        says: &["arrivals; one kind of arrivals has at most 500000000"],
+    },
+    Mistake {
         name: "a level without length",
         replace: ("{ rate = 60, lasts = \"4s\" }", "{ rate = 60, lasts = \"0s\" }"),
         line: "step = {",

@@ -272,7 +272,7 @@ pub fn run_info() -> RunInfo {
         key_prefix: "k".to_owned(),
         duration_us: 60_000_000,
         machine: Machine::default(),
-        closed: Some(Closed { how: "completed".to_owned(), ops: 0, ops_lost: 0 }),
+        closed: Some(Closed { how: "completed".to_owned(), ops: 0, ops_lost: 0, events: None }),
         shard: None,
         merged: Vec::new(),
     }

@@ -63,7 +63,8 @@ fn at_the_buyers(story: &mut Story) {
 
 fn cut_short(story: Story) -> Story {
     story.with(|s| {
-        s.history.info.closed = Some(Closed { how: "interrupted".into(), ops: s.history.ops.len() as u64, ops_lost: 0 })
+        s.history.info.closed =
+            Some(Closed { how: "interrupted".into(), ops: s.history.ops.len() as u64, ops_lost: 0, events: None })
     })
 }
 

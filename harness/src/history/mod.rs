@@ -334,6 +334,9 @@ pub struct Closed {
     pub ops: u64,
     /// Ops that the recorder had to throw away because the writer was behind. Anything but 0 makes the run unknown.
     pub ops_lost: u64,
+    /// Lines of events; absent from runs of before they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
 }
 
 /// The machine's fingerprint.

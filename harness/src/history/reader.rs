@@ -57,6 +57,9 @@ pub fn read_shard(run_dir: &Path) -> Result<History, HistoryError> {
             if closed.ops != ops.len() as u64 {
                 damage.push(format!("{RUN_FILE} counts {} ops where {} could be read", closed.ops, ops.len()));
             }
+            if let Some(written) = closed.events.filter(|written| (events.len() as u64) < *written) {
+                damage.push(format!("{RUN_FILE} counts {written} events where {} could be read", events.len()));
+            }
             if closed.ops_lost > 0 {
                 damage.push(format!(
                     "the recorder lost {} ops, because it was behind or could not write",

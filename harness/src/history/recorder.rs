@@ -311,7 +311,8 @@ impl Recorder {
         self.stop_writer();
         let recorded: u64 = lock(&self.shared.tallies).iter().map(|t| t.0.load(Ordering::Acquire)).sum();
         let ops = self.shared.health.ops_written();
-        let closed = Closed { how: how.to_string(), ops, ops_lost: recorded.saturating_sub(ops) };
+        let events = Some(self.events.inner.written.load(Ordering::Relaxed));
+        let closed = Closed { how: how.to_string(), ops, ops_lost: recorded.saturating_sub(ops), events };
         self.info.closed = Some(closed.clone());
         write_json(&self.run_dir.join(RUN_FILE), &self.info)?;
         Ok(closed)
@@ -458,6 +459,7 @@ pub struct EventSink {
 struct EventFile {
     path: PathBuf,
     file: Mutex<File>,
+    written: AtomicU64,
     health: RecorderHealth,
 }
 
@@ -465,7 +467,7 @@ impl EventSink {
     fn open(path: PathBuf, health: RecorderHealth) -> Result<EventSink, HistoryError> {
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = Mutex::new(file.map_err(|e| HistoryError::write(&path, e))?);
-        Ok(EventSink { inner: Arc::new(EventFile { path, file, health }) })
+        Ok(EventSink { inner: Arc::new(EventFile { path, file, written: AtomicU64::new(0), health }) })
     }
 
     /// Writes an event as one line, at once. An error is told to the [`RecorderHealth`].
@@ -474,8 +476,9 @@ impl EventSink {
             line.push(b'\n');
             lock(&self.inner.file).write_all(&line)
         });
-        if let Err(source) = written {
-            self.inner.health.report(&HistoryError::write(&self.inner.path, source));
+        match written {
+            Ok(()) => drop(self.inner.written.fetch_add(1, Ordering::Relaxed)),
+            Err(source) => self.inner.health.report(&HistoryError::write(&self.inner.path, source)),
         }
     }
 }

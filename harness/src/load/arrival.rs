@@ -41,6 +41,9 @@ pub enum Arrivals {
     Trace(Trace),
 }
 
+/// Arrivals of one component at most: a day at more than 5,000 per second. The whole plan is walked before a run starts.
+const MOST: f64 = 500e6;
+
 impl Arrivals {
     /// The rate curve; none of a trace, which has its times.
     fn curve(&self) -> Option<&dyn Curve> {
@@ -100,6 +103,10 @@ impl Arrivals {
         curve.check()?;
         if curve.window().1 <= 0.0 {
             return Err("`lasts` is 0s; a window without length has no arrivals".into());
+        }
+        let expected = curve.cumulative(curve.window().1);
+        if expected > MOST {
+            return Err(format!("that is {expected:.0} arrivals; one kind of arrivals has at most {MOST}"));
         }
         Ok(())
     }

@@ -120,7 +120,7 @@ pub fn merge(folders: &[PathBuf], out: &Path) -> Result<(), MergeError> {
     let mut events = events::merge(&together.events, together.totals);
     events.push(Event::Note { at_us: first.info.duration_us, text: note });
     let info = RunInfo {
-        closed: Some(Closed { how, ops: together.ops, ops_lost: together.ops_lost }),
+        closed: Some(Closed { how, ops: together.ops, ops_lost: together.ops_lost, events: Some(events.len() as u64) }),
         shard: None,
         merged: std::mem::take(&mut together.merged),
         ..first.info.clone()

@@ -387,7 +387,7 @@ fn compile_body(
     slot: &mut dyn FnMut(&str) -> Option<usize>,
 ) -> Result<Option<(&'static str, Template)>, TemplateMistake> {
     if let Some(json) = &step.json {
-        let template = Template::compile(json.get_ref(), slot).map_err(|why| (json.span(), why))?;
+        let template = Template::compile(json.get_ref(), slot).map_err(|why| (json.span(), why))?.json();
         check_json(&template).map_err(|why| (json.span(), why))?;
         return Ok(Some(("application/json", template)));
     }
@@ -411,16 +411,17 @@ fn spent_token<'p>(token: &str, known: &[String], mut sent: impl Iterator<Item =
         format!("`token` is `{token}`, and has to be one value that an earlier step captures, such as \"${{challenge_token}}\"")
     })?;
     let variable = Variable::Captured(slot);
-    if sent.any(|piece| matches!(piece, Piece::Variable(sent) | Piece::Encoded(sent) if *sent == variable)) {
+    if sent.any(|piece| matches!(piece, Piece::Variable(sent) | Piece::Encoded(sent) | Piece::InString(sent) if *sent == variable)) {
         Ok(slot)
     } else {
         Err(format!("`token` says that the step spends `{token}`, and its request does not send it"))
     }
 }
 
-/// Renders with stand-ins and sees whether the result is JSON.
+/// Renders with stand-ins and sees whether the result is JSON. A number may stand within quotes and without.
 fn check_json(template: &Template) -> Result<(), String> {
-    let values = Values { user: "u", key: "k", item: 1, quantity: 1, captured: &[], cookies: "" };
+    let captured = vec!["0".to_owned(); template.captured().max().map_or(0, |slot| slot + 1)];
+    let values = Values { user: "u", key: "k", item: 1, quantity: 1, captured: &captured, cookies: "" };
     let mut out = Vec::new();
     template.render(&values, &mut out);
     serde_json::from_slice::<serde_json::Value>(&out)

@@ -24,6 +24,8 @@ pub enum Piece {
     Variable(Variable),
     /// The same, encoded as a value of a form.
     Encoded(Variable),
+    /// The same within a string of a JSON body.
+    InString(Variable),
 }
 
 /// A compiled template.
@@ -104,6 +106,12 @@ impl Template {
                     values.write(variable, &mut plain);
                     out.extend(form_urlencoded::byte_serialize(&plain).flat_map(str::bytes));
                 }
+                Piece::InString(variable) => {
+                    let mut plain = Vec::new();
+                    values.write(variable, &mut plain);
+                    let quoted = serde_json::to_vec(&String::from_utf8_lossy(&plain)).expect("a string is JSON");
+                    out.extend_from_slice(&quoted[1..quoted.len() - 1]);
+                }
             }
         }
     }
@@ -114,15 +122,37 @@ impl Template {
             Piece::Text(text) => {
                 Piece::Text(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().into())
             }
-            Piece::Variable(variable) | Piece::Encoded(variable) => Piece::Encoded(variable),
+            Piece::Variable(variable) | Piece::Encoded(variable) | Piece::InString(variable) => {
+                Piece::Encoded(variable)
+            }
         };
         Template(self.0.into_iter().map(encode).collect())
+    }
+
+    /// The template of a JSON body: a captured value within quotes stays within them, whatever is in it; elsewhere it stands as
+    /// it was captured, such as a number.
+    pub fn json(self) -> Template {
+        let (mut in_string, mut escaped) = (false, false);
+        let place = |piece| match piece {
+            Piece::Text(text) => {
+                for byte in text.bytes() {
+                    in_string ^= byte == b'"' && !escaped;
+                    escaped = byte == b'\\' && !escaped;
+                }
+                Piece::Text(text)
+            }
+            Piece::Variable(variable @ Variable::Captured(_)) if in_string => Piece::InString(variable),
+            other => other,
+        };
+        Template(self.0.into_iter().map(place).collect())
     }
 
     /// The slots of the captured values that it sends.
     pub fn captured(&self) -> impl Iterator<Item = usize> {
         self.0.iter().filter_map(|piece| match piece {
-            Piece::Variable(Variable::Captured(slot)) | Piece::Encoded(Variable::Captured(slot)) => Some(*slot),
+            Piece::Variable(Variable::Captured(slot))
+            | Piece::Encoded(Variable::Captured(slot))
+            | Piece::InString(Variable::Captured(slot)) => Some(*slot),
             _ => None,
         })
     }
@@ -170,5 +200,21 @@ mod tests {
         let error = Template::compile("/x/${nope}", &mut |_| None).unwrap_err();
         assert!(error.contains("${nope}") && error.contains("capture"), "{error}");
         assert!(Template::compile("/x/${user", &mut |_| None).unwrap_err().contains("without"));
+    }
+
+    #[test]
+    fn a_captured_value_stays_where_a_json_body_has_it() {
+        let mut slot = |name: &str| ["text", "number", "object"].iter().position(|known| *known == name);
+        let body = r#"{"t":"${text}","say":"\"${text}\"","n":${number},"o":${object}}"#;
+        let template = Template::compile(body, &mut slot).unwrap().json();
+        let captured = ["a\"b\\c\u{1}".to_owned(), "17".to_owned(), r#"{"a":"b"}"#.to_owned()];
+        let values = Values { user: "u", key: "k", item: 1, quantity: 1, captured: &captured, cookies: "" };
+        let mut out = Vec::new();
+        template.render(&values, &mut out);
+        let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(json["t"], captured[0]);
+        assert_eq!(json["say"], format!("\"{}\"", captured[0]));
+        assert_eq!((json["n"].as_i64(), json["o"]["a"].as_str()), (Some(17), Some("b")));
+        assert_eq!(template.captured().collect::<Vec<_>>(), [0, 0, 1, 2]);
     }
 }

@@ -693,7 +693,8 @@ impl Sim {
             history.events.push(Event::FaultInjected { id: id.clone(), at_us });
             history.events.push(Event::FaultHealed { id, at_us: until_us, hit: "1 process".to_owned() });
         }
-        history.info.closed = Some(Closed { how: "completed".to_owned(), ops: history.ops.len() as u64, ops_lost: 0 });
+        history.info.closed =
+            Some(Closed { how: "completed".to_owned(), ops: history.ops.len() as u64, ops_lost: 0, events: None });
         let (available, left) = (self.shop.stock.available, self.shop.left());
         let buyers = available.max(0) + 1;
         let probe =

@@ -216,6 +216,9 @@ impl Curve for Steps {
     }
 }
 
+/// People who think at the same time, at most.
+const MOST_PEOPLE: u32 = 10_000_000;
+
 /// People who all see a page at the same moment and answer what it asks, a challenge for instance, each after a time of
 /// his own.
 ///
@@ -278,6 +281,9 @@ impl Curve for Think {
     fn check(&self) -> Result<(), String> {
         if self.buyers == 0 {
             return Err("`buyers` is 0; at least 1".into());
+        }
+        if self.buyers > MOST_PEOPLE {
+            return Err(format!("`buyers` is {}; at most {MOST_PEOPLE}", self.buyers));
         }
         check_response_times(self.median, self.sigma)?;
         longer_than_nothing("lasts", self.lasts)?;
