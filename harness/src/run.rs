@@ -297,7 +297,7 @@ async fn load_and_break(
 /// Waits until nobody buys any more, and nothing is held.
 async fn drain(spec: &LoadSpec<'_>, part: &Part, progress: &Progress, cancel: &CancellationToken) {
     let LoadSpec { scenario, clock, .. } = spec;
-    let hold = scenario.item.iter().map(|i| i.hold.0).max().unwrap_or_default();
+    let hold = scenario.longest_hold().0;
     let drained = async {
         if part.slice.count() > 1 {
             progress.say("waiting until the other shards must have ended");

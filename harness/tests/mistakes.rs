@@ -684,7 +684,9 @@ fn a_target_that_is_not_there_is_named_with_the_command_that_builds_it() {
     let sandbox = Sandbox::new();
     sandbox.write("spike.toml", SPIKE);
     let alone = sandbox.path("seckill");
-    fs::copy(env!("CARGO_BIN_EXE_seckill"), &alone).unwrap();
+    // Copied by another process: one that this one writes itself would be "busy" while another test forks meanwhile.
+    let copied = std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_seckill")).arg(&alone).status().unwrap();
+    assert!(copied.success());
     let output = sandbox.command_of(&alone, &["run", "spike.toml", "--out", "run"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(20), "{said}");

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Figure, Unmeasured};
@@ -13,6 +12,7 @@ use crate::check::{Evidence, Rules, Verdict, judge, merged};
 use crate::history::audit::write_audit;
 use crate::history::recorder::{NameId, OpSink, RawOp, Recorder};
 use crate::history::{Event, FinalState, LoadTotals, Micros, Op};
+use crate::workbench::process_cpu_s;
 use crate::{exit, measure};
 
 /// The hidden subcommand that judges a folder in a process of its own, so that its memory can be told.
@@ -201,9 +201,4 @@ fn told(folder: &Path) -> Result<Told, Unmeasured> {
     let rss_bytes = peak.unwrap_or(0) * 1024;
     let (ops, rows) = (history.ops.len(), audit.ledger.len());
     Ok(Told { ops, rows, verdict, read_s, judge_s, summarize_s, rss_bytes })
-}
-
-/// What this process has had of the processors, on all its threads: the machine may be busy with other things.
-fn process_cpu_s() -> f64 {
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(0.0, |t| t.tv_sec() as f64 + t.tv_nsec() as f64 / 1e9)
 }

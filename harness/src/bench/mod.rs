@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::history::Machine;
 use crate::measure::stats::median;
-use crate::workbench::{Absent, Context, Unmeasured, write_latest};
+use crate::workbench::{Absent, Context, Unmeasured, publish};
 use crate::{exit, stdout};
 
 pub mod checker;
@@ -149,17 +149,7 @@ pub fn run(name: Option<&str>, json: bool, runtime: &tokio::runtime::Runtime, ca
         }
     };
     let (report, code) = stdout::kept_for_results(false, || measure(&context, &wanted, name.is_some()));
-    if let Err(error) = write_latest(LATEST, &report) {
-        eprintln!("error: cannot write {LATEST}: {error}");
-        return exit::INTERNAL;
-    }
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
-    } else {
-        print!("{}", text(&report));
-        println!("\nwritten to {LATEST}");
-    }
-    code
+    publish(LATEST, &report, (!json).then_some(text), code)
 }
 
 impl Bench {

@@ -2,7 +2,7 @@
 //! can be, so that the client is the bottleneck. It runs as a process of its own and ends when its parent does.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -46,12 +46,7 @@ fn serve() -> io::Result<()> {
         poll.ready(&mut ready, true)?;
         for fd in ready.drain(..) {
             if fd == listener.as_raw_fd() {
-                while let Ok((stream, _)) = listener.accept() {
-                    stream.set_nonblocking(true)?;
-                    stream.set_nodelay(true)?;
-                    poll.add(stream.as_raw_fd())?;
-                    streams.insert(stream.as_raw_fd(), stream);
-                }
+                serve::accept_all(&listener, &poll, &mut streams)?;
             } else if streams.get_mut(&fd).is_some_and(|stream| answer(stream).is_err()) {
                 streams.remove(&fd);
             }
@@ -59,19 +54,7 @@ fn serve() -> io::Result<()> {
     }
 }
 
-/// Answers what can be read now. Clients send whole requests without bodies and wait for the reply, so the requests are
-/// counted by the empty lines that end them.
+/// Answers the request that came, if it is whole.
 fn answer(stream: &mut TcpStream) -> io::Result<()> {
-    let mut buffer = [0u8; 4096];
-    let length = match stream.read(&mut buffer) {
-        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(length) => length,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if buffer[..length].ends_with(b"\r\n\r\n") {
-        stream.write_all(REPLY)
-    } else {
-        Err(io::ErrorKind::InvalidData.into())
-    }
+    if serve::asked(stream)? { stream.write_all(REPLY) } else { Ok(()) }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::history::Machine;
-use crate::workbench::{Absent, Context, Unmeasured, write_latest};
+use crate::workbench::{Absent, Context, Unmeasured, publish};
 use crate::{exit, stdout};
 
 pub mod goose;
@@ -149,17 +149,7 @@ pub fn run(asked: &Asked, json: bool, runtime: &tokio::runtime::Runtime, cancel:
             return if matches!(error, Unmeasured::Interrupted) { exit::UNKNOWN } else { exit::INTERNAL };
         }
     };
-    if let Err(error) = write_latest(LATEST, &report) {
-        eprintln!("error: cannot write {LATEST}: {error}");
-        return exit::INTERNAL;
-    }
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
-    } else {
-        print!("{}", table::text(&report));
-        println!("\nwritten to {LATEST}");
-    }
-    code
+    publish(LATEST, &report, (!json).then_some(table::text), code)
 }
 
 fn calibrate(context: &Context<'_>, asked: &Asked) -> Result<(Report, i32), Unmeasured> {

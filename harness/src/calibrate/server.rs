@@ -3,18 +3,17 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use serde::{Deserialize, Serialize};
 
 use super::mode::{Mode, Shop};
-use crate::load::clock::monotonic_ns;
+use crate::load::clock::{arm, monotonic_ns};
 use crate::load::driver::make_real_time;
 use crate::workbench::Unmeasured;
 use crate::workbench::cores::{self, Cores};
@@ -108,17 +107,12 @@ fn serve(mut shop: Shop) -> io::Result<()> {
         let now = monotonic_ns();
         for fd in ready.drain(..) {
             if fd == listener.as_raw_fd() {
-                while let Ok((stream, _)) = listener.accept() {
-                    stream.set_nonblocking(true)?;
-                    stream.set_nodelay(true)?;
-                    poll.add(stream.as_raw_fd())?;
-                    streams.insert(stream.as_raw_fd(), stream);
-                }
+                serve::accept_all(&listener, &poll, &mut streams)?;
             } else if fd == timer_fd {
                 // Only read so that it is quiet again; what is due is looked up above.
                 let _ = nix::unistd::read(&timer, &mut [0; 8]);
             } else if let Some(stream) = streams.get_mut(&fd) {
-                match asked(stream) {
+                match serve::asked(stream) {
                     Ok(true) => {
                         number += 1;
                         due.push(Reverse((shop.due_ns(now), number, fd)));
@@ -152,21 +146,4 @@ fn answer_due(
         }
     }
     None
-}
-
-fn arm(timer: &TimerFd, at_ns: i64) -> io::Result<()> {
-    let at = TimeSpec::new(at_ns.div_euclid(1_000_000_000), at_ns.rem_euclid(1_000_000_000));
-    Ok(timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?)
-}
-
-/// Whether a whole request came. Clients send requests without bodies, each when the last was answered.
-fn asked(stream: &mut TcpStream) -> io::Result<bool> {
-    let mut buffer = [0u8; 4096];
-    match stream.read(&mut buffer) {
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(length) if buffer[..length].ends_with(b"\r\n\r\n") => Ok(true),
-        Ok(_) => Err(io::ErrorKind::InvalidData.into()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(error) => Err(error),
-    }
 }

@@ -598,7 +598,10 @@ impl Writer {
         let Some(part) = self.part.take() else { return };
         self.part_number += 1;
         let ops = part.ops;
-        let saved = part.finish().map_err(io::Error::other).and_then(|bytes| self.save(&bytes));
+        let saved = part
+            .finish()
+            .map_err(io::Error::other)
+            .and_then(|bytes| replace(&self.part_path(), |mut file| file.write_all(&bytes)));
         match saved {
             Ok(()) => {
                 self.shared.health.inner.ops_written.fetch_add(ops, Ordering::Release);
@@ -611,42 +614,36 @@ impl Writer {
         self.history_dir.join(format!("ops-{:05}.parquet", self.part_number))
     }
 
-    fn partial_path(&self) -> PathBuf {
-        let mut path = self.part_path().into_os_string();
-        path.push(PARTIAL_SUFFIX);
-        path.into()
-    }
-
-    fn save(&self, bytes: &[u8]) -> io::Result<()> {
-        let partial = self.partial_path();
-        fs::write(&partial, bytes)?;
-        fs::rename(&partial, self.part_path())
-    }
-
-    /// Gives up a part. Its number stays unused, so that the reader sees the gap even if the run is never closed; what
-    /// was written of it is removed, so that the next part may fit on a full disk.
+    /// Gives up a part. Its number stays unused, so that the reader sees the gap even if the run is never closed; nothing
+    /// is left of what was written of it, so that the next part may fit on a full disk.
     fn lose_part(&mut self, ops: u64, error: io::Error) {
-        let partial = self.partial_path();
         self.shared.health.lose(ops);
-        self.shared.health.report(&HistoryError::write(&partial, error));
-        let _ = fs::remove_file(&partial);
+        self.shared.health.report(&HistoryError::write(&partial_path(&self.part_path()), error));
     }
 }
 
 /// Writes a small file so that at every moment either the old one or the new one is there.
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HistoryError> {
-    let written = serde_json::to_vec_pretty(value).map_err(io::Error::from).and_then(|mut bytes| {
-        bytes.push(b'\n');
-        replace(path, |mut file| file.write_all(&bytes))
-    });
-    written.map_err(|e| HistoryError::write(path, e))
+    replace_json(path, value).map_err(|e| HistoryError::write(path, e))
+}
+
+/// The same for files that are no part of a history.
+pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
+    bytes.push(b'\n');
+    replace(path, |mut file| file.write_all(&bytes))
+}
+
+/// What a file is called until it is whole.
+fn partial_path(path: &Path) -> PathBuf {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(PARTIAL_SUFFIX);
+    partial.into()
 }
 
 /// Writes a file under another name, and gives it its own when it is whole. Nothing is left of one that failed.
 pub(super) fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(PARTIAL_SUFFIX);
-    let temporary = PathBuf::from(temporary);
+    let temporary = partial_path(path);
     let written = File::create(&temporary).and_then(|file| write(&file)).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);

@@ -104,16 +104,21 @@ impl Arrivals {
         if curve.window().1 <= 0.0 {
             return Err("`lasts` is 0s; a window without length has no arrivals".into());
         }
-        let expected = curve.cumulative(curve.window().1);
+        let expected = self.expected();
         if expected > MOST {
             return Err(format!("that is {expected:.0} arrivals; one kind of arrivals has at most {MOST}"));
         }
         Ok(())
     }
 
+    /// The arrivals to be expected by the curve; 0 for a trace.
+    fn expected(&self) -> f64 {
+        self.curve().map_or(0.0, |curve| curve.cumulative(curve.window().1))
+    }
+
     /// The arrivals in order, in microseconds since the epoch. The same seed gives the same arrivals.
     pub fn schedule(&self, seed: u64, stream: u64) -> Schedule {
-        Schedule { arrivals: self.clone(), rng: random::stream(seed, stream), y: 0.0, n: 0 }
+        Schedule { arrivals: self.clone(), rng: random::stream(seed, stream), expected: self.expected(), y: 0.0, n: 0 }
     }
 }
 
@@ -122,6 +127,8 @@ impl Arrivals {
 pub struct Schedule {
     arrivals: Arrivals,
     rng: ChaCha8Rng,
+    /// Of the whole curve: known from the start, since every arrival is held against it.
+    expected: f64,
     y: f64,
     n: u64,
 }
@@ -142,11 +149,11 @@ impl Iterator for Schedule {
         } else {
             n as f64 + 0.5
         };
-        let curve = self.arrivals.curve()?;
-        let (from, lasts) = curve.window();
-        if y >= curve.cumulative(lasts) {
+        if y >= self.expected {
             return None;
         }
+        let curve = self.arrivals.curve()?;
+        let (from, lasts) = curve.window();
         let x = curve.inverse(y).clamp(0.0, lasts);
         Some(((from + x) * 1e6).round() as Micros)
     }

@@ -1,5 +1,7 @@
 //! The run's clock: microseconds since the epoch on the system's monotonic clock.
 
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{Expiration, TimerFd, TimerSetTimeFlags};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::history::Micros;
@@ -14,6 +16,15 @@ pub struct Clock {
 pub fn monotonic_ns() -> i64 {
     // The monotonic clock cannot fail on Linux, and it is not stepped by anybody.
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| t.tv_sec() * 1_000_000_000 + t.tv_nsec())
+}
+
+/// Sets a timer of the monotonic clock to an absolute time, with the kernel's resolution.
+///
+/// # Errors
+/// What the system says.
+pub fn arm(timer: &TimerFd, at_ns: i64) -> std::io::Result<()> {
+    let at = TimeSpec::new(at_ns.div_euclid(1_000_000_000), at_ns.rem_euclid(1_000_000_000));
+    Ok(timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?)
 }
 
 /// Wall-clock time in Unix microseconds.

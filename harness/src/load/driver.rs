@@ -16,15 +16,14 @@ use goose::config::GooseConfiguration;
 use goose::goose::{GooseUser, Transaction};
 use goose::{GooseAttack, GooseError};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 
 use super::arrival::Arrival;
 use super::buyer::Buyer;
 use super::client::Entry;
-use super::clock::Clock;
+use super::clock::{self, Clock};
 use super::pool::Pool;
 use super::retry::Retries;
 use super::slice::{Slice, Sliced};
@@ -504,9 +503,7 @@ impl Timer {
     /// Waits until an absolute time of the monotonic clock.
     async fn wait_until(&self, at_ns: i64) -> Result<(), LoadError> {
         let system = |source| LoadError::System { what: "set a timer", source };
-        let at = TimeSpec::new(at_ns.div_euclid(1_000_000_000), at_ns.rem_euclid(1_000_000_000));
-        let timer = &self.0.get_ref().0;
-        timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME).map_err(|e| system(e.into()))?;
+        clock::arm(&self.0.get_ref().0, at_ns).map_err(system)?;
         loop {
             let mut guard = self.0.readable().await.map_err(system)?;
             let mut ticks = [0u8; 8];

@@ -32,14 +32,13 @@ struct Place {
 #[derive(Debug)]
 pub struct Pool {
     inner: Mutex<Inner>,
-    size: usize,
 }
 
 impl Pool {
     /// A pool for `buyers` virtual buyers, none of whom has come yet.
     pub fn new(buyers: usize) -> Pool {
         let inner = Inner { places: vec![Place::default(); buyers], ..Inner::default() };
-        Pool { inner: Mutex::new(inner), size: buyers }
+        Pool { inner: Mutex::new(inner) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -120,7 +119,7 @@ impl Pool {
 
     /// Buyers that the pool has room for.
     pub fn size(&self) -> usize {
-        self.size
+        self.lock().places.len()
     }
 
     /// Buyers who have come and are idle.

@@ -30,8 +30,7 @@ impl Stamps {
 
     /// Whether a shard was still at work when nobody should have been any more.
     pub fn too_late(&self, history: &History, scenario: &Scenario) -> Option<String> {
-        let hold = scenario.item.iter().map(|item| item.hold.micros()).max().unwrap_or(0);
-        let rest_us = self.taken_us - hold;
+        let rest_us = self.taken_us - scenario.longest_hold().micros();
         let late = history.ops.iter().filter(|op| op.completed_us > rest_us).count();
         let last = history.ops.iter().map(|op| op.completed_us).max()?;
         (late > 0).then(|| {

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Unmeasured};
+use super::{Context, Unmeasured, process_cpu_s};
 use crate::history::recorder::Recorder;
 use crate::history::{LoadTotals, RunInfo};
 use crate::load::client::Entry;
@@ -186,10 +185,4 @@ fn info(scenario: &Scenario, clock: Clock) -> RunInfo {
         shard: None,
         merged: Vec::new(),
     }
-}
-
-/// Processor seconds that this process has used, user and system together.
-fn process_cpu_s() -> f64 {
-    let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
-    getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
 }

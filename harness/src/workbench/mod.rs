@@ -4,10 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::exit;
 use crate::history::HistoryError;
+use crate::history::recorder::replace_json;
 use crate::load::driver::LoadError;
 use crate::scenario::ScenarioError;
 
@@ -124,18 +127,28 @@ pub fn rss_bytes() -> u64 {
     status.ok().and_then(|status| status.vmrss).unwrap_or(0) * 1024
 }
 
-/// Writes a report as JSON beside its place and moves it over, so that a reader never finds half of it.
-///
-/// # Errors
-/// The file or its folder cannot be written.
-pub fn write_latest(path: &str, report: &impl Serialize) -> std::io::Result<()> {
-    let path = Path::new(path);
+/// Processor seconds that this process has used, user and system together.
+pub fn process_cpu_s() -> f64 {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(0.0, |t| t.tv_sec() as f64 + t.tv_nsec() as f64 / 1e9)
+}
+
+/// Writes a report down as JSON and prints it, as JSON or as `text` makes it. Returns the exit code: that of the
+/// measurement, unless the report could not be kept.
+pub fn publish<R: Serialize>(path: &str, report: &R, text: Option<fn(&R) -> String>, code: i32) -> i32 {
+    if let Err(error) = keep(Path::new(path), report) {
+        eprintln!("error: cannot write {path}: {error}");
+        return exit::INTERNAL;
+    }
+    match text {
+        None => println!("{}", serde_json::to_string_pretty(report).unwrap_or_default()),
+        Some(text) => println!("{}\nwritten to {path}", text(report)),
+    }
+    code
+}
+
+fn keep(path: &Path, report: &impl Serialize) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    let mut text = serde_json::to_vec_pretty(report)?;
-    text.push(b'\n');
-    let fresh = path.with_extension("json.partial");
-    std::fs::write(&fresh, text)?;
-    std::fs::rename(&fresh, path)
+    replace_json(path, report)
 }

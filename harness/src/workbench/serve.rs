@@ -1,7 +1,8 @@
 //! Servers as processes of their own, on their own processor, that end when their parent does.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -89,6 +90,36 @@ pub fn listen(last_words: impl FnOnce() -> String + Send + 'static) -> io::Resul
         std::process::exit(0);
     });
     Ok(listener)
+}
+
+/// Takes the connections that have come, and watches them.
+///
+/// # Errors
+/// What the system says.
+pub fn accept_all(listener: &TcpListener, poll: &Poll, streams: &mut HashMap<RawFd, TcpStream>) -> io::Result<()> {
+    while let Ok((stream, _)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        poll.add(stream.as_raw_fd())?;
+        streams.insert(stream.as_raw_fd(), stream);
+    }
+    Ok(())
+}
+
+/// Whether a whole request came. Clients send requests without bodies, each when the last was answered, so that the empty
+/// line that ends it is the end of what can be read.
+///
+/// # Errors
+/// The client has gone, or sends something else.
+pub fn asked(stream: &mut TcpStream) -> io::Result<bool> {
+    let mut buffer = [0u8; 4096];
+    match stream.read(&mut buffer) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(length) if buffer[..length].ends_with(b"\r\n\r\n") => Ok(true),
+        Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The kernel's epoll, level-triggered.

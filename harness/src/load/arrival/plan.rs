@@ -47,6 +47,8 @@ pub struct Plan {
     /// For each cohort with a share: its position, and the sum of the weights up to it.
     shares: Vec<(u16, f64)>,
     skews: Vec<(ClockSkew, ChaCha8Rng)>,
+    /// How much earlier than by the true clock anybody may come: 0, or negative.
+    earliest_us: Micros,
     /// Arrivals by their buyers' clocks that others may yet come before.
     early: BinaryHeap<Reverse<(Micros, u64, u16)>>,
     drawn: u64,
@@ -93,7 +95,8 @@ impl Plan {
         }
         let skew = |(cohort, crowd): (u64, &Crowd)| (crowd.clock_skew, random::stream(seed, SKEWS + cohort));
         let skews = (0..).zip(cohorts).map(skew).collect();
-        Plan { streams, shares, skews, early: BinaryHeap::new(), drawn: 0, n: 0 }
+        let earliest_us = cohorts.iter().map(|crowd| crowd.clock_skew.least_us).min().unwrap_or(0).min(0);
+        Plan { streams, shares, skews, earliest_us, early: BinaryHeap::new(), drawn: 0, n: 0 }
     }
 
     /// How many arrivals there are, and a hash of every one of them (64-bit FNV-1a over time and cohort).
@@ -147,10 +150,9 @@ impl Iterator for Plan {
     type Item = Arrival;
 
     fn next(&mut self) -> Option<Arrival> {
-        let earliest = self.skews.iter().map(|(skew, _)| skew.least_us).min().unwrap_or(0).min(0);
         loop {
             let next = self.next_stream();
-            let due = |at: Micros| next.is_none_or(|(_, next)| at <= (next + earliest).max(0));
+            let due = |at: Micros| next.is_none_or(|(_, next)| at <= (next + self.earliest_us).max(0));
             if let Some(Reverse((at_us, _, cohort))) = self.early.peek().copied().filter(|Reverse((at, ..))| due(*at)) {
                 self.early.pop();
                 let n = self.n;

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Broken, Connection, Entry, Opened};
-use crate::load::testing::{Body, accept, certified, full, pieces, serve};
+use crate::load::testing::{Body, Server, accept, certified, full, pieces, serve};
 use crate::scenario;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -49,6 +49,18 @@ const WAYS: [(&str, bool); 6] = [
     ("tls = { ca = 'CA', name = 'shop.test' }, http = '2', reuse = false", true),
 ];
 
+/// Each of them, with a server of its own and how it is reached.
+fn ways(dir: &Path) -> impl Iterator<Item = (String, Server, Entry)> {
+    let ca = dir.join("ca.pem");
+    let tls = certified("shop.test", &ca, &ANY);
+    WAYS.into_iter().map(move |(way, encrypted)| {
+        let server = serve(encrypted.then(|| tls.clone()), answer);
+        let way = way.replace("CA", ca.to_str().unwrap());
+        let entry = entry(dir, server.address, &way);
+        (way, server, entry)
+    })
+}
+
 fn answer(request: Request<Bytes>) -> Response<Body> {
     assert_eq!((request.headers()["x-key"].as_bytes(), &request.body()[..]), (&b"k"[..], &b"{}"[..]));
     let reply = Response::builder();
@@ -69,12 +81,7 @@ fn answer(request: Request<Bytes>) -> Response<Body> {
 #[tokio::test]
 async fn every_protocol_says_the_same() {
     let dir = tempfile::TempDir::new().unwrap();
-    let ca = dir.path().join("ca.pem");
-    let tls = certified("shop.test", &ca, &ANY);
-    for (way, encrypted) in WAYS {
-        let server = serve(encrypted.then(|| tls.clone()), answer);
-        let way = way.replace("CA", ca.to_str().unwrap());
-        let entry = entry(dir.path(), server.address, &way);
+    for (way, server, entry) in ways(dir.path()) {
         let mut connection = Connection::new(&entry);
         for _ in 0..2 {
             for (path, status, body) in [("/whole", 200, "hello"), ("/pieces", 200, "hello"), ("/none", 204, "")] {
@@ -101,12 +108,8 @@ async fn every_protocol_says_the_same() {
 #[tokio::test]
 async fn a_stream_of_events_is_read_as_it_comes_and_anything_else_whole() {
     let dir = tempfile::TempDir::new().unwrap();
-    let ca = dir.path().join("ca.pem");
-    let tls = certified("shop.test", &ca, &ANY);
-    for (way, encrypted) in WAYS {
-        let server = serve(encrypted.then(|| tls.clone()), answer);
-        let way = way.replace("CA", ca.to_str().unwrap());
-        let mut connection = Connection::new(&entry(dir.path(), server.address, &way));
+    for (way, _server, entry) in ways(dir.path()) {
+        let mut connection = Connection::new(&entry);
         for _ in 0..2 {
             assert!(matches!(connection.open(&ask("/events"), LIMIT).await.unwrap(), Opened::Stream), "{way}");
             let mut read = Vec::new();
