@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault;
 use crate::history::recorder::EventSink;
 use crate::history::{Event, FaultPlan, Micros};
 use crate::load::clock::Clock;
@@ -33,8 +32,8 @@ pub fn plan(scenario: &Scenario) -> Vec<FaultPlan> {
             id: f.id.clone(),
             kind: f.inject.kind().to_owned(),
             link: f.inject.link(),
-            role: f.inject.role().map(|r| r.get_ref().clone()),
-            detail: f.inject.detail(),
+            role: f.inject.role().map(str::to_owned),
+            detail: f.inject.fault().detail(),
             at_us: f.at.micros(),
             until_us: f.at.micros() + f.lasts.micros(),
         })
@@ -99,8 +98,7 @@ impl One {
         if self.wait_until(self.fault.at.micros()).await {
             return;
         }
-        let kind = fault::build(&self.fault.inject);
-        let active = match kind.inject(&self.stack).await {
+        let active = match self.fault.inject.fault().inject(&self.stack).await {
             Ok(active) => active,
             Err(error) => return self.failed("injected", &error.to_string()),
         };

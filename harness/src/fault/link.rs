@@ -1,19 +1,62 @@
-//! Faults of links: a toxic armed on the link's proxy.
+//! What faults of a link have in common: a toxic is armed on the link's proxy, and healing disarms it.
 
-use std::num::NonZeroU64;
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use toml::Spanned;
 
-use super::toxic::{CutPoint, Pick, RequestPattern, Toxic, ToxicHit, ToxicId, ToxicKind};
-use super::{ActiveFault, Fault};
-use crate::scenario::Inject;
+use super::proxy::Protocol;
+use super::toxic::{Toxic, ToxicHit, ToxicId};
+use super::{ActiveFault, Fault, Place};
+use crate::scenario::About;
+use crate::scenario::value::normal_link;
 use crate::stack::{Stack, StackError};
 
-/// A toxic on a link.
-#[derive(Debug)]
-pub struct LinkFault {
-    link: String,
-    toxic: Toxic,
+/// A fault that is one toxic on one link. Whatever is one is a [`Fault`].
+pub trait Poison: Send + Sync + Debug {
+    /// What the link must speak for it to make sense, if it reads what passes.
+    const NEEDS: Option<Protocol> = None;
+
+    /// The link, as it is spelled in the scenario.
+    fn link(&self) -> &Spanned<String>;
+
+    /// The toxic to arm.
+    fn toxic(&self) -> Toxic;
+
+    /// What it does, in one line for people, but for the share of connections that it hits.
+    fn does(&self) -> String;
+
+    /// Says what is wrong with its parameters beyond the link and the share of connections.
+    fn check(&self, _about: &mut About<'_>) {}
+}
+
+impl<T: Poison> Fault for T {
+    fn place(&self) -> Place<'_> {
+        Place::Link(self.link())
+    }
+
+    fn detail(&self) -> String {
+        let fraction = self.toxic().fraction;
+        let share =
+            if fraction < 1.0 { format!(", {:.0}% of the connections", fraction * 100.0) } else { String::new() };
+        format!("{}{share}", self.does())
+    }
+
+    fn check(&self, about: &mut About<'_>) {
+        about.link(self.link(), T::NEEDS);
+        about.fraction("fraction", self.toxic().fraction, self.link().span());
+        Poison::check(self, about);
+    }
+
+    fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
+        Box::pin(async move {
+            let link = normal_link(self.link().get_ref());
+            let id = stack.link(&link)?.arm(self.toxic())?;
+            let armed: Box<dyn ActiveFault> = Box::new(Armed { link, id });
+            Ok(armed)
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -22,48 +65,8 @@ struct Armed {
     id: ToxicId,
 }
 
-impl LinkFault {
-    /// The toxic that a scenario's fault asks for.
-    ///
-    /// # Panics
-    /// If the fault is not one of a link.
-    pub fn new(inject: &Inject) -> LinkFault {
-        let link = inject.link().expect("a fault on a link names it");
-        let toxic = match inject {
-            Inject::Latency(f) => {
-                Toxic::new(ToxicKind::Latency { delay: f.delay.0, jitter: f.jitter.0 }).fraction(f.fraction)
-            }
-            Inject::BlackHole(f) => Toxic::new(ToxicKind::BlackHole).fraction(f.fraction),
-            Inject::Reset(f) => Toxic::new(ToxicKind::Reset).fraction(f.fraction),
-            Inject::CutAfterCommit(f) => {
-                let after = match &f.pattern {
-                    None => CutPoint::Commit,
-                    Some(contains) => CutPoint::Statement { contains: contains.clone() },
-                };
-                Toxic::new(ToxicKind::CutReply { after, pick: pick(f.every) })
-            }
-            Inject::CutReply(f) => {
-                let request = RequestPattern { method: None, path: f.pattern.clone() };
-                Toxic::new(ToxicKind::HttpCutReply { request, pick: pick(f.every) })
-            }
-            Inject::Kill(_) | Inject::Pause(_) => unreachable!("faults of processes are made elsewhere"),
-        };
-        LinkFault { link, toxic }
-    }
-}
-
-impl Fault for LinkFault {
-    fn inject<'a>(&'a self, stack: &'a Stack) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
-        Box::pin(async move {
-            let id = stack.link(&self.link)?.arm(self.toxic.clone())?;
-            let armed: Box<dyn ActiveFault> = Box::new(Armed { link: self.link.clone(), id });
-            Ok(armed)
-        })
-    }
-}
-
 impl ActiveFault for Armed {
-    fn heal<'a>(self: Box<Self>, stack: &'a Stack) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(self: Box<Self>, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
         Box::pin(async move {
             let hit = stack.link(&self.link)?.disarm(self.id)?.unwrap_or_default();
             Ok(describe(&hit))
@@ -71,8 +74,9 @@ impl ActiveFault for Armed {
     }
 }
 
-fn pick(every: u32) -> Pick {
-    NonZeroU64::new(every.into()).map_or(Pick::All, Pick::Every)
+/// How a fault says that it strikes all connections, where a scenario does not say otherwise.
+pub(super) fn all() -> f64 {
+    1.0
 }
 
 fn describe(hit: &ToxicHit) -> String {

@@ -1,39 +1,122 @@
 //! Faults: what the nemesis can break, one file per kind.
 //!
-//! This module owns how a fault is made and healed. It knows nothing about timelines, loads or verdicts: when a fault
-//! starts and ends is the nemesis's business, and what it did to the sale is the checks' business.
+//! This module owns how a fault is declared, made and healed. It knows nothing about timelines, loads or verdicts: when a
+//! fault starts and ends is the nemesis's business, and what it did to the sale is the checks' business.
 //!
+//! - [`link`] is what faults of a link have in common, [`process`] what those of a process do;
 //! - [`proxy`] stands between two roles of the stack and forwards bytes;
 //! - [`toxic`] is what can be done to the bytes and connections inside a proxy.
 
-pub mod link;
-pub mod process;
-pub mod proxy;
-pub mod toxic;
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
 
-use crate::scenario::Inject;
+use crate::scenario::About;
+use crate::scenario::value::normal_link;
 use crate::stack::{Stack, StackError};
 
-/// A kind of fault, with its parameters.
-pub trait Fault: Send + Sync {
+pub mod black_hole;
+pub mod cut_after_commit;
+pub mod cut_reply;
+pub mod kill;
+pub mod latency;
+pub mod link;
+pub mod pause;
+pub mod process;
+pub mod proxy;
+pub mod reset;
+pub mod toxic;
+
+/// What a fault is done to.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// A link: `service→postgres`.
+    Link(&'a Spanned<String>),
+    /// The processes of a role: `postgres`.
+    Role(&'a Spanned<String>),
+}
+
+/// A kind of fault, with its parameters as they stand in a scenario.
+pub trait Fault: Send + Sync + Debug {
+    /// What it is done to.
+    fn place(&self) -> Place<'_>;
+
+    /// What it does, in one line for people: `replies +8ms ±4ms`.
+    fn detail(&self) -> String;
+
+    /// Says what is wrong with its parameters, before anything is started.
+    fn check(&self, about: &mut About<'_>);
+
     /// Makes the fault; when this returns, it is in effect.
-    fn inject<'a>(&'a self, stack: &'a Stack) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>>;
+    fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>>;
 }
 
 /// A fault in effect. It must be healed; nothing heals it by itself but the end of the run.
 #[must_use = "a fault that is in effect has to be healed"]
 pub trait ActiveFault: Send {
     /// Takes the fault away and says what it really hit; when this returns, the stack's part is done.
-    fn heal<'a>(self: Box<Self>, stack: &'a Stack) -> BoxFuture<'a, Result<String, StackError>>;
+    fn heal<'a>(self: Box<Self>, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>>;
 }
 
-/// The fault that a scenario asks for.
-pub fn build(inject: &Inject) -> Box<dyn Fault> {
-    match inject {
-        Inject::Kill(f) => Box::new(process::Kill { role: f.role.get_ref().clone() }),
-        Inject::Pause(f) => Box::new(process::Pause { role: f.role.get_ref().clone() }),
-        on_link => Box::new(link::LinkFault::new(on_link)),
+/// The one place that knows all kinds: the name in scenario files, and the type that holds the parameters.
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])* $kind:literal => $variant:ident($fault:ty),)*) => {
+        /// What a fault does.
+        #[derive(Debug, Clone, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub enum Inject {
+            $($(#[doc = $doc])* #[serde(rename = $kind)] $variant($fault),)*
+        }
+
+        impl Inject {
+            /// The kind's name as it stands in scenario files.
+            pub fn kind(&self) -> &'static str {
+                match self { $(Inject::$variant(_) => $kind,)* }
+            }
+
+            /// The fault itself.
+            pub fn fault(&self) -> &dyn Fault {
+                match self { $(Inject::$variant(fault) => fault,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Replies over a link are delayed.
+    "latency" => Latency(latency::Latency),
+    /// Bytes over a link are swallowed; healing resets the connections.
+    "black-hole" => BlackHole(black_hole::BlackHole),
+    /// Connections over a link are reset, and new ones refused.
+    "reset" => Reset(reset::Reset),
+    /// Postgres commits, and its reply is cut.
+    "cut-after-commit" => CutAfterCommit(cut_after_commit::CutAfterCommit),
+    /// The service answers, and its reply is cut.
+    "cut-reply" => CutReply(cut_reply::CutReply),
+    /// A process is killed with SIGKILL; healing starts it again on the same data.
+    "kill" => Kill(kill::Kill),
+    /// A process is stopped with SIGSTOP; healing lets it go on.
+    "pause" => Pause(pause::Pause),
+}
+
+impl Inject {
+    /// The link it is on, in its one spelling.
+    pub fn link(&self) -> Option<String> {
+        match self.fault().place() {
+            Place::Link(link) => Some(normal_link(link.get_ref())),
+            Place::Role(_) => None,
+        }
+    }
+
+    /// The role it is on.
+    pub fn role(&self) -> Option<&str> {
+        match self.fault().place() {
+            Place::Role(role) => Some(role.get_ref()),
+            Place::Link(_) => None,
+        }
     }
 }

@@ -54,6 +54,16 @@ pub enum Protocol {
     Opaque,
 }
 
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Http => "HTTP",
+            Self::Postgres => "Postgres",
+            Self::Opaque => "a protocol that is not read",
+        })
+    }
+}
+
 /// What a proxy needs to know.
 #[derive(Debug, Clone)]
 pub struct ProxyConfig {
@@ -229,7 +239,7 @@ impl Proxy {
         match armed.needs() {
             Some(needed) if needed != self.protocol => {
                 let spoken = self.protocol;
-                return refuse(format!("it needs protocol {needed:?}, and this proxy speaks {spoken:?}"));
+                return refuse(format!("it needs {needed}, and this proxy speaks {spoken}"));
             }
             _ => {}
         }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::check::{Expectations, ItemRules, Rules};
+use crate::fault::Inject;
 use crate::history::{OrderState, Role};
 use crate::load::arrival::{Arrivals, Crowd, Plan};
 use crate::measure::slo::SloSpec;
@@ -26,6 +27,7 @@ pub mod pause;
 pub mod reading;
 mod retry;
 pub mod template;
+pub mod topology;
 mod traces;
 mod validate;
 pub mod value;
@@ -35,6 +37,7 @@ pub use diagnose::{ScenarioError, pointing_at};
 use pause::Pause;
 pub use retry::{Retry, RetryPolicy};
 pub use traces::Attached;
+pub use validate::About;
 use value::{BugChoice, ClockSkew, Drawn, Dur, Toggle};
 
 /// An experiment, as read from its file and checked.
@@ -555,84 +558,6 @@ pub struct Planned {
     pub inject: Inject,
 }
 
-/// What a fault does.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Inject {
-    /// Replies over a link are delayed.
-    Latency(LatencyFault),
-    /// Bytes over a link are swallowed; healing resets the connections.
-    BlackHole(LinkFault),
-    /// Connections over a link are reset, and new ones refused.
-    Reset(LinkFault),
-    /// Postgres commits, and its reply is cut.
-    CutAfterCommit(CutFault),
-    /// The service answers, and its reply is cut.
-    CutReply(CutFault),
-    /// A process is killed with SIGKILL; healing starts it again on the same data.
-    Kill(ProcessFault),
-    /// A process is stopped with SIGSTOP; healing lets it go on.
-    Pause(ProcessFault),
-}
-
-/// A fault on a link.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LinkFault {
-    /// The link: `service→postgres`; `->` is accepted for the arrow.
-    #[schemars(with = "String")]
-    pub link: Spanned<String>,
-    /// Share of the connections it hits, from 0 to 1.
-    #[serde(default = "one")]
-    pub fraction: f64,
-}
-
-/// A delay on a link.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LatencyFault {
-    /// The link.
-    #[schemars(with = "String")]
-    pub link: Spanned<String>,
-    /// Added to each reply.
-    pub delay: Dur,
-    /// Spread around the delay, uniform on both sides.
-    #[serde(default)]
-    pub jitter: Dur,
-    /// Share of the connections it hits, from 0 to 1.
-    #[serde(default = "one")]
-    pub fraction: f64,
-}
-
-/// A cut reply on a link.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CutFault {
-    /// The link.
-    #[schemars(with = "String")]
-    pub link: Spanned<String>,
-    /// Every n-th reply that could be cut is.
-    #[serde(default = "one_in_one")]
-    pub every: u32,
-    /// Only replies to requests whose path looks like this, `*` standing for any text: `/items/*/orders`; or, on a link
-    /// that speaks Postgres, to statements that contain it.
-    #[serde(rename = "match")]
-    pub pattern: Option<String>,
-}
-
-fn one_in_one() -> u32 {
-    1
-}
-
-/// A fault on a process.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ProcessFault {
-    /// The role: `service` or `postgres`.
-    #[schemars(with = "String")]
-    pub role: Spanned<String>,
-}
-
 /// What it means that the system is well: a request, made all the time beside the load.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -840,63 +765,14 @@ impl Scenario {
         !encrypted && self.load.connection.http == HttpVersion::One
     }
 
+    /// The longest that anything is held without being paid.
+    pub fn longest_hold(&self) -> Dur {
+        self.item.iter().map(|item| item.hold).max().unwrap_or_default()
+    }
+
     /// The item of that number.
     pub fn find_item(&self, id: i64) -> Option<&Item> {
         self.item.iter().find(|item| item.id == id)
-    }
-}
-
-impl Inject {
-    /// The kind's name as it stands in scenario files.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Inject::Latency(_) => "latency",
-            Inject::BlackHole(_) => "black-hole",
-            Inject::Reset(_) => "reset",
-            Inject::CutAfterCommit(_) => "cut-after-commit",
-            Inject::CutReply(_) => "cut-reply",
-            Inject::Kill(_) => "kill",
-            Inject::Pause(_) => "pause",
-        }
-    }
-
-    /// The link it is on, in its one spelling.
-    pub fn link(&self) -> Option<String> {
-        self.spanned_link().map(|link| value::normal_link(link.get_ref()))
-    }
-
-    fn spanned_link(&self) -> Option<&Spanned<String>> {
-        match self {
-            Inject::Latency(f) => Some(&f.link),
-            Inject::BlackHole(f) | Inject::Reset(f) => Some(&f.link),
-            Inject::CutAfterCommit(f) | Inject::CutReply(f) => Some(&f.link),
-            Inject::Kill(_) | Inject::Pause(_) => None,
-        }
-    }
-
-    /// The role it is on.
-    pub fn role(&self) -> Option<&Spanned<String>> {
-        match self {
-            Inject::Kill(f) | Inject::Pause(f) => Some(&f.role),
-            _ => None,
-        }
-    }
-
-    /// In one line for people.
-    pub fn detail(&self) -> String {
-        let share = |fraction: f64| {
-            if fraction < 1.0 { format!(", {:.0}% of the connections", fraction * 100.0) } else { String::new() }
-        };
-        let one_in = |every: u32| if every == 1 { "each reply".to_owned() } else { format!("1 reply in {every}") };
-        match self {
-            Inject::Latency(f) => format!("replies +{} ±{}{}", f.delay, f.jitter, share(f.fraction)),
-            Inject::BlackHole(f) => format!("bytes swallowed{}", share(f.fraction)),
-            Inject::Reset(f) => format!("connections reset{}", share(f.fraction)),
-            Inject::CutAfterCommit(f) => format!("{} cut after the commit", one_in(f.every)),
-            Inject::CutReply(f) => format!("{} cut", one_in(f.every)),
-            Inject::Kill(_) => "SIGKILL, then started again on the same data".into(),
-            Inject::Pause(_) => "SIGSTOP, then SIGCONT".into(),
-        }
     }
 }
 

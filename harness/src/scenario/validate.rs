@@ -1,6 +1,6 @@
 //! What a scenario must hold beyond its types: names that exist, numbers in range, a timeline that fits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -9,27 +9,13 @@ use toml::Spanned;
 use super::diagnose::{Mistake, Place};
 use super::journey::Journey;
 use super::reading::{Checks, PLACES, Source, is_token};
+use super::topology::ENTRANCE;
 use super::value::{self, Dur, normal_link};
-use super::{Cohort, Inject, Retry, Scenario, Step, Target, TicketWords};
+use super::{Cohort, Retry, Scenario, Step, Target, TicketWords};
+use crate::fault::proxy::Protocol;
 use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
 use crate::load::arrival::Arrivals;
 use crate::load::client::entry;
-
-/// The links that a stack of that kind has.
-pub(super) fn links(target: &Target) -> &'static [&'static str] {
-    match target {
-        Target::Reference(_) => &["client→service", "service→postgres"],
-        Target::External(_) => &["client→service"],
-    }
-}
-
-/// The processes that a stack of that kind can do something to.
-pub(super) fn roles(target: &Target) -> &'static [&'static str] {
-    match target {
-        Target::Reference(_) => &["service", "postgres"],
-        Target::External(_) => &[],
-    }
-}
 
 struct Mistakes(Vec<Mistake>);
 
@@ -558,78 +544,89 @@ fn common_arrivals(scenario: &Scenario, m: &mut Mistakes) {
 }
 
 fn faults(scenario: &Scenario, m: &mut Mistakes) {
-    let links = links(&scenario.target);
-    let roles = roles(&scenario.target);
-    let mut seen = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     for fault in &scenario.fault {
         let f = fault.get_ref();
-        if seen.insert(f.id.clone(), ()).is_some() {
+        if !seen.insert(&f.id) {
             m.add(fault.span(), format!("two faults have the id \"{}\"", f.id), "give each fault its own id");
         }
-        if let Some(link) = f.inject.spanned_link() {
-            let name = normal_link(link.get_ref());
-            if !links.contains(&name.as_str()) {
-                m.add(
-                    link.span(),
-                    format!("fault \"{}\": there is no link \"{}\"", f.id, link.get_ref()),
-                    format!("the links of this stack are {}", links.join(", ")),
-                );
-            } else if matches!(f.inject, Inject::CutAfterCommit(_)) && !name.ends_with("→postgres") {
-                m.add(
-                    link.span(),
-                    format!("fault \"{}\": `{name}` does not speak Postgres", f.id),
-                    "use service→postgres",
-                );
-            } else if matches!(f.inject, Inject::CutReply(_)) && !name.starts_with("client→") {
-                m.add(link.span(), format!("fault \"{}\": `{name}` does not speak HTTP", f.id), "use client→service");
-            } else if matches!(f.inject, Inject::CutReply(_)) && !scenario.is_readable() {
-                m.add(
-                    link.span(),
-                    format!("fault \"{}\": with TLS or HTTP/2, nobody on `{name}` can tell where a reply is", f.id),
-                    "use reset, black-hole or latency there, or cut-after-commit on service→postgres; or speak plain HTTP/1.1",
-                );
-            }
+        f.inject.fault().check(&mut About { scenario, id: &f.id, m });
+        fraction(&format!("chance of fault \"{}\"", f.id), f.chance, fault.span(), m);
+        if f.lasts.least.0.is_zero() || f.at.most.0 + f.lasts.most.0 > scenario.load.duration.0 {
+            m.add(
+                fault.span(),
+                format!("fault \"{}\" lasts from {} for {}", f.id, f.at, f.lasts),
+                format!(
+                    "it must have a length and be healed before load.duration ({}) is over",
+                    scenario.load.duration
+                ),
+            );
         }
-        if let Some(role) = f.inject.role()
-            && !roles.contains(&role.get_ref().as_str())
-        {
-            let help = if roles.is_empty() {
-                "the harness did not start this service, so it has no processes to break; use faults on links"
-                    .to_owned()
-            } else {
-                format!("the processes of this stack are {}", roles.join(", "))
-            };
-            m.add(role.span(), format!("fault \"{}\": there is no process \"{}\"", f.id, role.get_ref()), help);
-        }
-        fault_numbers(scenario, f, fault.span(), m);
     }
 }
 
-fn fault_numbers(scenario: &Scenario, f: &super::Fault, at: Range<usize>, m: &mut Mistakes) {
-    fraction(&format!("chance of fault \"{}\"", f.id), f.chance, at.clone(), m);
-    if f.lasts.least.0.is_zero() || f.at.most.0 + f.lasts.most.0 > scenario.load.duration.0 {
-        m.add(
-            at.clone(),
-            format!("fault \"{}\" lasts from {} for {}", f.id, f.at, f.lasts),
-            format!("it must have a length and be healed before load.duration ({}) is over", scenario.load.duration),
-        );
+/// Takes down what is wrong with one fault.
+pub struct About<'a> {
+    scenario: &'a Scenario,
+    id: &'a str,
+    m: &'a mut Mistakes,
+}
+
+impl About<'_> {
+    /// The scenario that the fault is part of.
+    pub fn scenario(&self) -> &Scenario {
+        self.scenario
     }
-    match &f.inject {
-        Inject::Latency(l) => {
-            fraction("fraction", l.fraction, l.link.span(), m);
-            if l.jitter > l.delay {
-                m.add(
-                    l.link.span(),
-                    format!("fault \"{}\": a jitter of {} is more than its delay of {}", f.id, l.jitter, l.delay),
-                    "a delay cannot be negative: lower `jitter`",
-                );
-            }
+
+    /// Something is wrong, at a place in the file; what is accepted, and the remedy.
+    pub fn wrong(&mut self, at: Range<usize>, what: impl AsRef<str>, help: impl Into<String>) {
+        self.m.add(at, format!("fault \"{}\": {}", self.id, what.as_ref()), help);
+    }
+
+    /// A share has to be from 0 to 1.
+    pub fn fraction(&mut self, key: &str, value: f64, at: Range<usize>) {
+        fraction(key, value, at, self.m);
+    }
+
+    /// The link has to exist and, where the fault reads what passes, to speak what it reads.
+    pub fn link(&mut self, link: &Spanned<String>, needs: Option<Protocol>) {
+        let name = normal_link(link.get_ref());
+        let links = self.scenario.links();
+        let names = |speak: Option<Protocol>| {
+            let spoken = links.iter().filter(|l| speak.is_none_or(|wanted| l.speaks == wanted));
+            spoken.map(|l| l.name).collect::<Vec<_>>().join(", ")
+        };
+        let Some(found) = links.iter().find(|l| l.name == name) else {
+            let help = format!("the links of this stack are {}", names(None));
+            return self.wrong(link.span(), format!("there is no link \"{}\"", link.get_ref()), help);
+        };
+        let Some(needed) = needs.filter(|needed| *needed != found.speaks) else { return };
+        if needed == Protocol::Http && found.name == ENTRANCE {
+            return self.wrong(
+                link.span(),
+                format!("with TLS or HTTP/2, nobody on `{name}` can tell where a reply is"),
+                "use reset, black-hole or latency there, or cut-after-commit on service→postgres; or speak plain HTTP/1.1",
+            );
         }
-        Inject::BlackHole(l) | Inject::Reset(l) => fraction("fraction", l.fraction, l.link.span(), m),
-        Inject::CutAfterCommit(c) | Inject::CutReply(c) if c.every == 0 => {
-            m.add(c.link.span(), format!("fault \"{}\": `every` is 0", f.id), "1 cuts each reply, 2 every second one");
+        let help = match names(needs) {
+            none if none.is_empty() => format!("no link of this stack speaks {needed}"),
+            some => format!("use {some}"),
+        };
+        self.wrong(link.span(), format!("`{name}` does not speak {needed}"), help);
+    }
+
+    /// The role has to be one that the harness has started.
+    pub fn role(&mut self, role: &Spanned<String>) {
+        let roles = self.scenario.roles();
+        if roles.contains(&role.get_ref().as_str()) {
+            return;
         }
-        _ => {}
+        let help = if roles.is_empty() {
+            "the harness did not start this service, so it has no processes to break; use faults on links".to_owned()
+        } else {
+            format!("the processes of this stack are {}", roles.join(", "))
+        };
+        self.wrong(role.span(), format!("there is no process \"{}\"", role.get_ref()), help);
     }
 }
 

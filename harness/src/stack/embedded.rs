@@ -23,7 +23,7 @@ use crate::doctor;
 use crate::fault::proxy::{Endpoint, Protocol, Proxy, ProxyConfig};
 use crate::load::client::Entry;
 use crate::scenario::catalogue::Catalogue;
-use crate::scenario::{Reference, Scenario};
+use crate::scenario::{Reference, Scenario, topology};
 
 /// How long a part may take to come up. Generous: a loaded machine is slow, not broken.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,10 +64,10 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
     postgres.ready(PATIENCE).await?;
 
     let seed = scenario.seed;
-    let to_postgres = proxy("service→postgres", Endpoint::Unix(postgres.socket()), Protocol::Postgres, seed, LOCAL)?;
+    let to_postgres = proxy(topology::TO_POSTGRES, Endpoint::Unix(postgres.socket()), Protocol::Postgres, seed, LOCAL)?;
     let service = Service::new(reference, target, &folder, &provision.logs, &to_postgres)?;
-    let (entrance, spoken) = (Endpoint::Unix(service.public.clone()), super::spoken(scenario));
-    let to_service = proxy("client→service", entrance, spoken, seed ^ 1, provision.listen)?;
+    let (entrance, spoken) = (Endpoint::Unix(service.public.clone()), scenario.spoken());
+    let to_service = proxy(topology::ENTRANCE, entrance, spoken, seed ^ 1, provision.listen)?;
     service.process.start()?;
     service.ready(PATIENCE).await?;
 

@@ -9,7 +9,7 @@ use super::control::Control;
 use super::{Provision, Stack, StackError};
 use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
 use crate::load::client::Entry;
-use crate::scenario::{External, Scenario, value};
+use crate::scenario::{External, Scenario, topology, value};
 
 const CONNECTION: &str = "load.connection";
 const ADDRESS: &str = "target.external.address";
@@ -32,10 +32,10 @@ pub async fn up(scenario: &Scenario, external: &External, provision: &Provision)
         }
     };
     let proxy = Proxy::start(ProxyConfig {
-        name: "client→service".to_owned(),
+        name: topology::ENTRANCE.to_owned(),
         listen: provision.listen,
         upstream: address.clone(),
-        protocol: super::spoken(scenario),
+        protocol: scenario.spoken(),
         seed: scenario.seed,
     })?;
     let entry = Entry::of(scenario, proxy.listen_addr(), None).map_err(StackError::Other)?;

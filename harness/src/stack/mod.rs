@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use nix::sys::signal::Signal;
 
-use crate::fault::proxy::{Protocol, Proxy};
+use crate::fault::proxy::Proxy;
 use crate::load::client::Entry;
 use crate::scenario::{Scenario, Target};
 
@@ -160,11 +160,6 @@ pub async fn up(scenario: &Scenario, provision: &Provision) -> Result<Stack, Sta
         Target::Reference(reference) => embedded::up(scenario, reference, provision).await,
         Target::External(external) => external::up(scenario, external, provision).await,
     }
-}
-
-/// What the proxy on the buyers' link understands of what passes.
-fn spoken(scenario: &Scenario) -> Protocol {
-    if scenario.is_readable() { Protocol::Http } else { Protocol::Opaque }
 }
 
 impl Stack {

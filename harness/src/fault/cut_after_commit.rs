@@ -1,0 +1,50 @@
+//! Postgres commits, and its reply is cut.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::cut_reply::{check_every, one_in, one_in_one, pick};
+use super::link::Poison;
+use super::proxy::Protocol;
+use super::toxic::{CutPoint, Toxic, ToxicKind};
+use crate::scenario::About;
+
+/// A reply of Postgres that is cut after the statement took effect.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CutAfterCommit {
+    /// The link.
+    #[schemars(with = "String")]
+    pub link: Spanned<String>,
+    /// Every n-th reply that could be cut is.
+    #[serde(default = "one_in_one")]
+    pub every: u32,
+    /// Only replies to statements that contain this; to commits if absent.
+    #[serde(rename = "match")]
+    pub pattern: Option<String>,
+}
+
+impl Poison for CutAfterCommit {
+    const NEEDS: Option<Protocol> = Some(Protocol::Postgres);
+
+    fn link(&self) -> &Spanned<String> {
+        &self.link
+    }
+
+    fn toxic(&self) -> Toxic {
+        let after = match &self.pattern {
+            None => CutPoint::Commit,
+            Some(contains) => CutPoint::Statement { contains: contains.clone() },
+        };
+        Toxic::new(ToxicKind::CutReply { after, pick: pick(self.every) })
+    }
+
+    fn does(&self) -> String {
+        format!("{} cut after the commit", one_in(self.every))
+    }
+
+    fn check(&self, about: &mut About<'_>) {
+        check_every(self.every, &self.link, about);
+    }
+}

@@ -1,0 +1,60 @@
+//! A process is stopped in its tracks for a while.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::process::hit;
+use super::{ActiveFault, Fault, Place};
+use crate::scenario::About;
+use crate::stack::{Stack, StackError};
+
+/// SIGSTOP to a component and all its processes; healing lets them go on.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// The role: `service` or `postgres`.
+    #[schemars(with = "String")]
+    pub role: Spanned<String>,
+}
+
+#[derive(Debug)]
+struct Paused {
+    role: String,
+    hit: usize,
+}
+
+impl Fault for Pause {
+    fn place(&self) -> Place<'_> {
+        Place::Role(&self.role)
+    }
+
+    fn detail(&self) -> String {
+        "SIGSTOP, then SIGCONT".into()
+    }
+
+    fn check(&self, about: &mut About<'_>) {
+        about.role(&self.role);
+    }
+
+    fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
+        Box::pin(async move {
+            let role = self.role.get_ref().clone();
+            let hit = stack.component(&role)?.pause(true);
+            let paused: Box<dyn ActiveFault> = Box::new(Paused { role, hit });
+            Ok(paused)
+        })
+    }
+}
+
+impl ActiveFault for Paused {
+    fn heal<'a>(self: Box<Self>, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+        Box::pin(async move {
+            stack.component(&self.role)?.pause(false);
+            Ok(hit(self.hit, "stopped"))
+        })
+    }
+}

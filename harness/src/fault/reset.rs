@@ -1,0 +1,34 @@
+//! Connections over a link are reset.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::link::{Poison, all};
+use super::toxic::{Toxic, ToxicKind};
+
+/// Connections over a link are reset.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reset {
+    /// The link: `service→postgres`; `->` is accepted for the arrow.
+    #[schemars(with = "String")]
+    pub link: Spanned<String>,
+    /// Share of the connections it hits, from 0 to 1.
+    #[serde(default = "all")]
+    pub fraction: f64,
+}
+
+impl Poison for Reset {
+    fn link(&self) -> &Spanned<String> {
+        &self.link
+    }
+
+    fn toxic(&self) -> Toxic {
+        Toxic::new(ToxicKind::Reset).fraction(self.fraction)
+    }
+
+    fn does(&self) -> String {
+        "connections reset".into()
+    }
+}

@@ -1,0 +1,43 @@
+//! What a scenario's stack is made of: its links, and the processes that something can be done to. Whoever provisions a
+//! stack and whoever checks a scenario ask here.
+
+use super::{Scenario, Target};
+use crate::fault::proxy::Protocol;
+
+/// The link on which the buyers come.
+pub const ENTRANCE: &str = "client→service";
+/// The link from the service to its database.
+pub const TO_POSTGRES: &str = "service→postgres";
+
+/// A link of a stack; a proxy stands on each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Its name: who calls whom.
+    pub name: &'static str,
+    /// What the proxy can read there.
+    pub speaks: Protocol,
+}
+
+impl Scenario {
+    /// The links of its stack, from the buyers on.
+    pub fn links(&self) -> Vec<Link> {
+        let entrance = Link { name: ENTRANCE, speaks: self.spoken() };
+        match &self.target {
+            Target::Reference(_) => vec![entrance, Link { name: TO_POSTGRES, speaks: Protocol::Postgres }],
+            Target::External(_) => vec![entrance],
+        }
+    }
+
+    /// The roles of its stack that processes belong to which the harness has started.
+    pub fn roles(&self) -> Vec<&'static str> {
+        match &self.target {
+            Target::Reference(_) => vec!["service", "postgres"],
+            Target::External(_) => Vec::new(),
+        }
+    }
+
+    /// What the proxy on the buyers' link understands of what passes.
+    pub fn spoken(&self) -> Protocol {
+        if self.is_readable() { Protocol::Http } else { Protocol::Opaque }
+    }
+}
