@@ -123,7 +123,7 @@ impl View {
             line.push_str("  (not steady)");
         }
         for component in &self.stack.components {
-            if let Some(how) = component.process().ended() {
+            if let Some(how) = component.ended() {
                 line.push_str(&format!("  [{} is down: {how}]", component.role()));
             }
         }

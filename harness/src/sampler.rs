@@ -224,7 +224,7 @@ impl Usage {
         for component in &stack.components {
             let role = component.role();
             let (mut private, mut shared) = (0, 0);
-            for pid in component.process().pids() {
+            for pid in component.pids() {
                 let Ok(process) = procfs::process::Process::new(pid) else { continue };
                 if let Ok(stat) = process.stat() {
                     let cpu_s = (stat.utime + stat.stime) as f64 / per_second;

@@ -59,10 +59,10 @@ impl ActiveFault for Killed {
             // What a supervisor does: started again until it stays up, within bounds.
             loop {
                 // Here, and not on the blocking pool: see `Process::start`.
-                component.start()?;
+                component.start().await?;
                 match component.ready(PATIENCE).await {
                     Ok(()) => return Ok(hit(self.hit, "killed")),
-                    Err(_) if component.process().ended().is_some() && Instant::now() < end => {
+                    Err(_) if component.ended().is_some() && Instant::now() < end => {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                     Err(error) => return Err(error),

@@ -43,7 +43,7 @@ impl Fault for Pause {
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(async move {
             let role = self.role.get_ref().clone();
-            let hit = stack.component(&role)?.pause(true);
+            let hit = stack.component(&role)?.pause(true).await?;
             let paused: Box<dyn ActiveFault> = Box::new(Paused { role, hit });
             Ok(paused)
         })
@@ -53,7 +53,7 @@ impl Fault for Pause {
 impl ActiveFault for Paused {
     fn heal<'a>(self: Box<Self>, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
         Box::pin(async move {
-            stack.component(&self.role)?.pause(false);
+            stack.component(&self.role)?.pause(false).await?;
             Ok(hit(self.hit, "stopped"))
         })
     }

@@ -18,7 +18,7 @@ use super::control::Control;
 use super::guard::Guard;
 use super::postgres::Postgres;
 use super::process::{Process, RunAs, Spec};
-use super::{Component, LOCAL, Provision, Stack, StackError};
+use super::{LOCAL, Local, Provision, Stack, StackError};
 use crate::doctor;
 use crate::fault::proxy::{Endpoint, Protocol, Proxy, ProxyConfig};
 use crate::load::client::Entry;
@@ -116,7 +116,7 @@ fn private_folder(base: &Path, run_id: &str) -> Result<PathBuf, StackError> {
     Ok(folder)
 }
 
-impl Component for Postgres {
+impl Local for Postgres {
     fn process(&self) -> &Arc<Process> {
         &self.process
     }
@@ -200,7 +200,7 @@ fn secret(folder: &Path) -> String {
     folder.as_os_str().as_encoded_bytes().iter().rev().take(32).map(|b| format!("{b:02x}")).collect()
 }
 
-impl Component for Service {
+impl Local for Service {
     fn process(&self) -> &Arc<Process> {
         &self.process
     }

@@ -76,49 +76,83 @@ impl From<crate::doctor::Missing> for StackError {
     }
 }
 
-/// A part of the stack that runs and that can be broken: a process with its descendants, and what is special about it.
+/// A part of the stack that runs and that can be broken, however it is run.
 pub trait Component: Send + Sync + std::fmt::Debug {
-    /// Its processes.
-    fn process(&self) -> &Arc<Process>;
+    /// `service`, `postgres`, ...
+    fn role(&self) -> &'static str;
+    /// Its processes, as this machine numbers them.
+    fn pids(&self) -> Vec<i32>;
+    /// Whether it has ended by itself, and how.
+    fn ended(&self) -> Option<String>;
+    /// Starts it (again, on the same data). To be called on the main thread or in a task: see [`Process::start`].
+    fn start(&self) -> BoxFuture<'_, Result<(), StackError>>;
     /// Waits until it does its work.
     fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>>;
-    /// The signal on which it ends in an orderly way.
-    fn farewell(&self) -> Signal;
+    /// Kills it, as a power cut would; says how many processes that hit.
+    fn kill(&self) -> BoxFuture<'_, Result<usize, StackError>>;
+    /// Stops it in its tracks (true) or lets it go on (false); says how many processes that hit.
+    fn pause(&self, paused: bool) -> BoxFuture<'_, Result<usize, StackError>>;
+    /// Asks it to end in an orderly way, and waits until it has; false if it is still there after the limit.
+    fn stop(&self, limit: Duration) -> BoxFuture<'_, Result<bool, StackError>>;
     /// Bytes of write-ahead log written so far, for a database.
     fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
         Box::pin(async { None })
     }
+}
 
-    /// `service`, `postgres`, ...
+/// A component that is a process of this machine with its descendants.
+pub trait Local: Send + Sync + std::fmt::Debug {
+    /// Its processes.
+    fn process(&self) -> &Arc<Process>;
+    /// The signal on which it ends in an orderly way.
+    fn farewell(&self) -> Signal;
+    /// Waits until it does its work.
+    fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>>;
+    /// Bytes of write-ahead log written so far, for a database.
+    fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(async { None })
+    }
+}
+
+impl<T: Local> Component for T {
     fn role(&self) -> &'static str {
         self.process().role()
     }
-    /// Starts it (again, on the same data). Where this may be called is said at [`Process::start`].
-    ///
-    /// # Errors
-    /// It cannot be started.
-    fn start(&self) -> Result<(), StackError> {
-        self.process().start()
+    fn pids(&self) -> Vec<i32> {
+        self.process().pids()
     }
-    /// Kills it, as a power cut would; says how many processes that hit.
-    ///
-    /// # Errors
-    /// It does not die.
+    fn ended(&self) -> Option<String> {
+        self.process().ended()
+    }
+    fn start(&self) -> BoxFuture<'_, Result<(), StackError>> {
+        Box::pin(async { self.process().start() })
+    }
+    fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>> {
+        Local::ready(self, limit)
+    }
     fn kill(&self) -> BoxFuture<'_, Result<usize, StackError>> {
         let process = self.process().clone();
-        Box::pin(async move {
-            let killed = tokio::task::spawn_blocking(move || process.kill_all()).await;
-            killed.unwrap_or_else(|error| Err(StackError::Other(format!("the killing ended early: {error}"))))
-        })
+        Box::pin(waited(move || process.kill_all()))
     }
-    /// Stops it in its tracks (true) or lets it go on (false); says how many processes that hit.
-    fn pause(&self, paused: bool) -> usize {
-        self.process().signal_all(if paused { Signal::SIGSTOP } else { Signal::SIGCONT })
+    fn pause(&self, paused: bool) -> BoxFuture<'_, Result<usize, StackError>> {
+        let signal = if paused { Signal::SIGSTOP } else { Signal::SIGCONT };
+        Box::pin(async move { Ok(self.process().signal_all(signal)) })
     }
-    /// Asks it to end in an orderly way, and waits for a while.
-    fn stop(&self) {
-        self.process().stop(self.farewell(), Duration::from_secs(3));
+    fn stop(&self, limit: Duration) -> BoxFuture<'_, Result<bool, StackError>> {
+        let (process, farewell) = (self.process().clone(), self.farewell());
+        Box::pin(waited(move || Ok(process.stop(farewell, limit))))
     }
+    fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
+        Local::wal_bytes(self)
+    }
+}
+
+/// Does on the blocking pool what waits for processes.
+async fn waited<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, StackError> + Send + 'static,
+) -> Result<R, StackError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(StackError::Other(format!("waiting for processes ended early: {error}"))))
 }
 
 /// A provisioned stack.
@@ -150,6 +184,9 @@ pub struct Provision {
 
 /// Where the entry is unless somebody else is to reach it: on this machine alone.
 pub const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// How long a component may take to end in order when everything is taken down.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Provisions what the scenario asks for.
 ///
@@ -195,21 +232,17 @@ impl Stack {
     }
 
     /// Takes everything down and waits until it is gone: orderly where it obeys, by the guard where it does not.
-    pub async fn down(self) {
-        // Much of that is waiting, for which the blocking pool is made.
-        let _ = tokio::task::spawn_blocking(move || self.take_down()).await;
-    }
-
-    fn take_down(mut self) {
+    pub async fn down(mut self) {
         // The links first: a service that ends in order waits for its clients to hang up.
         for proxy in &self.links {
             proxy.shutdown();
         }
         for component in self.components.iter().rev() {
-            component.stop();
+            let _ = component.stop(FAREWELL).await;
         }
         if let Some(guard) = self.guard.take() {
-            guard.finish();
+            // Much of that is waiting, for which the blocking pool is made.
+            let _ = tokio::task::spawn_blocking(move || guard.finish()).await;
         }
     }
 }
