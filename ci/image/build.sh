@@ -12,10 +12,8 @@ release=${CARGO_TARGET_DIR:-${CARGO_BUILD_TARGET_DIR:-target}}/release
 base=${BASE:-docker.io/library/debian:bookworm-slim}
 rust=${RUST:-docker.io/library/rust:1-bookworm}
 
-if ! docker version >/dev/null 2>&1; then
-    printf 'SKIPPED: no container engine answers (docker version)\n' >&2
-    exit 77
-fi
+. ci/image/root.sh
+needs_an_engine
 
 if [ "${FROM_HERE:-no}" = yes ]; then
     :
@@ -27,13 +25,8 @@ else
 fi
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
-# Below usr, with links beside it, as Debian has it: the loader's path is part of every program.
-mkdir -p "$root/usr/bin" "$root/usr/lib" "$root/usr/lib64" "$root/etc" "$root/tmp"
-for link in bin lib lib64; do ln -s "usr/$link" "$root/$link"; done
-chmod 1777 "$root/tmp"
+skeleton
 cp "$release/seckill" "$release/seckill-target" "$root/usr/bin/"
-cp "$(readlink -f "$(command -v sh)")" "$root/usr/bin/sh"
-cp /etc/os-release "$root/etc/"
 # The HTTP client wants to know whom it could trust, even where nothing is encrypted.
 mkdir -p "$root/etc/ssl/certs"
 for bundle in "${SSL_CERT_FILE:-}" /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
@@ -42,12 +35,6 @@ for bundle in "${SSL_CERT_FILE:-}" /etc/ssl/certs/ca-certificates.crt /etc/pki/t
         break
     fi
 done
-for program in seckill seckill-target sh; do
-    ldd "$root/usr/bin/$program" | grep -o '/[^ ]*'
-done | sort -u | while read -r library; do
-    mkdir -p "$root$(dirname "$library")"
-    cp -L "$library" "$root$library"
-done
-tar -C "$root" --numeric-owner --owner=0 --group=0 -c . | docker import \
-    --change 'ENTRYPOINT ["seckill"]' --change 'USER 10001:10001' --change 'WORKDIR /tmp' \
-    --change 'ENV PATH=/usr/local/bin:/usr/bin:/bin' --message 'seckill' - "$name"
+libraries_of "$root/usr/bin/seckill" "$root/usr/bin/seckill-target" "$root/usr/bin/sh"
+import_as "$name" - --change 'ENTRYPOINT ["seckill"]' --change 'USER 10001:10001' --change 'WORKDIR /tmp' \
+    --change 'ENV PATH=/usr/local/bin:/usr/bin:/bin' --message 'seckill'

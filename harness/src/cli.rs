@@ -220,6 +220,9 @@ enum StackCommand {
         /// Overrides a value of the scenario.
         #[arg(long, value_name = "PATH=VALUE")]
         set: Vec<String>,
+        /// What its databases run as: what the scenario's target says, unless given.
+        #[arg(long, value_enum)]
+        stack: Option<StackKind>,
         /// Where buyers find it: an address of this machine, loopback or in a private network, for generators elsewhere.
         #[arg(long, value_name = "ADDRESS", value_parser = listen, default_value = "127.0.0.1")]
         listen: IpAddr,
@@ -240,6 +243,8 @@ fn listen(text: &str) -> Result<IpAddr, String> {
 enum StackKind {
     /// A private Postgres and the reference service, as processes of this machine.
     Embedded,
+    /// The same with the databases as containers of this machine's Docker engine.
+    Containers,
     /// A service that is already running.
     External,
 }
@@ -282,17 +287,17 @@ pub fn main() -> i32 {
     log_to_stderr();
     match cli.command {
         Command::Run { scenario, out, seed, set, variant, stack, output, quiet, sharing } => {
-            let variants = |loaded: Loaded| match &variant {
-                Some(_) => Ok(loaded),
-                None => each_variant_fits(&loaded, &set, seed).map(|()| loaded),
-            };
-            let loaded = load(&scenario, &set, seed, variant.as_deref()).and_then(|loaded| fits(loaded, stack));
-            match loaded.and_then(variants) {
-                Ok(loaded) if sharing.shard.is_some() => run_shard(&loaded, sharing, out, output, quiet),
-                Ok(loaded) if !loaded.scenario.variant.is_empty() => {
+            let chosen = choose_stack(set, stack, |set| load(&scenario, set, seed, variant.as_deref()));
+            let checked = chosen.and_then(|(loaded, set)| match &variant {
+                Some(_) => Ok((loaded, set)),
+                None => each_variant_fits(&loaded, &set, seed).map(|()| (loaded, set)),
+            });
+            match checked {
+                Ok((loaded, _)) if sharing.shard.is_some() => run_shard(&loaded, sharing, out, output, quiet),
+                Ok((loaded, set)) if !loaded.scenario.variant.is_empty() => {
                     compare_variants(&loaded, &set, out, output, quiet)
                 }
-                Ok(loaded) => run_scenario(&loaded, out, output, quiet),
+                Ok((loaded, _)) => run_scenario(&loaded, out, output, quiet),
                 Err(error) => refuse(&error),
             }
         }
@@ -314,9 +319,9 @@ pub fn main() -> i32 {
         }
         Command::Doctor { install, output } => doctor::run(install, output == Output::Json),
         Command::Schema { of } => print_schema(of),
-        Command::Stack { command: StackCommand::Up { scenario, set, listen } } => {
-            match load(&scenario, &set, None, None) {
-                Ok(loaded) => stack_up(&loaded, listen),
+        Command::Stack { command: StackCommand::Up { scenario, set, stack, listen } } => {
+            match choose_stack(set, stack, |set| load(&scenario, set, None, None)) {
+                Ok((loaded, _)) => stack_up(&loaded, listen),
                 Err(error) => refuse(&error),
             }
         }
@@ -402,11 +407,35 @@ fn refuse(error: &ScenarioError) -> i32 {
     complain(&error.to_string(), code)
 }
 
+/// Loads a scenario with the stack that was asked for, which is a setting of it like any other; returns it with all settings.
+fn choose_stack(
+    sets: Vec<String>,
+    stack: Option<StackKind>,
+    load: impl Fn(&[String]) -> Result<Loaded, ScenarioError>,
+) -> Result<(Loaded, Vec<String>), ScenarioError> {
+    let runs = match stack {
+        None | Some(StackKind::External) => return Ok((fits(load(&sets)?, stack)?, sets)),
+        Some(StackKind::Embedded) => "embedded",
+        Some(StackKind::Containers) => "containers",
+    };
+    let mut all = sets.clone();
+    all.push(format!("target.reference.stack={runs}"));
+    match load(&all) {
+        Ok(loaded) => Ok((loaded, all)),
+        // Whoever has another target hears of that, and not of a setting that is none of it.
+        Err(error) => match load(&sets) {
+            Ok(loaded) => fits(loaded, stack).and(Err(error)),
+            Err(_) => Err(error),
+        },
+    }
+}
+
 fn fits(loaded: Loaded, stack: Option<StackKind>) -> Result<Loaded, ScenarioError> {
     let is_external = matches!(loaded.scenario.target, scenario::Target::External(_));
     match stack {
         Some(kind) if (kind == StackKind::External) != is_external => {
-            let (asked, has) = if is_external { ("embedded", "external") } else { ("external", "reference") };
+            let has = if is_external { "external" } else { "reference" };
+            let asked = kind.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
             Err(ScenarioError::Invalid(format!(
                 "--stack {asked} does not fit {}: its target is [target.{has}]\nhelp: give the other section, \
                  or leave --stack out",

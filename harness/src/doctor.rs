@@ -12,7 +12,7 @@ mod probes;
 pub use install::{InstallError, install};
 pub use packages::PackageManager;
 pub use postgres::{MINIMUM_POSTGRES_MAJOR, POSTGRES_BIN_VARIABLE, PostgresBinaries, PostgresVersion, find_postgres};
-pub use probes::{User, folder_for_sockets, target_binary, unprivileged_user};
+pub use probes::{User, docker_remedy, folder_for_sockets, target_binary, unprivileged_user};
 
 use std::fmt::Write as _;
 

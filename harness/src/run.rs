@@ -210,6 +210,9 @@ async fn on_stack(
         key_prefix: info.key_prefix.clone(),
     };
     let recorder = Recorder::create(folder, &info)?;
+    for text in &stack.notes {
+        recorder.event(&Event::Note { at_us: clock.now_us(), text: text.clone() });
+    }
     let how = load_and_break(&spec, part, &recorder, stack, probe, progress, cancel).await;
     let (how, costs) = match how {
         Ok(ended) => ended,

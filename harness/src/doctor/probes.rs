@@ -222,6 +222,14 @@ pub(super) fn docker() -> Result<String, Missing> {
     Err(Missing::new(format!("no engine answers at {}", tried.join(", ")), remedy(Package::Docker)))
 }
 
+/// How to get a Docker engine.
+pub fn docker_remedy() -> String {
+    format!(
+        "{}; or start the one that is installed, or name its socket: DOCKER_HOST=unix://...",
+        remedy(Package::Docker)
+    )
+}
+
 fn docker_sockets() -> Vec<PathBuf> {
     if let Some(socket) = std::env::var("DOCKER_HOST").ok().and_then(|host| Some(host.strip_prefix("unix://")?.into()))
     {

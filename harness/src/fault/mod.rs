@@ -22,6 +22,7 @@ use crate::stack::{Stack, StackError};
 pub mod black_hole;
 pub mod cut_after_commit;
 pub mod cut_reply;
+pub mod disconnect;
 pub mod kill;
 pub mod latency;
 pub mod link;
@@ -102,6 +103,8 @@ kinds! {
     "kill" => Kill(kill::Kill),
     /// A process is stopped with SIGSTOP; healing lets it go on.
     "pause" => Pause(pause::Pause),
+    /// A container is cut off from its network; healing connects it again.
+    "disconnect" => Disconnect(disconnect::Disconnect),
 }
 
 impl Inject {

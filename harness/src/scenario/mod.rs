@@ -150,12 +150,38 @@ pub struct Reference {
     pub switches: BTreeMap<String, Toggle>,
     /// Whether the service is reached with TLS only. Its certificate is made for the run, and no other is trusted.
     pub tls: bool,
+    /// What its databases run as: processes of this machine, or containers. The service itself is a process.
+    pub stack: Runs,
+    /// The images of the containers, with `stack = "containers"`.
+    pub containers: Images,
+}
+
+/// What the databases of the reference service run as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runs {
+    /// Processes of this machine.
+    #[default]
+    Embedded,
+    /// Containers of this machine's Docker engine.
+    Containers,
+}
+
+/// The images that containers are made of. Without a name it is the public image or, where that is not to be had, the one
+/// that `make images` makes of this machine's packages.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Images {
+    /// Of Postgres: `postgres:17`.
+    #[schemars(with = "Option<String>")]
+    pub postgres: Option<Spanned<String>>,
 }
 
 impl Default for Reference {
     fn default() -> Self {
         let (strategy, switches) = ("conditional-update".into(), BTreeMap::new());
-        Reference { strategy, pool: 8, workers: 2, bug: None, switches, tls: false }
+        let (stack, containers) = (Runs::default(), Images::default());
+        Reference { strategy, pool: 8, workers: 2, bug: None, switches, tls: false, stack, containers }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a scenario's stack is made of: its links, and the processes that something can be done to. Whoever provisions a
 //! stack and whoever checks a scenario ask here.
 
-use super::{Scenario, Target};
+use super::{Runs, Scenario, Target};
 use crate::fault::proxy::Protocol;
 
 /// The link on which the buyers come.
@@ -33,6 +33,14 @@ impl Scenario {
         match &self.target {
             Target::Reference(_) => vec!["service", "postgres"],
             Target::External(_) => Vec::new(),
+        }
+    }
+
+    /// The roles that have a network of their own, which they can be cut off from.
+    pub fn networked(&self) -> Vec<&'static str> {
+        match &self.target {
+            Target::Reference(reference) if reference.stack == Runs::Containers => vec!["postgres"],
+            _ => Vec::new(),
         }
     }
 

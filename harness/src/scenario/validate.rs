@@ -129,6 +129,12 @@ fn names_and_items(scenario: &Scenario, m: &mut Mistakes) {
 /// Connections that a service may have at most: the embedded Postgres takes 200, and some are its own.
 const MOST_CONNECTIONS: u32 = 180;
 
+/// Whether a text can be the name of an image, with a tag or without. The engine knows the rest of the rules.
+fn names_an_image(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fits) && !text.ends_with([':', '/', '@'])
+}
+
 fn target(target: &Target, m: &mut Mistakes) {
     match target {
         Target::Reference(reference) => {
@@ -137,6 +143,16 @@ fn target(target: &Target, m: &mut Mistakes) {
                 if !(1..=most).contains(&value) {
                     let at = Place::key(&format!("target.reference.{key}"));
                     m.add(at, format!("target: `{key}` is {value}"), format!("from 1 to {most}"));
+                }
+            }
+            for (key, name) in [("postgres", &reference.containers.postgres)] {
+                let Some(name) = name else { continue };
+                if !names_an_image(name.get_ref()) {
+                    m.add(
+                        name.span(),
+                        format!("target.reference.containers.{key}: `{}` is no name of an image", name.get_ref()),
+                        "a name as Docker takes it, such as \"postgres:17\" or \"127.0.0.1:5000/shop/postgres:17\"",
+                    );
                 }
             }
         }
@@ -627,6 +643,23 @@ impl About<'_> {
             format!("the processes of this stack are {}", roles.join(", "))
         };
         self.wrong(role.span(), format!("there is no process \"{}\"", role.get_ref()), help);
+    }
+}
+
+impl About<'_> {
+    /// The role has to have a network of its own.
+    pub fn networked(&mut self, role: &Spanned<String>) {
+        let networked = self.scenario.networked();
+        if networked.contains(&role.get_ref().as_str()) || !self.scenario.roles().contains(&role.get_ref().as_str()) {
+            return;
+        }
+        let help = if networked.is_empty() {
+            "run it with --stack containers, or use black-hole or reset on its link".to_owned()
+        } else {
+            format!("only containers have one: {}; or use black-hole or reset on a link", networked.join(", "))
+        };
+        let what = format!("`{}` is a process of this machine, with no network of its own", role.get_ref());
+        self.wrong(role.span(), what, help);
     }
 }
 

@@ -1,8 +1,9 @@
-//! The embedded stack: a private Postgres and the reference service as processes of this machine, a proxy on each link.
+//! The stack of the reference service: the service as a process of this machine, its database as another or as a container,
+//! and a proxy on each link.
 //!
-//! Inside the stack everything listens on Unix sockets in the run's private folder, so runs side by side cannot get into
-//! each other's way, and no port is free one moment and taken the next. Only the proxies listen on TCP, and they do so for
-//! as long as the run lasts.
+//! The processes listen on Unix sockets in the run's private folder, so runs side by side cannot get into each other's way,
+//! and no port is free one moment and taken the next. Only the proxies listen on TCP, and they do so for as long as the run
+//! lasts. Containers have a network of the run's own.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -14,16 +15,17 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use nix::sys::signal::Signal;
 
+use super::containers::{Yard, databases};
 use super::control::Control;
 use super::guard::Guard;
 use super::postgres::Postgres;
 use super::process::{Process, RunAs, Spec};
-use super::{LOCAL, Local, Provision, Stack, StackError};
+use super::{Component, LOCAL, Local, Provision, Stack, StackError};
 use crate::doctor;
 use crate::fault::proxy::{Endpoint, Protocol, Proxy, ProxyConfig};
 use crate::load::client::Entry;
 use crate::scenario::catalogue::Catalogue;
-use crate::scenario::{Reference, Scenario, topology};
+use crate::scenario::{Reference, Runs, Scenario, topology};
 
 /// How long a part may take to come up. Generous: a loaded machine is slow, not broken.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,24 +54,19 @@ pub fn catalogue() -> Result<Catalogue, StackError> {
 /// # Errors
 /// What is missing or refused. Nothing is left running: the guard cleans up when it is dropped.
 pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provision) -> Result<Stack, StackError> {
-    let binaries = doctor::find_postgres()?;
     let target = canonical(&doctor::target_binary()?)?;
-    let run_as = doctor::unprivileged_user()?.map(|user| RunAs { uid: user.uid, gid: user.gid });
-    let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
-    let guard = Guard::start(&folder, &[target.clone(), canonical(&binaries.bin_dir.join("postgres"))?])
-        .map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))?;
-
-    let postgres = Postgres::create(&binaries.bin_dir, &folder, &provision.logs, run_as)?;
-    postgres.process.start()?;
-    postgres.ready(PATIENCE).await?;
+    let Ground { guard, folder, postgres, notes } = match reference.stack {
+        Runs::Embedded => as_processes(&target, provision).await?,
+        Runs::Containers => in_containers(&target, reference, provision).await?,
+    };
 
     let seed = scenario.seed;
-    let to_postgres = proxy(topology::TO_POSTGRES, Endpoint::Unix(postgres.socket()), Protocol::Postgres, seed, LOCAL)?;
+    let to_postgres = proxy(topology::TO_POSTGRES, postgres.endpoint.clone(), Protocol::Postgres, seed, LOCAL)?;
     let service = Service::new(reference, target, &folder, &provision.logs, &to_postgres)?;
     let (entrance, spoken) = (Endpoint::Unix(service.public.clone()), scenario.spoken());
     let to_service = proxy(topology::ENTRANCE, entrance, spoken, seed ^ 1, provision.listen)?;
     service.process.start()?;
-    service.ready(PATIENCE).await?;
+    Local::ready(&service, PATIENCE).await?;
 
     let certificate = service.certificate(reference)?;
     let entry = Entry::of(scenario, to_service.listen_addr(), certificate.as_deref()).map_err(StackError::Other)?;
@@ -78,7 +75,7 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
         ("service (through its proxy)".to_owned(), format!("{}://{}", entry.scheme(), entry.address)),
         ("service, audit listener".to_owned(), format!("unix:{}", service.admin.display())),
         ("postgres (through its proxy)".to_owned(), format!("{}", to_postgres.listen_addr())),
-        ("postgres, directly".to_owned(), format!("unix:{}", postgres.socket().display())),
+        ("postgres, directly".to_owned(), postgres.endpoint.to_string()),
     ];
     if reference.tls {
         addresses.push(("service, its certificate".to_owned(), service.certificate_path().display().to_string()));
@@ -86,11 +83,54 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
     Ok(Stack {
         links: vec![to_service, to_postgres],
         control: Some(service.control.clone()),
-        components: vec![Box::new(postgres), Box::new(service)],
+        components: vec![postgres.component, Box::new(service)],
         entry,
         addresses,
+        notes,
         guard: Some(guard),
     })
+}
+
+/// What the service stands on.
+struct Ground {
+    guard: Guard,
+    folder: PathBuf,
+    postgres: Database,
+    notes: Vec<String>,
+}
+
+/// A database, and where it answers.
+struct Database {
+    endpoint: Endpoint,
+    component: Box<dyn Component>,
+}
+
+async fn as_processes(target: &Path, provision: &Provision) -> Result<Ground, StackError> {
+    let binaries = doctor::find_postgres()?;
+    let run_as = doctor::unprivileged_user()?.map(|user| RunAs { uid: user.uid, gid: user.gid });
+    let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
+    let programs = [target.to_owned(), canonical(&binaries.bin_dir.join("postgres"))?];
+    let guard = guard(&folder, &programs, false)?;
+    let postgres = Postgres::create(&binaries.bin_dir, &folder, &provision.logs, run_as)?;
+    postgres.process.start()?;
+    postgres.ready(PATIENCE).await?;
+    let postgres = Database { endpoint: Endpoint::Unix(postgres.socket()), component: Box::new(postgres) };
+    Ok(Ground { guard, folder, postgres, notes: Vec::new() })
+}
+
+async fn in_containers(target: &Path, reference: &Reference, provision: &Provision) -> Result<Ground, StackError> {
+    let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
+    let guard = guard(&folder, &[target.to_owned()], true)?;
+    let yard = Yard::open(&provision.run_id, &folder).await?;
+    let (postgres, what) = databases::postgres(&yard, &reference.containers, &provision.logs).await?;
+    postgres.ready(PATIENCE).await?;
+    let postgres = Database { endpoint: Endpoint::Tcp(postgres.address()), component: Box::new(postgres) };
+    Ok(Ground { guard, folder, postgres, notes: vec![what] })
+}
+
+fn guard(folder: &Path, programs: &[PathBuf], containers: bool) -> Result<Guard, StackError> {
+    let started = Guard::start(folder, programs, containers);
+    started.map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, StackError> {

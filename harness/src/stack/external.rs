@@ -44,7 +44,7 @@ pub async fn up(scenario: &Scenario, external: &External, provision: &Provision)
         ("service (through its proxy)".to_owned(), format!("{}://{}", entry.scheme(), entry.address)),
         ("service, directly".to_owned(), format!("{}://{address}", entry.scheme())),
     ];
-    Ok(Stack { links: vec![proxy], components: Vec::new(), control, entry, addresses, guard: None })
+    Ok(Stack { links: vec![proxy], components: Vec::new(), control, entry, addresses, notes: Vec::new(), guard: None })
 }
 
 /// Connects once with all that the scenario says of connections, since a certificate that does not fit would otherwise only

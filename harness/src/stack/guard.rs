@@ -16,8 +16,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::containers;
+
 /// The hidden subcommand under which the binary acts as the guard.
 pub const SUBCOMMAND: &str = "__guard";
+
+/// Whether a run has containers, as the guard is told.
+const WITH_CONTAINERS: &str = "with-containers";
+const ALONE: &str = "processes-only";
 
 /// A running guard; dropping it lets it clean up, and waits for that.
 #[derive(Debug)]
@@ -26,13 +32,14 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts the guard of `folder`, which is to end processes of `programs` that work in it.
+    /// Starts the guard of `folder`, which is to end processes of `programs` that work in it, and to remove the containers
+    /// that belong to it, if there can be any.
     ///
     /// # Errors
     /// The guard could not be started.
-    pub fn start(folder: &Path, programs: &[PathBuf]) -> std::io::Result<Guard> {
+    pub fn start(folder: &Path, programs: &[PathBuf], containers: bool) -> std::io::Result<Guard> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(SUBCOMMAND).arg(folder).args(programs);
+        command.arg(SUBCOMMAND).arg(if containers { WITH_CONTAINERS } else { ALONE }).arg(folder).args(programs);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
         // SAFETY: setsid is async-signal-safe. A session of its own keeps Ctrl-C, which goes to the whole foreground
         // process group, away from the guard.
@@ -63,13 +70,31 @@ impl Drop for Guard {
 
 /// What the guard process does. Returns its exit code.
 pub fn main(arguments: &[String]) -> i32 {
-    let Some((folder, programs)) = arguments.split_first() else { return 2 };
+    let [containers, folder, programs @ ..] = arguments else { return 2 };
     let mut everything = Vec::new();
     // The harness never writes; the read ends when its end of the pipe is closed.
     let _ = std::io::stdin().read_to_end(&mut everything);
     let folder = PathBuf::from(folder);
     let programs: Vec<PathBuf> = programs.iter().map(PathBuf::from).collect();
-    i32::from(!sweep(&folder, &programs, Duration::from_secs(10)))
+    let containers_gone = containers != WITH_CONTAINERS || sweep_containers(&folder, Duration::from_secs(20));
+    i32::from(!sweep(&folder, &programs, Duration::from_secs(10)) || !containers_gone)
+}
+
+/// Removes the containers and networks of the run; false if something is left when the time is up.
+fn sweep_containers(folder: &Path, limit: Duration) -> bool {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return false };
+    let end = Instant::now() + limit;
+    let mut quiet = 0;
+    while Instant::now() < end {
+        let none_left = runtime.block_on(async { tokio::time::timeout(limit, containers::sweep(folder)).await });
+        // The engine may still be at work on what it was asked for last, which it lists only when it is done.
+        quiet = if matches!(none_left, Ok(Ok(true))) { quiet + 1 } else { 0 };
+        if quiet >= 2 {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    false
 }
 
 /// Ends the processes and removes the folder; false if something is left when the time is up.

@@ -16,6 +16,7 @@ use crate::fault::proxy::Proxy;
 use crate::load::client::Entry;
 use crate::scenario::{Scenario, Target};
 
+pub mod containers;
 pub mod control;
 pub mod embedded;
 pub mod external;
@@ -92,6 +93,12 @@ pub trait Component: Send + Sync + std::fmt::Debug {
     fn kill(&self) -> BoxFuture<'_, Result<usize, StackError>>;
     /// Stops it in its tracks (true) or lets it go on (false); says how many processes that hit.
     fn pause(&self, paused: bool) -> BoxFuture<'_, Result<usize, StackError>>;
+    /// Cuts it off from its network (true) or connects it again (false), as often as that is asked for.
+    fn disconnect(&self, off: bool) -> BoxFuture<'_, Result<(), StackError>> {
+        let what = if off { "cut off from" } else { "connected to" };
+        let why = format!("`{}` is a process of this machine: it has no network of its own to be {what}", self.role());
+        Box::pin(async { Err(StackError::Other(why)) })
+    }
     /// Asks it to end in an orderly way, and waits until it has; false if it is still there after the limit.
     fn stop(&self, limit: Duration) -> BoxFuture<'_, Result<bool, StackError>>;
     /// Bytes of write-ahead log written so far, for a database.
@@ -168,6 +175,8 @@ pub struct Stack {
     pub entry: Entry,
     /// Addresses for people: what, where.
     pub addresses: Vec<(String, String)>,
+    /// What a reader of the report should know of how it was run.
+    pub notes: Vec<String>,
     guard: Option<guard::Guard>,
 }
 

@@ -18,8 +18,8 @@ pub struct Postgres {
     socket_folder: PathBuf,
 }
 
-/// The port that names the socket file; nothing listens on TCP.
-const PORT: u16 = 5432;
+/// The port that names the socket file, where nothing listens on TCP; and that of a container.
+pub const PORT: u16 = 5432;
 
 impl Postgres {
     /// Makes a cluster below `folder` with the programs of `bin`. Nothing is started yet.
@@ -39,7 +39,7 @@ impl Postgres {
         initdb(bin, &data, run_as)?;
         let program = std::fs::canonicalize(bin.join("postgres"))
             .map_err(|e| StackError::io(format!("cannot find {}/postgres", bin.display()), e))?;
-        let arguments = settings(&data, &socket_folder);
+        let arguments = [places(&data, &socket_folder), settings()].concat();
         let log = logs.join("postgres.log");
         let spec = Spec { role: "postgres", program, arguments, folder: data, log, run_as };
         Ok(Postgres { process: Arc::new(Process::new(spec)), socket_folder })
@@ -81,22 +81,7 @@ impl Postgres {
     /// # Errors
     /// It cannot be reached, or refuses the query.
     pub async fn query_one(&self, sql: &str) -> Result<String, StackError> {
-        let mut config = tokio_postgres::Config::new();
-        config.host_path(&self.socket_folder).port(PORT).user("postgres").dbname("postgres");
-        config.connect_timeout(Duration::from_secs(2));
-        let (client, connection) =
-            config.connect(NoTls).await.map_err(|e| StackError::Other(format!("cannot reach postgres: {e}")))?;
-        let task = tokio::spawn(connection);
-        let rows = client.simple_query(sql).await;
-        drop(client);
-        let _ = task.await;
-        let rows = rows.map_err(|e| StackError::Other(format!("`{sql}`: {e}")))?;
-        rows.iter()
-            .find_map(|message| match message {
-                tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
-                _ => None,
-            })
-            .ok_or_else(|| StackError::Other(format!("`{sql}` gave no row")))
+        query_one(&self.client(), sql).await
     }
 
     /// Bytes of write-ahead log written since the cluster was made.
@@ -104,9 +89,44 @@ impl Postgres {
     /// # Errors
     /// It cannot be reached.
     pub async fn wal_bytes(&self) -> Result<u64, StackError> {
-        let text = self.query_one("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").await?;
-        text.parse().map_err(|_| StackError::Other(format!("`{text}` is no position in the log")))
+        wal_bytes(&self.client()).await
     }
+
+    fn client(&self) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(&self.socket_folder).port(PORT).user("postgres").dbname("postgres");
+        config.connect_timeout(Duration::from_secs(2));
+        config
+    }
+}
+
+/// One value as text, by a connection of its own.
+///
+/// # Errors
+/// Nobody can be reached there, or the query is refused.
+pub async fn query_one(at: &tokio_postgres::Config, sql: &str) -> Result<String, StackError> {
+    let (client, connection) =
+        at.connect(NoTls).await.map_err(|e| StackError::Other(format!("cannot reach postgres: {e}")))?;
+    let task = tokio::spawn(connection);
+    let rows = client.simple_query(sql).await;
+    drop(client);
+    let _ = task.await;
+    let rows = rows.map_err(|e| StackError::Other(format!("`{sql}`: {e}")))?;
+    rows.iter()
+        .find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+            _ => None,
+        })
+        .ok_or_else(|| StackError::Other(format!("`{sql}` gave no row")))
+}
+
+/// Bytes of write-ahead log written since the cluster was made.
+///
+/// # Errors
+/// Nobody can be reached there.
+pub async fn wal_bytes(at: &tokio_postgres::Config) -> Result<u64, StackError> {
+    let text = query_one(at, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").await?;
+    text.parse().map_err(|_| StackError::Other(format!("`{text}` is no position in the log")))
 }
 
 fn initdb(bin: &Path, data: &Path, run_as: Option<RunAs>) -> Result<(), StackError> {
@@ -122,13 +142,21 @@ fn initdb(bin: &Path, data: &Path, run_as: Option<RunAs>) -> Result<(), StackErr
     Err(StackError::Other(format!("initdb failed with {}:\n{}", output.status, said.trim())))
 }
 
-/// Durable as in production: fsync and synchronous_commit are on. The rest keeps a short run undisturbed by checkpoints.
-fn settings(data: &Path, sockets: &Path) -> Vec<String> {
+/// Where the embedded one keeps its data, and how it is reached.
+fn places(data: &Path, sockets: &Path) -> Vec<String> {
     let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
+    let sockets = format!("unix_socket_directories={}", sockets.display());
+    for setting in ["listen_addresses=".to_owned(), sockets, format!("port={PORT}")] {
+        arguments.extend(["-c".to_owned(), setting]);
+    }
+    arguments
+}
+
+/// Durable as in production: fsync and synchronous_commit are on. The rest keeps a short run undisturbed by checkpoints. The
+/// same wherever it runs.
+pub fn settings() -> Vec<String> {
+    let mut arguments = Vec::new();
     for setting in [
-        "listen_addresses=",
-        &format!("unix_socket_directories={}", sockets.display()),
-        &format!("port={PORT}"),
         "fsync=on",
         "synchronous_commit=on",
         "full_page_writes=on",

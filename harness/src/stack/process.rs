@@ -160,10 +160,15 @@ impl Process {
 
     /// The end of its log, for an error message.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.spec.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(12).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+        tail_of(&self.spec.log)
     }
+}
+
+/// The end of a log, for an error message.
+pub fn tail_of(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(12).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
 /// Lets a command run as another user, and die with the thread that started it.
