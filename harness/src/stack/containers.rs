@@ -7,31 +7,30 @@
 //! The addresses are fixed, since the proxies know them, and a container that was started again would get another. The
 //! network leads nowhere else, so nothing in it reaches further than this machine.
 //!
-//! Everything carries the run's private folder as its label, by which the guard finds and removes it.
+//! Everything carries the run's name as its label, by which the guard finds and removes it.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use testcontainers::bollard::Docker;
 use testcontainers::bollard::errors::Error as EngineError;
 use testcontainers::bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
-use testcontainers::bollard::query_parameters::{
-    InspectNetworkOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
-};
+use testcontainers::bollard::query_parameters::InspectNetworkOptions;
 use testcontainers::core::client::docker_client_instance;
 
 use super::StackError;
+use super::leftovers::Run;
 use crate::doctor;
 
 pub mod container;
 pub mod databases;
 mod image;
+pub mod leftovers;
 
-/// What belongs to a run has the run's private folder under this label.
-const LABEL: &str = "seckill.folder";
+/// What belongs to a run has the run's name under this label.
+const LABEL: &str = "seckill.run";
 
 /// How often a private network is asked for, since somebody else may take its addresses at the same moment.
 const TRIES: usize = 8;
@@ -42,20 +41,19 @@ pub struct Yard {
     docker: Docker,
     network: String,
     subnet: Ipv4Net,
-    label: String,
+    run: Run,
 }
 
 impl Yard {
-    /// Makes the run's network. `folder` is the run's private folder, whose guard removes everything again.
+    /// Makes the run's network. The guard removes it again.
     ///
     /// # Errors
     /// No engine answers, or it refuses.
-    pub async fn open(run_id: &str, folder: &Path) -> Result<Yard, StackError> {
+    pub async fn open(run: &Run) -> Result<Yard, StackError> {
         let docker = engine().await?;
-        let label = folder.display().to_string();
-        let network = format!("seckill-{run_id}-{}", std::process::id());
-        let subnet = network_of(&docker, &network, &label).await?;
-        Ok(Yard { docker, network, subnet, label })
+        let network = run.thing("network");
+        let subnet = network_of(&docker, &network, run).await?;
+        Ok(Yard { docker, network, subnet, run: run.clone() })
     }
 
     /// The address of the n-th container; the first one is the engine's own.
@@ -102,12 +100,12 @@ fn status(error: &EngineError) -> Option<u16> {
 
 /// Makes a network with a subnet of our own choice, without which the engine fixes no address. The choice is the engine's,
 /// all the same, since it knows which are free: it makes a network first whose subnet is then taken over.
-async fn network_of(docker: &Docker, name: &str, label: &str) -> Result<Ipv4Net, StackError> {
+async fn network_of(docker: &Docker, name: &str, run: &Run) -> Result<Ipv4Net, StackError> {
     let mut last = String::new();
     for _ in 0..TRIES {
         let probe = format!("{name}-probe");
         docker
-            .create_network(network(&probe, None, label))
+            .create_network(network(&probe, None, run))
             .await
             .map_err(refused("the Docker engine makes no network"))?;
         let found = docker.inspect_network(&probe, None::<InspectNetworkOptions>).await;
@@ -118,7 +116,7 @@ async fn network_of(docker: &Docker, name: &str, label: &str) -> Result<Ipv4Net,
         let Some(subnet) = subnet else {
             return Err(StackError::Other("the Docker engine gives its networks no IPv4 addresses".to_owned()));
         };
-        match docker.create_network(network(name, Some(subnet), label)).await {
+        match docker.create_network(network(name, Some(subnet), run)).await {
             Ok(_) => return Ok(subnet),
             Err(error) => last = words(&error),
         }
@@ -126,46 +124,14 @@ async fn network_of(docker: &Docker, name: &str, label: &str) -> Result<Ipv4Net,
     Err(StackError::Other(format!("the Docker engine makes no network with fixed addresses: {last}")))
 }
 
-fn network(name: &str, subnet: Option<Ipv4Net>, label: &str) -> NetworkCreateRequest {
+fn network(name: &str, subnet: Option<Ipv4Net>, run: &Run) -> NetworkCreateRequest {
     let config = |subnet: Ipv4Net| IpamConfig { subnet: Some(subnet.to_string()), ..IpamConfig::default() };
     NetworkCreateRequest {
         name: name.to_owned(),
         driver: Some("bridge".to_owned()),
         internal: Some(true),
         ipam: subnet.map(|subnet| Ipam { config: Some(vec![config(subnet)]), ..Ipam::default() }),
-        labels: Some(HashMap::from([(LABEL.to_owned(), label.to_owned())])),
+        labels: Some(HashMap::from([(LABEL.to_owned(), run.name().to_owned())])),
         ..NetworkCreateRequest::default()
-    }
-}
-
-/// Removes the containers and networks of the run with this private folder, with their volumes. True if there were none.
-///
-/// # Errors
-/// The engine does not answer, or does not let go of something.
-pub async fn sweep(folder: &Path) -> Result<bool, StackError> {
-    let docker = docker_client_instance().await.map_err(|error| StackError::Other(error.to_string()))?;
-    let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={}", folder.display())])]);
-    let all = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-    let containers = docker.list_containers(Some(all)).await.map_err(refused("cannot list containers"))?;
-    let force = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-    let ids: Vec<String> = containers.into_iter().filter_map(|container| container.id).collect();
-    let removals = ids.iter().map(|id| docker.remove_container(id, Some(force.clone())));
-    for removed in futures_util::future::join_all(removals).await {
-        unless_gone(removed)?;
-    }
-    let labelled = ListNetworksOptionsBuilder::new().filters(&filters).build();
-    let networks = docker.list_networks(Some(labelled)).await.map_err(refused("cannot list networks"))?;
-    let networks: Vec<String> = networks.into_iter().filter_map(|network| network.id).collect();
-    for id in &networks {
-        unless_gone(docker.remove_network(id).await)?;
-    }
-    Ok(ids.is_empty() && networks.is_empty())
-}
-
-/// Something that is gone already, or that somebody else is removing, is as good as removed.
-fn unless_gone(removed: Result<(), EngineError>) -> Result<(), StackError> {
-    match removed {
-        Err(error) if !matches!(status(&error), Some(404 | 409)) => Err(refused("cannot remove it")(error)),
-        _ => Ok(()),
     }
 }

@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 use super::containers::{Yard, databases};
 use super::control::Control;
 use super::guard::Guard;
+use super::leftovers::Run;
 use super::postgres::Postgres;
 use super::process::{Process, RunAs, Spec};
 use super::{Component, LOCAL, Local, Provision, Stack, StackError};
@@ -110,7 +111,7 @@ async fn as_processes(target: &Path, provision: &Provision) -> Result<Ground, St
     let run_as = doctor::unprivileged_user()?.map(|user| RunAs { uid: user.uid, gid: user.gid });
     let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
     let programs = [target.to_owned(), canonical(&binaries.bin_dir.join("postgres"))?];
-    let guard = guard(&folder, &programs, false)?;
+    let guard = guard(&folder, &programs)?;
     let postgres = Postgres::create(&binaries.bin_dir, &folder, &provision.logs, run_as)?;
     postgres.process.start()?;
     postgres.ready(PATIENCE).await?;
@@ -120,16 +121,16 @@ async fn as_processes(target: &Path, provision: &Provision) -> Result<Ground, St
 
 async fn in_containers(target: &Path, reference: &Reference, provision: &Provision) -> Result<Ground, StackError> {
     let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
-    let guard = guard(&folder, &[target.to_owned()], true)?;
-    let yard = Yard::open(&provision.run_id, &folder).await?;
+    let guard = guard(&folder, &[target.to_owned()])?;
+    let yard = Yard::open(&Run::of_id(&provision.run_id)).await?;
     let (postgres, what) = databases::postgres(&yard, &reference.containers, &provision.logs).await?;
     postgres.ready(PATIENCE).await?;
     let postgres = Database { endpoint: Endpoint::Tcp(postgres.address()), component: Box::new(postgres) };
     Ok(Ground { guard, folder, postgres, notes: vec![what] })
 }
 
-fn guard(folder: &Path, programs: &[PathBuf], containers: bool) -> Result<Guard, StackError> {
-    let started = Guard::start(folder, programs, containers);
+fn guard(folder: &Path, programs: &[PathBuf]) -> Result<Guard, StackError> {
+    let started = Guard::start(folder, programs);
     started.map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))
 }
 

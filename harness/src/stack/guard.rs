@@ -1,8 +1,9 @@
 //! Makes sure that nothing outlives the harness, however it ends.
 //!
 //! The guard is a small process of its own, started before anything else. It does nothing until the pipe from the harness
-//! closes, which the kernel does on every end, `kill -9` included; then it ends every process of the run and removes the
-//! run's private folder. An orderly end takes the same path: there is no second way to clean up that could differ.
+//! closes, which the kernel does on every end, `kill -9` included; then it ends every process of the run, takes away what
+//! bears the run's name ([`leftovers`]) and removes the run's private folder. An orderly end takes the same path: there is
+//! no second way to clean up that could differ.
 //!
 //! A process belongs to the run if it works in the run's private folder **and** runs one of the programs that the run
 //! started. So a shell that somebody opened in that folder is left alone, and no stale process id is ever trusted.
@@ -16,14 +17,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::containers;
+use super::leftovers::{self, Run};
 
 /// The hidden subcommand under which the binary acts as the guard.
 pub const SUBCOMMAND: &str = "__guard";
-
-/// Whether a run has containers, as the guard is told.
-const WITH_CONTAINERS: &str = "with-containers";
-const ALONE: &str = "processes-only";
 
 /// A running guard; dropping it lets it clean up, and waits for that.
 #[derive(Debug)]
@@ -32,14 +29,13 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts the guard of `folder`, which is to end processes of `programs` that work in it, and to remove the containers
-    /// that belong to it, if there can be any.
+    /// Starts the guard of `folder`, which is to end processes of `programs` that work in it.
     ///
     /// # Errors
     /// The guard could not be started.
-    pub fn start(folder: &Path, programs: &[PathBuf], containers: bool) -> std::io::Result<Guard> {
+    pub fn start(folder: &Path, programs: &[PathBuf]) -> std::io::Result<Guard> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(SUBCOMMAND).arg(if containers { WITH_CONTAINERS } else { ALONE }).arg(folder).args(programs);
+        command.arg(SUBCOMMAND).arg(folder).args(programs);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
         // SAFETY: setsid is async-signal-safe. A session of its own keeps Ctrl-C, which goes to the whole foreground
         // process group, away from the guard.
@@ -70,34 +66,16 @@ impl Drop for Guard {
 
 /// What the guard process does. Returns its exit code.
 pub fn main(arguments: &[String]) -> i32 {
-    let [containers, folder, programs @ ..] = arguments else { return 2 };
+    let Some((folder, programs)) = arguments.split_first() else { return 2 };
     let mut everything = Vec::new();
     // The harness never writes; the read ends when its end of the pipe is closed.
     let _ = std::io::stdin().read_to_end(&mut everything);
     let folder = PathBuf::from(folder);
     let programs: Vec<PathBuf> = programs.iter().map(PathBuf::from).collect();
-    let containers_gone = containers != WITH_CONTAINERS || sweep_containers(&folder, Duration::from_secs(20));
-    i32::from(!sweep(&folder, &programs, Duration::from_secs(10)) || !containers_gone)
+    i32::from(!sweep(&folder, &programs, Duration::from_secs(10)))
 }
 
-/// Removes the containers and networks of the run; false if something is left when the time is up.
-fn sweep_containers(folder: &Path, limit: Duration) -> bool {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return false };
-    let end = Instant::now() + limit;
-    let mut quiet = 0;
-    while Instant::now() < end {
-        let none_left = runtime.block_on(async { tokio::time::timeout(limit, containers::sweep(folder)).await });
-        // The engine may still be at work on what it was asked for last, which it lists only when it is done.
-        quiet = if matches!(none_left, Ok(Ok(true))) { quiet + 1 } else { 0 };
-        if quiet >= 2 {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    false
-}
-
-/// Ends the processes and removes the folder; false if something is left when the time is up.
+/// Ends the processes, takes away what bears the run's name, and removes the folder; false if something is left when the time is up.
 fn sweep(folder: &Path, programs: &[PathBuf], limit: Duration) -> bool {
     let end = Instant::now() + limit;
     let mut quiet = 0;
@@ -109,11 +87,14 @@ fn sweep(folder: &Path, programs: &[PathBuf], limit: Duration) -> bool {
         // A process that was just being forked may be missed by one look; two quiet looks in a row are taken as the end.
         quiet = if pids.is_empty() { quiet + 1 } else { 0 };
         if quiet >= 2 {
+            // Before the folder: something of the run may be mounted there.
+            let left = Run::of_folder(folder).map(|run| leftovers::remove_all(&run, end - Instant::now()));
             remove_files(folder);
-            return match std::fs::remove_dir_all(folder) {
+            let removed = match std::fs::remove_dir_all(folder) {
                 Ok(()) => true,
                 Err(error) => error.kind() == std::io::ErrorKind::NotFound,
             };
+            return removed && left.is_none_or(|left| left.is_empty());
         }
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -82,7 +82,8 @@ impl Container {
         let (name, tag) = image.parts();
         let request = GenericImage::new(name, tag)
             .with_network(yard.network.as_str())
-            .with_label(LABEL, yard.label.as_str())
+            .with_container_name(yard.run.thing(spec.role))
+            .with_label(LABEL, yard.run.name())
             .with_cmd(spec.command.clone())
             .with_shm_size(256 << 20)
             // Nobody but the proxies is to find it.
