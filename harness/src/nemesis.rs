@@ -98,7 +98,7 @@ impl One {
         if self.wait_until(self.fault.at.micros()).await {
             return;
         }
-        let active = match self.fault.inject.fault().inject(&self.stack).await {
+        let mut active = match self.fault.inject.fault().inject(&self.stack).await {
             Ok(active) => active,
             Err(error) => return self.failed("injected", &error.to_string()),
         };

@@ -52,7 +52,7 @@ impl Fault for Kill {
 }
 
 impl ActiveFault for Killed {
-    fn heal<'a>(self: Box<Self>, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
         Box::pin(async move {
             let component = stack.component(&self.role)?;
             let end = Instant::now() + PATIENCE;

@@ -66,7 +66,7 @@ struct Armed {
 }
 
 impl ActiveFault for Armed {
-    fn heal<'a>(self: Box<Self>, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
         Box::pin(async move {
             let hit = stack.link(&self.link)?.disarm(self.id)?.unwrap_or_default();
             Ok(describe(&hit))

@@ -58,8 +58,9 @@ pub trait Fault: Send + Sync + Debug {
 /// A fault in effect. It must be healed; nothing heals it by itself but the end of the run.
 #[must_use = "a fault that is in effect has to be healed"]
 pub trait ActiveFault: Send {
-    /// Takes the fault away and says what it really hit; when this returns, the stack's part is done.
-    fn heal<'a>(self: Box<Self>, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>>;
+    /// Takes the fault away and says what it really hit; when this returns, the stack's part is done. It may be asked
+    /// again where it failed or took too long, so it has to bear that.
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>>;
 }
 
 /// The one place that knows all kinds: the name in scenario files, and the type that holds the parameters.

@@ -51,7 +51,7 @@ impl Fault for Pause {
 }
 
 impl ActiveFault for Paused {
-    fn heal<'a>(self: Box<Self>, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
         Box::pin(async move {
             stack.component(&self.role)?.pause(false).await?;
             Ok(hit(self.hit, "stopped"))
