@@ -21,7 +21,7 @@ IMAGE ?= seckill
 # Seeds of `make mutants` and of `make soak`; every seed of the soak makes a run for each way in which the bugs are tried.
 SEEDS ?=
 
-.PHONY: help setup build rehearse test mutants soak bench calibrate tool-wrk tool-oha image doctor clean
+.PHONY: help setup build rehearse test mutants soak bench calibrate tool-wrk tool-oha image images doctor clean
 # The set-up, the build and the tests share one target folder and one package manager.
 .NOTPARALLEL:
 # Cargo would take `make -j` for an invitation to a job server that the recipes are not part of.
@@ -36,6 +36,7 @@ help:
 	@echo 'make bench      set up this machine, then measure the harness itself (BENCH=name for one measurement)'
 	@echo 'make calibrate  set up this machine, then hold the harness, oha, wrk and goose against a server with known latencies'
 	@echo 'make image      build, then make the container image that generators elsewhere run (IMAGE=name:tag)'
+	@echo 'make images     the databases of `--stack containers` as images, where the public ones cannot be pulled'
 	@echo 'make doctor     say what is here, what is missing and how to get it; installs nothing'
 	@echo 'make setup      the set-up alone: compiler, release build, Postgres server'
 	@echo 'make clean      remove what was built; recorded runs and baselines stay'
@@ -82,6 +83,9 @@ calibrate: setup tool-wrk tool-oha
 
 image: build
 	@sh ci/image/build.sh $(IMAGE)
+
+images: build
+	@sh ci/image/databases.sh
 
 doctor: build
 	@$(SECKILL) doctor

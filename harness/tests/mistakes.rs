@@ -235,6 +235,18 @@ const MISTAKES: &[Mistake] = &[
         says: &["there is no process \"redis\"", "service, postgres"],
     },
     Mistake {
+        name: "a process that has no network of its own",
+        replace: ("inject.kill = { role = \"postgres\" }", "inject.disconnect = { role = \"postgres\" }"),
+        line: "inject.disconnect",
+        says: &["`postgres` is a process of this machine", "--stack containers", "black-hole"],
+    },
+    Mistake {
+        name: "an image that cannot be one",
+        replace: ("[target.reference]", "[target.reference]\ncontainers = { postgres = \"postgres 17\" }"),
+        line: "postgres 17",
+        says: &["target.reference.containers.postgres: `postgres 17` is no name of an image", "postgres:17"],
+    },
+    Mistake {
         name: "a step without a path",
         replace: ("[step.time]\npath = \"/time\"", "[step.time]"),
         line: "[step.time]",

@@ -25,7 +25,8 @@ pub trait Leftover: Sync {
 }
 
 /// Everything that is looked for, in the order in which it is taken away: what holds others fast comes first.
-const KINDS: &[&dyn Leftover] = &[&containers::leftovers::Containers, &containers::leftovers::Networks, &Cgroups, &Namespaces];
+const KINDS: &[&dyn Leftover] =
+    &[&containers::leftovers::Containers, &containers::leftovers::Networks, &Cgroups, &Namespaces];
 
 /// A run, by the name that all of its things bear.
 #[derive(Debug, Clone, PartialEq, Eq)]

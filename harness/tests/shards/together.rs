@@ -2,7 +2,6 @@
 //! namespace or a container of its own.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
@@ -12,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::support::{Sandbox, Started, wait_for};
+use super::support::{Sandbox, Started, skipped, wait_for};
 
 /// One at a time: each is several processes under load.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -249,11 +248,6 @@ fn pass_from(places: [Place<'_>; 2], listen: &str) {
     }
     shop.close();
     sandbox.seckill(&["merge", "shard-1", "shard-2", "--out", "run"]).assert_code(0);
-}
-
-/// Says that something was not tested; not through the macros, whose output the test runner keeps to itself.
-fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {}", why.trim());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -197,4 +198,9 @@ pub fn files(folder: &Path) -> Vec<String> {
     }
     names.sort();
     names
+}
+
+/// Says that something was not tested; not through the macros, whose output the test runner keeps to itself.
+pub fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {}", why.trim());
 }

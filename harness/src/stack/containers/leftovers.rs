@@ -96,7 +96,9 @@ fn unless_gone(removed: Result<(), EngineError>) -> Result<(), EngineError> {
 }
 
 /// Asks the engine, on a thread of its own since whoever calls may be part of a runtime.
-fn ask<T: Send>(question: impl FnOnce(Docker) -> BoxFuture<'static, Result<T, EngineError>> + Send) -> Result<T, String> {
+fn ask<T: Send>(
+    question: impl FnOnce(Docker) -> BoxFuture<'static, Result<T, EngineError>> + Send,
+) -> Result<T, String> {
     let answer = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(|error| error.to_string())?.block_on(async {

@@ -1,0 +1,195 @@
+//! The stack with its database in a container: the same rehearsal, the same faults, the same verdicts; and nothing is left of it.
+//! Where no Docker engine answers, each of these is skipped, and says so.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use support::{Sandbox, skipped, wait_for};
+
+/// One at a time: each is several processes under load.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What a container can suffer, each by itself and long enough for a busy machine.
+const FAULTS: &str = r#"
+[[fault]]
+id = "dead-database"
+at = "1500ms"
+lasts = "800ms"
+inject.kill = { role = "postgres" }
+
+[[fault]]
+id = "stopped-database"
+at = "3s"
+lasts = "700ms"
+inject.pause = { role = "postgres" }
+
+[[fault]]
+id = "unplugged-database"
+at = "4500ms"
+lasts = "700ms"
+inject.disconnect = { role = "postgres" }
+
+"#;
+
+/// The short rehearsal with other faults; none of them where they are not wanted.
+fn scenario(faults: &str) -> String {
+    let short = include_str!("support/short.toml");
+    let (before, rest) = short.split_once("[[fault]]").unwrap();
+    let (_, after) = rest.split_once("[steady_state]").unwrap();
+    format!("{before}{faults}[steady_state]{after}")
+}
+
+fn docker(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("docker").args(arguments).output().map_err(|error| format!("docker: {error}"))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// Whether there is an engine, with the image of Postgres that `make images` makes. It is made once, and then kept.
+fn ready() -> Option<MutexGuard<'static, ()>> {
+    static IMAGE: OnceLock<Result<(), String>> = OnceLock::new();
+    let made = IMAGE.get_or_init(|| {
+        docker(&["version"])?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let target = Path::new(env!("CARGO_BIN_EXE_seckill")).parent().and_then(Path::parent).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["ci/image/databases.sh", "postgres"]).current_dir(root).env("CARGO_TARGET_DIR", target);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "ci/image/databases.sh: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    });
+    match made {
+        Ok(()) => Some(ALONE.lock().unwrap_or_else(|e| e.into_inner())),
+        Err(why) => {
+            skipped(&format!("no Docker engine ({})", why.trim()));
+            None
+        }
+    }
+}
+
+/// What the engine has of the runs of this sandbox, which are called like their private folders.
+fn left_in_engine(runs: &[String]) -> String {
+    let of = |run: &String| {
+        let label = format!("label=seckill.run={run}");
+        let containers = docker(&["ps", "--all", "--filter", &label, "--format", "{{.Names}}"]).unwrap();
+        containers + &docker(&["network", "ls", "--filter", &label, "--format", "{{.Name}}"]).unwrap()
+    };
+    runs.iter().map(of).collect()
+}
+
+fn runs_in(sandbox: &Sandbox) -> Vec<String> {
+    let entries = fs::read_dir(sandbox.tmp()).unwrap().flatten();
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|n| n.starts_with("seckill-"))
+        .collect()
+}
+
+#[test]
+fn a_rehearsal_passes_on_containers_that_are_killed_paused_and_cut_off() {
+    let Some(_alone) = ready() else { return };
+    let sandbox = Sandbox::new();
+    sandbox.write("scenario.toml", &scenario(FAULTS));
+    let ended = sandbox.seckill(&["run", "scenario.toml", "--stack", "containers", "--out", "run", "--output", "json"]);
+    ended.assert_code(0);
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let faults = summary["faults"].as_array().unwrap();
+    assert_eq!(faults.len(), 3);
+    for fault in faults {
+        assert!(fault["error"].is_null() && fault["recovered_at_ms"].is_number(), "{fault:#}");
+        assert!(fault["hit"].as_str().is_some_and(|hit| !hit.starts_with('0')), "{fault:#}");
+    }
+    let cost = &summary["cost"];
+    assert!(cost["cpu_s"]["postgres"].as_f64() > Some(0.0), "{cost:#}");
+    assert!(cost["rss_peak_bytes"]["postgres"].as_u64() > Some(1 << 20), "{cost:#}");
+    assert!(cost["wal_bytes_per_order"].as_f64() > Some(100.0), "{cost:#}");
+    assert!(summary["notes"].to_string().contains("in a container of the image"), "{}", summary["notes"]);
+    let log = fs::read_to_string(sandbox.path("run/logs/postgres.log")).unwrap();
+    let starts = log.matches("database system is ready to accept connections").count();
+    assert_eq!(starts, 2, "the log of all that the container lived through, once:\n{log}");
+    assert!(log.contains("database system was interrupted"), "it was no kill:\n{log}");
+    sandbox.assert_nothing_left();
+    let id: Value = serde_json::from_str(&fs::read_to_string(sandbox.path("run/run.json")).unwrap()).unwrap();
+    assert_eq!(left_in_engine(&[format!("seckill-{}", id["run_id"].as_str().unwrap())]), "");
+    // It says in its folder on what it was run, and is judged there like any other.
+    let resolved = fs::read_to_string(sandbox.path("run/scenario.toml")).unwrap();
+    assert!(resolved.contains("stack = \"containers\""), "{resolved}");
+    sandbox.seckill(&["check", "run"]).assert_code(0);
+}
+
+#[test]
+fn a_seeded_bug_is_convicted_there_as_well() {
+    let Some(_alone) = ready() else { return };
+    let sandbox = Sandbox::new();
+    sandbox.write("scenario.toml", &scenario(""));
+    let ended = sandbox.seckill(&["run", "scenario.toml", "--stack", "containers", "--set", "target.bug=4"]);
+    ended.assert_code(11);
+    assert!(ended.stdout.contains("I1 (no oversell) is violated"), "{}", ended.stdout);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn a_harness_that_is_killed_leaves_no_container() {
+    let Some(_alone) = ready() else { return };
+    let sandbox = Sandbox::new();
+    sandbox.write("scenario.toml", &scenario(FAULTS));
+    let mut started = sandbox.start(&["run", "scenario.toml", "--stack", "containers", "--out", "run"]);
+    let history = sandbox.path("run/history");
+    wait_for("the first part of the history", Duration::from_secs(120), || {
+        assert!(started.is_running(), "{}", fs::read_to_string(sandbox.path("stderr")).unwrap());
+        fs::read_dir(&history)
+            .is_ok_and(|parts| parts.flatten().any(|p| p.path().extension().is_some_and(|e| e == "parquet")))
+    });
+    let runs = runs_in(&sandbox);
+    assert_eq!(left_in_engine(&runs).lines().count(), 2, "a container and a network of {runs:?}");
+    let killed = Instant::now();
+    started.kill();
+    // The limit only tells late from never; it takes about a second.
+    wait_for("the container to be gone", Duration::from_secs(20), || left_in_engine(&runs).is_empty());
+    eprintln!("gone after {:?}", killed.elapsed());
+    sandbox.wait_until_nothing_left();
+    assert_eq!(left_in_engine(&runs), "");
+}
+
+#[test]
+fn an_image_that_cannot_be_had_is_named_with_the_setting_and_the_remedy() {
+    let Some(_alone) = ready() else { return };
+    let sandbox = Sandbox::new();
+    sandbox.write("scenario.toml", &scenario(""));
+    // Nobody listens there.
+    let image = "127.0.0.1:1/no/postgres:0";
+    let set = format!("target.containers.postgres={image}");
+    let ended = sandbox.seckill(&["run", "scenario.toml", "--stack", "containers", "--set", &set]);
+    ended.assert_code(20);
+    ended.assert_says(&[
+        &format!("the image {image} is not on"),
+        "target.reference.containers.postgres",
+        "`make images`",
+    ]);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn without_an_engine_it_says_how_to_get_one() {
+    let sandbox = Sandbox::new();
+    sandbox.write("scenario.toml", &scenario(""));
+    let mut command = sandbox.command(&["run", "scenario.toml", "--stack", "containers"]);
+    command.env("DOCKER_HOST", format!("unix://{}", sandbox.path("no.sock").display()));
+    let ended = assert_cmd::Command::from_std(command).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(20), "{said}");
+    for part in ["containers need a Docker engine, and none answers", "DOCKER_HOST="] {
+        assert!(said.contains(part), "`{part}` is not in: {said}");
+    }
+    sandbox.assert_nothing_left();
+}
