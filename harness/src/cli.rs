@@ -183,6 +183,14 @@ enum Command {
         /// The processor it runs on.
         core: usize,
     },
+    /// The servers behind the proxy that is measured; not for people.
+    #[command(name = bench::proxy::server::SUBCOMMAND, hide = true)]
+    BenchProxyServer {
+        /// The processor it runs on.
+        core: usize,
+        /// Which of them.
+        mode: String,
+    },
     /// The process whose judging is measured; not for people.
     #[command(name = bench::checker::SUBCOMMAND, hide = true)]
     BenchCheck {
@@ -279,6 +287,9 @@ pub fn main() -> i32 {
     if let Command::CalibrationGoose { host, plan } = &cli.command {
         return calibrate::goose::main(host, plan);
     }
+    if let Command::BenchProxyServer { core, mode } = &cli.command {
+        return bench::proxy::server::main(*core, mode);
+    }
     log_to_stderr();
     match cli.command {
         Command::Run { scenario, out, seed, set, variant, stack, output, quiet, sharing } => {
@@ -337,6 +348,7 @@ pub fn main() -> i32 {
         }
         Command::Guard { .. }
         | Command::BenchServer { .. }
+        | Command::BenchProxyServer { .. }
         | Command::BenchCheck { .. }
         | Command::CalibrationServer { .. }
         | Command::CalibrationGoose { .. } => exit::INTERNAL,

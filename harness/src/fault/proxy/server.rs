@@ -93,6 +93,11 @@ impl Shared {
         self.rack.lock().unwrap().hits(id).map(|hits| hits.read())
     }
 
+    /// Whether nothing at all is armed, so that nobody's delays can become late.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.rack.lock().unwrap().is_empty()
+    }
+
     pub(super) fn is_armed(&self, id: ToxicId) -> bool {
         self.rack.lock().unwrap().contains(id)
     }
