@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::fault::proxy::{Endpoint, Protocol, Proxy, ProxyError};
+use harness::fault::proxy::{Endpoint, Protocol, ProxyError};
 use harness::fault::toxic::{CutPoint, Direction, Pick, RequestPattern, Toxic, ToxicKind};
 
 #[path = "support/proxied.rs"]

@@ -9,9 +9,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::{Context, Figure, Unmeasured, at, monotonic_ns, proxy_to, refused, server, us};
+use super::{Context, Figure, Unmeasured, at, latency, monotonic_ns, proxy_to, refused, server, us};
 use crate::fault::proxy::Protocol;
-use crate::fault::toxic::{Toxic, ToxicKind};
+use crate::fault::toxic::Toxic;
 
 /// Connections that ask.
 const CONNECTIONS: usize = 1_000;
@@ -28,8 +28,8 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
     for (delay_ms, rounds) in DELAYS {
         context.goes_on()?;
         context.say(&format!("a delay of {delay_ms} ms on {CONNECTIONS} connections"));
-        let (delay, jitter) = (Duration::from_millis(delay_ms), Duration::ZERO);
-        let id = proxy.arm(Toxic::new(ToxicKind::Latency { delay, jitter })).map_err(|error| refused(&error))?;
+        let toxic = Toxic::new(latency(Duration::from_millis(delay_ms)));
+        let id = proxy.arm(toxic).map_err(|error| refused(&error))?;
         // Not on the runtime's own threads: the client is a single thread, as the generator is one.
         let asking = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut errors = asking.block_on(errors(proxy.listen_addr(), rounds, delay_ms * 1_000_000))?;

@@ -5,9 +5,11 @@
 //! a run. Clients are threads of this process, as the proxy is one, and servers are processes of their own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::{Context, Figure, Unmeasured};
 use crate::fault::proxy::{Protocol, Proxy, ProxyConfig};
+use crate::fault::toxic::{Distribution, ToxicKind};
 
 mod added;
 mod carried;
@@ -34,6 +36,11 @@ fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// The same delay for every reply.
+fn latency(delay: Duration) -> ToxicKind {
+    ToxicKind::Latency { delay, jitter: Duration::ZERO, distribution: Distribution::Uniform }
 }
 
 /// A sample at a quantile; sorts the samples.

@@ -7,10 +7,10 @@ use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-use super::{Context, Figure, REQUEST, Unmeasured, at, connect, proxy_to, refused};
+use super::{Context, Figure, REQUEST, Unmeasured, at, connect, latency, proxy_to, refused};
 use crate::bench::{median, server};
 use crate::fault::proxy::{Protocol, Proxy};
-use crate::fault::toxic::{Toxic, ToxicKind};
+use crate::fault::toxic::Toxic;
 use crate::workbench::serve::Poll;
 
 /// Requests with the fault armed, and as many without.
@@ -33,7 +33,7 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
         let mut p99 = [0; 2];
         // Which comes first alternates, so that a machine that gets slower favours neither.
         for armed in [turn % 2 == 0, turn % 2 != 0] {
-            let toxic = Toxic::new(ToxicKind::Latency { delay: Duration::ZERO, jitter: Duration::ZERO });
+            let toxic = Toxic::new(latency(Duration::ZERO));
             let id = armed.then(|| proxy.arm(toxic)).transpose().map_err(|error| refused(&error))?;
             let before = crowd.errors;
             p99[usize::from(armed)] = at(&mut crowd.turn(REQUESTS / TURNS)?, 0.99);

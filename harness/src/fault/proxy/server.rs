@@ -69,6 +69,11 @@ impl Shared {
         upstreams
     }
 
+    /// The upstreams, without making it anybody's turn.
+    pub(super) fn all_upstreams(&self) -> Vec<Endpoint> {
+        self.upstreams.lock().unwrap().clone()
+    }
+
     pub(super) fn set_upstreams(&self, upstreams: Vec<Endpoint>) {
         *self.upstreams.lock().unwrap() = upstreams;
     }
