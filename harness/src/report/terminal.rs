@@ -363,8 +363,11 @@ impl Page {
                 (None, None) => String::new(),
             };
             self.bullet(&format!("{what}; {times}{recovery}"));
-            if let Some(meanwhile) = words::meanwhile(fault) {
-                self.paragraph(6, &format::one_line(&meanwhile), Some(Ink::Amber));
+            if let Some(trigger) = words::trigger(fault) {
+                self.paragraph(6, &format::one_line(&trigger), fault.skipped.as_ref().map(|_| Ink::Amber));
+            }
+            if let Some(remarks) = words::recovery(fault) {
+                self.paragraph(6, &format::one_line(&remarks), Some(Ink::Amber));
             }
             if !fault.hit.trim().is_empty() {
                 self.paragraph(6, &format::one_line(&format!("hit {}", fault.hit)), Some(Ink::Dim));

@@ -563,6 +563,10 @@ pub fn hostile() -> Summary {
             error: Some(long.clone()),
             link: Some(HOSTILE.into()),
             overlapped_by: vec![HOSTILE.into(), long.clone()],
+            trigger: Some(long.clone()),
+            triggered_at_ms: Some(f64::NEG_INFINITY),
+            skipped: (i % 5 == 0).then(|| long.clone()),
+            last_probe: Some(HOSTILE.into()),
             role: None,
         })
         .collect();
