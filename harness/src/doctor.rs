@@ -11,6 +11,7 @@ mod probes;
 
 pub use install::{InstallError, install};
 pub use packages::PackageManager;
+pub(crate) use packages::on_path;
 pub use postgres::{MINIMUM_POSTGRES_MAJOR, POSTGRES_BIN_VARIABLE, PostgresBinaries, PostgresVersion, find_postgres};
 pub use probes::{User, folder_for_sockets, target_binary, unprivileged_user};
 

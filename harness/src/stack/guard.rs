@@ -1,8 +1,9 @@
 //! Makes sure that nothing outlives the harness, however it ends.
 //!
 //! The guard is a small process of its own, started before anything else. It does nothing until the pipe from the harness
-//! closes, which the kernel does on every end, `kill -9` included; then it ends every process of the run and removes the
-//! run's private folder. An orderly end takes the same path: there is no second way to clean up that could differ.
+//! closes, which the kernel does on every end, `kill -9` included; then it ends every process of the run, takes away what
+//! bears the run's name ([`leftovers`]) and removes the run's private folder. An orderly end takes the same path: there is
+//! no second way to clean up that could differ.
 //!
 //! A process belongs to the run if it works in the run's private folder **and** runs one of the programs that the run
 //! started. So a shell that somebody opened in that folder is left alone, and no stale process id is ever trusted.
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use super::leftovers::{self, Run};
 
 /// The hidden subcommand under which the binary acts as the guard.
 pub const SUBCOMMAND: &str = "__guard";
@@ -72,7 +75,7 @@ pub fn main(arguments: &[String]) -> i32 {
     i32::from(!sweep(&folder, &programs, Duration::from_secs(10)))
 }
 
-/// Ends the processes and removes the folder; false if something is left when the time is up.
+/// Ends the processes, takes away what bears the run's name, and removes the folder; false if something is left when the time is up.
 fn sweep(folder: &Path, programs: &[PathBuf], limit: Duration) -> bool {
     let end = Instant::now() + limit;
     let mut quiet = 0;
@@ -84,11 +87,14 @@ fn sweep(folder: &Path, programs: &[PathBuf], limit: Duration) -> bool {
         // A process that was just being forked may be missed by one look; two quiet looks in a row are taken as the end.
         quiet = if pids.is_empty() { quiet + 1 } else { 0 };
         if quiet >= 2 {
+            // Before the folder: something of the run may be mounted there.
+            let left = Run::of_folder(folder).map(|run| leftovers::remove_all(&run, end - Instant::now()));
             remove_files(folder);
-            return match std::fs::remove_dir_all(folder) {
+            let removed = match std::fs::remove_dir_all(folder) {
                 Ok(()) => true,
                 Err(error) => error.kind() == std::io::ErrorKind::NotFound,
             };
+            return removed && left.is_none_or(|left| left.is_empty());
         }
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -16,10 +16,12 @@ use crate::fault::proxy::Proxy;
 use crate::load::client::Entry;
 use crate::scenario::{Scenario, Target};
 
+pub mod cgroup;
 pub mod control;
 pub mod embedded;
 pub mod external;
 pub mod guard;
+pub mod leftovers;
 pub mod postgres;
 pub mod process;
 
