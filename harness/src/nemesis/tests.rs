@@ -209,7 +209,7 @@ fn faults_come_when_their_time_or_their_event_has_come() {
     let world = fake(&[], &[(half.clone(), 4_000_000)]);
     let timeline = vec![
         fault("last", after(Cause::Recovered("half".into()), 0, 20_000), 1_000),
-        fault("timed", at(3_000), 1_500),
+        fault("timed", at(3_000), 1_200),
         fault("half", after(half, 500, 9_000), 2_000),
         fault("then", after(Cause::Healed("timed".into()), 0, 9_000), 500),
     ];
@@ -218,13 +218,13 @@ fn faults_come_when_their_time_or_their_event_has_come() {
         [
             "3s timed injected",
             "4s half triggered",
-            "4.5s timed healed",
+            "4.2s timed healed",
+            "4.2s then triggered",
+            "4.2s then injected",
+            "4.3s timed recovered",
             "4.5s half injected",
-            "4.5s then triggered",
-            "4.5s then injected",
-            "4.6s timed recovered",
-            "5s then healed",
-            "5.1s then recovered",
+            "4.7s then healed",
+            "4.8s then recovered",
             "6.5s half healed",
             "6.6s half recovered",
             "6.6s last triggered",
