@@ -294,6 +294,25 @@ fn proxy_outlives_its_upstream() {
 }
 
 #[test]
+fn proxy_deals_connections_out_and_passes_over_who_is_down() {
+    let says = |word: &'static [u8]| server(move |mut stream| stream.write_all(word).unwrap_or_default());
+    let (first, second) = (says(b"1"), says(b"2"));
+    let proxy = proxy_to(first, Protocol::Opaque);
+    let answers = |times: usize| -> Vec<u8> {
+        (0..times).flat_map(|_| read_all(&mut connect(&proxy)).expect("an answer")).collect()
+    };
+    proxy.share_among(vec![first.into(), second.into()]).unwrap();
+    let mut both = answers(4);
+    both.sort_unstable();
+    assert_eq!(both, b"1122", "in turns");
+    // Nobody listens on a port that was free a moment ago.
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    proxy.share_among(vec![gone.into(), second.into()]).unwrap();
+    assert_eq!(answers(4), b"2222", "whoever is down is passed over");
+    assert_eq!(proxy.stats().failed_connects, 0, "nobody was turned away");
+}
+
+#[test]
 fn proxy_passes_on_half_closes_and_resets() {
     let closing = server(|mut stream| {
         let mut asked = Vec::new();

@@ -4,7 +4,7 @@
 use super::{Scenario, Target};
 use crate::fault::proxy::Protocol;
 
-/// The link on which the buyers come.
+/// The link on which the buyers come, straight to the service.
 pub const ENTRANCE: &str = "client→service";
 /// The link from the service to its database.
 pub const TO_POSTGRES: &str = "service→postgres";
@@ -19,13 +19,18 @@ pub struct Link {
 }
 
 impl Scenario {
+    /// The link on which the buyers come.
+    pub fn entrance(&self) -> &'static str {
+        ENTRANCE
+    }
+
     /// The links of its stack, from the buyers on.
     pub fn links(&self) -> Vec<Link> {
-        let entrance = Link { name: ENTRANCE, speaks: self.spoken() };
-        match &self.target {
-            Target::Reference(_) => vec![entrance, Link { name: TO_POSTGRES, speaks: Protocol::Postgres }],
-            Target::External(_) => vec![entrance],
+        let mut links = vec![Link { name: self.entrance(), speaks: self.spoken() }];
+        if let Target::Reference(_) = &self.target {
+            links.push(Link { name: TO_POSTGRES, speaks: Protocol::Postgres });
         }
+        links
     }
 
     /// The roles of its stack that processes belong to which the harness has started.

@@ -9,7 +9,6 @@ use toml::Spanned;
 use super::diagnose::{Mistake, Place};
 use super::journey::Journey;
 use super::reading::{Checks, PLACES, Source, is_token};
-use super::topology::ENTRANCE;
 use super::value::{self, Dur, normal_link};
 use super::{Cohort, Retry, Scenario, Step, Target, TicketWords};
 use crate::fault::proxy::Protocol;
@@ -581,7 +580,7 @@ impl About<'_> {
             return self.wrong(link.span(), format!("there is no link \"{}\"", link.get_ref()), help);
         };
         let Some(needed) = needs.filter(|needed| *needed != found.speaks) else { return };
-        if needed == Protocol::Http && found.name == ENTRANCE {
+        if needed == Protocol::Http && found.name == self.scenario.entrance() {
             return self.wrong(
                 link.span(),
                 format!("with TLS or HTTP/2, nobody on `{name}` can tell where a reply is"),

@@ -20,6 +20,7 @@ pub mod cgroup;
 pub mod control;
 pub mod embedded;
 pub mod external;
+pub mod group;
 pub mod guard;
 pub mod leftovers;
 pub mod postgres;
@@ -99,6 +100,10 @@ pub trait Component: Send + Sync + std::fmt::Debug {
     /// Bytes of write-ahead log written so far, for a database.
     fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
         Box::pin(async { None })
+    }
+    /// The components that it consists of, where it is several that play one role; each can be broken alone.
+    fn members(&self) -> &[Box<dyn Component>] {
+        &[]
     }
 }
 
@@ -221,14 +226,15 @@ impl Stack {
         })
     }
 
-    /// The component of a role.
+    /// The component of a role, or one of several that play a role together.
     ///
     /// # Errors
     /// There is none.
     pub fn component(&self, role: &str) -> Result<&dyn Component, StackError> {
         self.components
             .iter()
-            .find(|c| c.role() == role)
+            .flat_map(|component| std::iter::once(component).chain(component.members()))
+            .find(|component| component.role() == role)
             .map(AsRef::as_ref)
             .ok_or_else(|| StackError::Other(format!("this stack has no process `{role}`")))
     }

@@ -5,10 +5,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
+use nix::sys::signal::Signal;
 use tokio_postgres::NoTls;
 
-use super::StackError;
 use super::process::{Process, RunAs, Spec, drop_to};
+use super::{Local, StackError};
 
 /// A private cluster, reachable only by a Unix socket.
 #[derive(Debug)]
@@ -106,6 +108,22 @@ impl Postgres {
     pub async fn wal_bytes(&self) -> Result<u64, StackError> {
         let text = self.query_one("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").await?;
         text.parse().map_err(|_| StackError::Other(format!("`{text}` is no position in the log")))
+    }
+}
+
+impl Local for Postgres {
+    fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+    fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>> {
+        Box::pin(Postgres::ready(self, limit))
+    }
+    fn farewell(&self) -> Signal {
+        // An immediate shutdown: the cluster is thrown away, so a last checkpoint would be for nobody.
+        Signal::SIGQUIT
+    }
+    fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(async { Postgres::wal_bytes(self).await.ok() })
     }
 }
 

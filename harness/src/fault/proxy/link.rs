@@ -64,15 +64,17 @@ async fn dial(shared: &Shared, client: &TcpStream, chain: &mut Chain, member: &M
         _ => {}
     }
     client.set_nodelay(true).ok()?;
-    let endpoint = shared.upstream();
-    match Upstream::connect(&endpoint).await {
-        Ok(upstream) => Some(upstream),
-        Err(error) => {
-            shared.counters.failed_connect();
-            tracing::debug!(proxy = %shared.name, upstream = %endpoint, %error, "the upstream refused a connection");
-            None
+    // Where several share the work, one that is down is passed over, as a balancer in front of them would.
+    for endpoint in shared.upstreams() {
+        match Upstream::connect(&endpoint).await {
+            Ok(upstream) => return Some(upstream),
+            Err(error) => {
+                tracing::debug!(proxy = %shared.name, upstream = %endpoint, %error, "an upstream refused a connection");
+            }
         }
     }
+    shared.counters.failed_connect();
+    None
 }
 
 /// Swallows what the client sends until the toxic is disarmed or the client has gone.
