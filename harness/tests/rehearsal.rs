@@ -123,7 +123,7 @@ fn a_correct_target_passes_side_by_side_with_another_and_its_evidence_bears_it_o
         summary(&sandbox.path("other"))["schedule_hash"],
         "the same seed, the same load"
     );
-    let timeline = |summary: &serde_json::Value| summary["timeline_hash"].as_str().map(str::len);
+    let timeline = |summary: &Value| summary["timeline_hash"].as_str().map(str::len);
     assert_eq!(timeline(&printed), Some(16), "and the faults are told as well");
 
     assert_eq!(printed["latency"]["step_order"], serde_json::json!(["login", "state", "order", "lookup", "pay"]));
