@@ -89,6 +89,11 @@ pub(super) fn all() -> f64 {
     1.0
 }
 
+/// Where a scenario does not say which way: calls are struck, rather than their replies.
+pub(super) fn calls_themselves() -> Direction {
+    Direction::Up
+}
+
 /// Which way it strikes, in words for people; nothing for both.
 pub(super) fn way(direction: Direction) -> &'static str {
     match direction {

@@ -22,24 +22,35 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::fault::proxy::Protocol;
-use crate::fault::proxy::chunk::{Chunk, Side};
+use crate::fault::proxy::chunk::{Chunk, Payload, ReplyPart, Side};
 
 mod bandwidth;
 mod black_hole;
+mod call_pattern;
 pub(crate) mod chain;
+mod connect_latency;
 mod cut_reply;
 mod cutter;
+mod flapping;
+mod http_body;
+mod http_duplicate;
 mod http_cut_reply;
+mod http_status;
 mod latency;
 mod limit_data;
 mod pick;
+mod redis_cut_reply;
 mod refuse;
 mod reset;
 mod slicer;
+mod slow_call;
 mod slow_close;
 mod timeout;
 
+pub use call_pattern::{CallPattern, CommandPattern, StatementPattern};
 pub use cut_reply::CutPoint;
+pub use flapping::Down;
+pub use http_body::Garbage;
 pub use http_cut_reply::RequestPattern;
 pub use latency::Distribution;
 pub use pick::Pick;
@@ -82,7 +93,11 @@ impl Toxic {
     /// A toxic that strikes every connection, and both directions of it unless the kind has a natural one: a delay of a
     /// round trip is added once, to its reply.
     pub fn new(kind: ToxicKind) -> Self {
-        let direction = if matches!(kind, ToxicKind::Latency { .. }) { Direction::Down } else { Direction::Both };
+        let direction = match kind {
+            ToxicKind::Latency { .. } => Direction::Down,
+            ToxicKind::SlowCall { .. } => Direction::Up,
+            _ => Direction::Both,
+        };
         Self { kind, direction, fraction: 1.0 }
     }
 
@@ -105,6 +120,15 @@ pub enum ToxicKind {
         /// The delay that the others are spread around, or, for [`Distribution::Pareto`], that they begin at.
         delay: Duration,
         /// How far they are spread; none is spread by zero, and none is negative.
+        jitter: Duration,
+        /// How they are spread.
+        distribution: Distribution,
+    },
+    /// Lets new connections reach the upstream later; spread as by [`ToxicKind::Latency`].
+    ConnectLatency {
+        /// The delay that the others are spread around, or begin at.
+        delay: Duration,
+        /// How far they are spread.
         jitter: Duration,
         /// How they are spread.
         distribution: Distribution,
@@ -149,6 +173,67 @@ pub enum ToxicKind {
         /// How many it still carries.
         bytes: u64,
     },
+    /// Goes down when it is armed, and comes up again, over and over.
+    Flapping {
+        /// How long it is down each time; at least a millisecond.
+        down: Duration,
+        /// How long it is up in between; likewise.
+        up: Duration,
+        /// What happens meanwhile.
+        how: Down,
+    },
+    /// Delays the chosen calls on their way up, or their replies on the way down, and whatever follows them on their connection.
+    /// Needs the protocol of the calls.
+    SlowCall {
+        /// Which calls.
+        calls: CallPattern,
+        /// The delay that the others are spread around, or begin at.
+        delay: Duration,
+        /// How far they are spread.
+        jitter: Duration,
+        /// How they are spread.
+        distribution: Distribution,
+        /// Which of them.
+        pick: Pick,
+    },
+    /// HTTP only: answers a request with this status; the upstream never sees it. A request that is pipelined behind another
+    /// is left alone. Needs [`Protocol::Http`].
+    HttpStatus {
+        /// From 200 to 599.
+        status: u16,
+        /// Which requests.
+        request: RequestPattern,
+        /// Which of them.
+        pick: Pick,
+    },
+    /// HTTP only: delivers a request to the upstream once more, on a connection of its own, and throws that reply away. Needs
+    /// [`Protocol::Http`].
+    HttpDuplicate {
+        /// How long after the request itself; zero sends both at the same time.
+        after: Duration,
+        /// Which requests; those of more than a megabyte are left alone.
+        request: RequestPattern,
+        /// Which of them.
+        pick: Pick,
+    },
+    /// HTTP only: keeps status and headers of a reply, and puts something else in the place of its body. Needs
+    /// [`Protocol::Http`].
+    HttpBody {
+        /// What.
+        garbage: Garbage,
+        /// The replies to which requests; those without a body, or of more than a megabyte, are left alone.
+        request: RequestPattern,
+        /// Which of them.
+        pick: Pick,
+    },
+    /// Redis only: lets a command take effect, withholds its reply and resets the connection on both sides. Needs
+    /// [`Protocol::Redis`].
+    RedisCutReply {
+        /// Which commands; those that failed, or wait for `EXEC`, took no effect and are left alone.
+        command: CommandPattern,
+        /// Which of them.
+        pick: Pick,
+    },
     /// Postgres only: lets a statement take effect, withholds its whole reply and resets the connection on both sides once
     /// the server has said that it is ready again. Needs [`Protocol::Postgres`].
     CutReply {
@@ -173,6 +258,29 @@ impl ToxicKind {
         match self.clone() {
             Self::Latency { delay, jitter, distribution } => {
                 Box::new(latency::Latency(latency::Delays { delay, jitter, distribution }))
+            }
+            Self::ConnectLatency { delay, jitter, distribution } => {
+                Box::new(connect_latency::ConnectLatency(latency::Delays { delay, jitter, distribution }))
+            }
+            Self::Flapping { down, up, how } => {
+                Box::new(flapping::Flapping { down, up, how, since: Instant::now() })
+            }
+            Self::SlowCall { calls, delay, jitter, distribution, pick } => Box::new(slow_call::SlowCall {
+                calls,
+                delays: latency::Delays { delay, jitter, distribution },
+                picker: pick::Picker::new(pick),
+            }),
+            Self::HttpStatus { status, request, pick } => {
+                Box::new(http_status::HttpStatus { status, request, picker: pick::Picker::new(pick) })
+            }
+            Self::HttpDuplicate { after, request, pick } => {
+                Box::new(http_duplicate::HttpDuplicate { after, request, picker: pick::Picker::new(pick) })
+            }
+            Self::HttpBody { garbage, request, pick } => {
+                Box::new(http_body::HttpBody { garbage, request, picker: pick::Picker::new(pick) })
+            }
+            Self::RedisCutReply { command, pick } => {
+                Box::new(redis_cut_reply::RedisCutReply { command, picker: pick::Picker::new(pick) })
             }
             Self::BlackHole => Box::new(black_hole::BlackHole { direction }),
             Self::Timeout { after } => Box::new(timeout::Timeout { after, direction }),
@@ -209,7 +317,7 @@ pub struct ToxicHit {
     pub bytes: u64,
     /// Chunks of them, as they were read.
     pub chunks: u64,
-    /// Calls whose reply it cut; 0 for a toxic that does not look at calls.
+    /// Calls to which it did something; 0 for a toxic that does not look at calls.
     pub calls: u64,
 }
 
@@ -288,6 +396,11 @@ pub(crate) trait LinkToxic: Send {
         Dial::Proceed
     }
 
+    /// How long a new connection waits before the upstream is dialled, counted from its acceptance.
+    fn opens_in(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Called for a connection that existed when the toxic was armed.
     fn on_armed(&mut self) -> Fate {
         Fate::Live
@@ -327,16 +440,26 @@ pub(crate) trait LinkToxic: Send {
     fn needs_replies(&self) -> bool {
         false
     }
+
+    /// Whether chunks must come split by calls, with [`Chunk::call`] filled in.
+    fn needs_calls(&self) -> bool {
+        false
+    }
 }
 
 /// Where a chunk goes after the last toxic.
 pub(crate) trait Sink {
     fn leave(&mut self, chunk: Chunk);
     fn reset(&mut self);
+    /// The oldest call gets no reply from the upstream any more.
+    fn answered(&mut self) {}
+    /// These bytes are to be sent to the upstream once more, on a connection of their own.
+    fn copy(&mut self, _bytes: Vec<u8>, _after: Duration) {}
 }
 
 /// What follows a toxic on its connection: the toxics armed after it, then the destination.
 pub(crate) struct Next<'a, 's> {
+    id: ToxicId,
     rest: &'a mut [chain::Struck],
     sink: &'a mut (dyn Sink + 's),
     tally: &'a mut Tally,
@@ -346,6 +469,24 @@ impl Next<'_, '_> {
     /// Passes a chunk on.
     pub(crate) fn pass(&mut self, chunk: Chunk) {
         chain::run(self.rest, self.sink, chunk);
+    }
+
+    /// Makes a chunk leave later because of the call that it is part of. The toxic's `delay` must know nothing of it.
+    pub(crate) fn hold(&mut self, chunk: &mut Chunk, time: Duration) {
+        chunk.due += time;
+        chunk.holds.push((self.id, time));
+    }
+
+    /// Answers a call in the place of the upstream, which must not have got it; nothing else may await a reply.
+    pub(crate) fn answer(&mut self, reply: Payload, texts: Vec<Arc<str>>, now: Instant) {
+        self.sink.answered();
+        let part = ReplyPart { complete: true, texts, ..ReplyPart::default() };
+        self.pass(Chunk { reply: Some(part), ..Chunk::new(Side::Down, reply, now) });
+    }
+
+    /// Sends a copy of a call to the upstream so long from now, on a connection of its own.
+    pub(crate) fn copy(&mut self, bytes: Vec<u8>, after: Duration) {
+        self.sink.copy(bytes, after);
     }
 
     /// Resets the connection.
