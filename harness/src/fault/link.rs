@@ -41,6 +41,13 @@ impl<T: Poison> Fault for T {
         Place::Link(self.link())
     }
 
+    fn needs() -> String {
+        match T::NEEDS {
+            Some(protocol) => format!("a link that speaks {protocol}"),
+            None => "a link".to_owned(),
+        }
+    }
+
     fn detail(&self) -> String {
         let fraction = self.toxic().fraction;
         let share =

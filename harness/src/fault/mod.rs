@@ -21,6 +21,7 @@ use crate::stack::{Stack, StackError};
 
 pub mod bandwidth;
 pub mod black_hole;
+pub mod catalogue;
 pub mod choice;
 pub mod connect_latency;
 pub mod cut_after_command;
@@ -61,6 +62,14 @@ pub trait Fault: Send + Sync + Debug {
     /// What it is done to.
     fn place(&self) -> Place<'_>;
 
+    /// What has to be there for it, for the catalogue of kinds.
+    fn needs() -> String
+    where
+        Self: Sized,
+    {
+        "a process that the harness has started".to_owned()
+    }
+
     /// What it does, in one line for people: `replies +8ms ±4ms`.
     fn detail(&self) -> String;
 
@@ -90,6 +99,14 @@ macro_rules! kinds {
         }
 
         impl Inject {
+            /// The names of all kinds.
+            pub const KINDS: &'static [&'static str] = &[$($kind,)*];
+
+            /// Each kind with what it needs.
+            fn needs() -> Vec<(&'static str, String)> {
+                vec![$(($kind, <$fault as Fault>::needs()),)*]
+            }
+
             /// The kind's name as it stands in scenario files.
             pub fn kind(&self) -> &'static str {
                 match self { $(Inject::$variant(_) => $kind,)* }

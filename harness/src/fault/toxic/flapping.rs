@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ArmedToxic, Dial, Fate, LinkToxic, Next, Wrong, not_too_long};
 use crate::fault::proxy::chunk::{Chunk, Side};
 
 /// What happens to connections while a flapping link is down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Down {
     /// They are reset, and new ones refused, as by a device in between that restarts.

@@ -3,7 +3,7 @@
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::cutter::{Cutter, Deed, Judge};
 use super::pick::Picker;
@@ -12,7 +12,7 @@ use crate::fault::proxy::Protocol;
 use crate::fault::proxy::chunk::ReplyPart;
 
 /// What arrives instead of a reply's body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Garbage {
     /// As many random bytes.

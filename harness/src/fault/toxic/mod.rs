@@ -14,12 +14,11 @@
 //! their order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fault::proxy::Protocol;
 use crate::fault::proxy::chunk::{Chunk, Payload, ReplyPart, Side};
@@ -36,6 +35,7 @@ mod http_body;
 mod http_duplicate;
 mod http_cut_reply;
 mod http_status;
+mod kind;
 mod latency;
 mod limit_data;
 mod pick;
@@ -45,6 +45,7 @@ mod reset;
 mod slicer;
 mod slow_call;
 mod slow_close;
+mod tally;
 mod timeout;
 
 pub use call_pattern::{CallPattern, CommandPattern, StatementPattern};
@@ -52,11 +53,15 @@ pub use cut_reply::CutPoint;
 pub use flapping::Down;
 pub use http_body::Garbage;
 pub use http_cut_reply::RequestPattern;
+pub use kind::ToxicKind;
 pub use latency::Distribution;
 pub use pick::Pick;
+pub use tally::ToxicHit;
+
+use tally::{Hits, Tally};
 
 /// Which direction of a connection a toxic strikes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// From who connects to who listens: requests.
@@ -112,192 +117,6 @@ impl Toxic {
     }
 }
 
-/// What a toxic does.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ToxicKind {
-    /// Delays every chunk of the struck directions.
-    Latency {
-        /// The delay that the others are spread around, or, for [`Distribution::Pareto`], that they begin at.
-        delay: Duration,
-        /// How far they are spread; none is spread by zero, and none is negative.
-        jitter: Duration,
-        /// How they are spread.
-        distribution: Distribution,
-    },
-    /// Lets new connections reach the upstream later; spread as by [`ToxicKind::Latency`].
-    ConnectLatency {
-        /// The delay that the others are spread around, or begin at.
-        delay: Duration,
-        /// How far they are spread.
-        jitter: Duration,
-        /// How they are spread.
-        distribution: Distribution,
-    },
-    /// Swallows everything, the ends of streams included. New connections are accepted but, unless only `Down` is struck,
-    /// never reach the upstream. When it is disarmed, the connections on which something was swallowed are reset.
-    BlackHole,
-    /// Swallows everything, and closes the connection on both sides so long after it was armed, or after the connection
-    /// was made if that is later. When it is disarmed before, the connections on which something was swallowed are reset.
-    Timeout {
-        /// How long bytes are swallowed before the connection is closed.
-        after: Duration,
-    },
-    /// Resets existing connections so long after it was armed, and new ones so long after they came.
-    Reset {
-        /// How long a connection works before; zero resets at once.
-        after: Duration,
-    },
-    /// Resets new connections and leaves existing ones alone.
-    Refuse,
-    /// Lets each struck direction of each connection carry so many bytes per second.
-    Bandwidth {
-        /// The rate.
-        bytes_per_second: u64,
-    },
-    /// Lets the end of each struck direction arrive later than its bytes.
-    SlowClose {
-        /// By how much.
-        delay: Duration,
-    },
-    /// Cuts what was written at once into small pieces, with a pause between two of them.
-    Slicer {
-        /// The mean size of a piece in bytes.
-        size: u32,
-        /// The largest deviation from it, uniform on both sides; less than `size`.
-        variation: u32,
-        /// The least time between two pieces.
-        delay: Duration,
-    },
-    /// Closes the connection on both sides when a struck direction has carried so many bytes since it was armed.
-    LimitData {
-        /// How many it still carries.
-        bytes: u64,
-    },
-    /// Goes down when it is armed, and comes up again, over and over.
-    Flapping {
-        /// How long it is down each time; at least a millisecond.
-        down: Duration,
-        /// How long it is up in between; likewise.
-        up: Duration,
-        /// What happens meanwhile.
-        how: Down,
-    },
-    /// Delays the chosen calls on their way up, or their replies on the way down, and whatever follows them on their connection.
-    /// Needs the protocol of the calls.
-    SlowCall {
-        /// Which calls.
-        calls: CallPattern,
-        /// The delay that the others are spread around, or begin at.
-        delay: Duration,
-        /// How far they are spread.
-        jitter: Duration,
-        /// How they are spread.
-        distribution: Distribution,
-        /// Which of them.
-        pick: Pick,
-    },
-    /// HTTP only: answers a request with this status; the upstream never sees it. A request that is pipelined behind another
-    /// is left alone. Needs [`Protocol::Http`].
-    HttpStatus {
-        /// From 200 to 599.
-        status: u16,
-        /// Which requests.
-        request: RequestPattern,
-        /// Which of them.
-        pick: Pick,
-    },
-    /// HTTP only: delivers a request to the upstream once more, on a connection of its own, and throws that reply away. Needs
-    /// [`Protocol::Http`].
-    HttpDuplicate {
-        /// How long after the request itself; zero sends both at the same time.
-        after: Duration,
-        /// Which requests; those of more than a megabyte are left alone.
-        request: RequestPattern,
-        /// Which of them.
-        pick: Pick,
-    },
-    /// HTTP only: keeps status and headers of a reply, and puts something else in the place of its body. Needs
-    /// [`Protocol::Http`].
-    HttpBody {
-        /// What.
-        garbage: Garbage,
-        /// The replies to which requests; those without a body, or of more than a megabyte, are left alone.
-        request: RequestPattern,
-        /// Which of them.
-        pick: Pick,
-    },
-    /// Redis only: lets a command take effect, withholds its reply and resets the connection on both sides. Needs
-    /// [`Protocol::Redis`].
-    RedisCutReply {
-        /// Which commands; those that failed, or wait for `EXEC`, took no effect and are left alone.
-        command: CommandPattern,
-        /// Which of them.
-        pick: Pick,
-    },
-    /// Postgres only: lets a statement take effect, withholds its whole reply and resets the connection on both sides once
-    /// the server has said that it is ready again. Needs [`Protocol::Postgres`].
-    CutReply {
-        /// Which replies.
-        after: CutPoint,
-        /// Which of them.
-        pick: Pick,
-    },
-    /// HTTP only: lets a request be carried out, withholds its whole reply and resets the connection on both sides once the
-    /// reply is complete. Needs [`Protocol::Http`].
-    HttpCutReply {
-        /// Which requests.
-        request: RequestPattern,
-        /// Which of them.
-        pick: Pick,
-    },
-}
-
-impl ToxicKind {
-    /// The one place that knows all kinds.
-    pub(crate) fn arm(&self, direction: Direction) -> Box<dyn ArmedToxic> {
-        match self.clone() {
-            Self::Latency { delay, jitter, distribution } => {
-                Box::new(latency::Latency(latency::Delays { delay, jitter, distribution }))
-            }
-            Self::ConnectLatency { delay, jitter, distribution } => {
-                Box::new(connect_latency::ConnectLatency(latency::Delays { delay, jitter, distribution }))
-            }
-            Self::Flapping { down, up, how } => {
-                Box::new(flapping::Flapping { down, up, how, since: Instant::now() })
-            }
-            Self::SlowCall { calls, delay, jitter, distribution, pick } => Box::new(slow_call::SlowCall {
-                calls,
-                delays: latency::Delays { delay, jitter, distribution },
-                picker: pick::Picker::new(pick),
-            }),
-            Self::HttpStatus { status, request, pick } => {
-                Box::new(http_status::HttpStatus { status, request, picker: pick::Picker::new(pick) })
-            }
-            Self::HttpDuplicate { after, request, pick } => {
-                Box::new(http_duplicate::HttpDuplicate { after, request, picker: pick::Picker::new(pick) })
-            }
-            Self::HttpBody { garbage, request, pick } => {
-                Box::new(http_body::HttpBody { garbage, request, picker: pick::Picker::new(pick) })
-            }
-            Self::RedisCutReply { command, pick } => {
-                Box::new(redis_cut_reply::RedisCutReply { command, picker: pick::Picker::new(pick) })
-            }
-            Self::BlackHole => Box::new(black_hole::BlackHole { direction }),
-            Self::Timeout { after } => Box::new(timeout::Timeout { after, direction }),
-            Self::Reset { after } => Box::new(reset::Reset { after }),
-            Self::Refuse => Box::new(refuse::Refuse),
-            Self::Bandwidth { bytes_per_second } => Box::new(bandwidth::Bandwidth { bytes_per_second }),
-            Self::SlowClose { delay } => Box::new(slow_close::SlowClose { delay }),
-            Self::Slicer { size, variation, delay } => Box::new(slicer::Slicer { size, variation, delay }),
-            Self::LimitData { bytes } => Box::new(limit_data::LimitData { bytes }),
-            Self::CutReply { after, pick } => Box::new(cut_reply::CutReply { after, picker: pick::Picker::new(pick) }),
-            Self::HttpCutReply { request, pick } => {
-                Box::new(http_cut_reply::HttpCutReply { request, picker: pick::Picker::new(pick) })
-            }
-        }
-    }
-}
-
 /// Names an armed toxic of one proxy. Ids are given in the order of arming, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ToxicId(pub(crate) u64);
@@ -306,19 +125,6 @@ impl std::fmt::Display for ToxicId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)
     }
-}
-
-/// What a toxic really hit while it was armed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ToxicHit {
-    /// Connections on which it did something.
-    pub connections: u64,
-    /// Bytes that it delayed, swallowed or withheld.
-    pub bytes: u64,
-    /// Chunks of them, as they were read.
-    pub chunks: u64,
-    /// Calls to which it did something; 0 for a toxic that does not look at calls.
-    pub calls: u64,
 }
 
 /// A parameter that makes no sense. Parameters have the same names here and in scenario files.
@@ -502,57 +308,5 @@ impl Next<'_, '_> {
     /// Counts a call as hit.
     pub(crate) fn touch_call(&mut self) {
         self.tally.touch_call();
-    }
-}
-
-/// Counts what one toxic does to one connection.
-#[derive(Debug)]
-pub(crate) struct Tally {
-    hits: Arc<Hits>,
-    touched: bool,
-}
-
-impl Tally {
-    pub(crate) fn new(hits: Arc<Hits>) -> Self {
-        Self { hits, touched: false }
-    }
-
-    pub(crate) fn touch_connection(&mut self) {
-        if !self.touched {
-            self.touched = true;
-            self.hits.connections.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn touch(&mut self, len: usize) {
-        self.touch_connection();
-        if len > 0 {
-            self.hits.bytes.fetch_add(len as u64, Ordering::Relaxed);
-            self.hits.chunks.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn touch_call(&mut self) {
-        self.hits.calls.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// The sum of the tallies of one toxic.
-#[derive(Debug, Default)]
-pub(crate) struct Hits {
-    connections: AtomicU64,
-    bytes: AtomicU64,
-    chunks: AtomicU64,
-    calls: AtomicU64,
-}
-
-impl Hits {
-    pub(crate) fn read(&self) -> ToxicHit {
-        ToxicHit {
-            connections: self.connections.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            chunks: self.chunks.load(Ordering::Relaxed),
-            calls: self.calls.load(Ordering::Relaxed),
-        }
     }
 }
