@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use harness::fault::proxy::Protocol;
 use harness::fault::toxic::{
-    CallPattern, CommandPattern, CutPoint, Direction, Distribution, Garbage, Pick, RequestPattern, StatementPattern, Toxic,
-    ToxicHit, ToxicKind,
+    CallPattern, CommandPattern, CutPoint, Direction, Distribution, Garbage, Pick, RequestPattern, StatementPattern,
+    Toxic, ToxicHit, ToxicKind,
 };
 
 #[path = "support/proxied.rs"]
@@ -145,7 +145,8 @@ fn proxy_duplicates_reach_the_service_twice_and_the_client_once() {
     eventually("all copies have come", || seen.lock().unwrap().len() == 30);
     assert!(begun.elapsed() >= ms(50));
     assert_silent(&mut stream, ms(20));
-    let mut orders: Vec<String> = seen.lock().unwrap().iter().filter(|call| call.starts_with("POST")).cloned().collect();
+    let mut orders: Vec<String> =
+        seen.lock().unwrap().iter().filter(|call| call.starts_with("POST")).cloned().collect();
     orders.sort();
     assert_eq!(orders.len(), 20);
     assert!(orders.chunks(2).all(|pair| pair[0] == pair[1]), "{orders:?}");

@@ -65,7 +65,11 @@ impl Choice {
             about.parameter(other, &what, "keep one of `every`, `share` and `first`");
         }
         if self.of == Of::Connection && self.first.is_none() {
-            about.parameter("of", "`of` is about `first`, which is not given", "add first = 3, for instance, or remove `of`");
+            about.parameter(
+                "of",
+                "`of` is about `first`, which is not given",
+                "add first = 3, for instance, or remove `of`",
+            );
         }
     }
 }

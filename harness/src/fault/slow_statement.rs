@@ -52,7 +52,8 @@ impl Poison for SlowStatement {
 
     fn toxic(&self) -> Toxic {
         let Self { delay, jitter, distribution, .. } = *self;
-        let calls = CallPattern::Statement(StatementPattern { verb: self.verb.clone(), contains: self.pattern.clone() });
+        let calls =
+            CallPattern::Statement(StatementPattern { verb: self.verb.clone(), contains: self.pattern.clone() });
         let pick = Choice::every(self.every).pick();
         let kind = ToxicKind::SlowCall { calls, delay: delay.0, jitter: jitter.0, distribution, pick };
         Toxic::new(kind).direction(self.direction).fraction(self.fraction)

@@ -247,14 +247,7 @@ struct Tract<'a> {
 }
 
 impl Tract<'_> {
-    fn drive<R, W>(
-        &mut self,
-        lane: &mut Lane,
-        back: &mut Lane,
-        src: &mut R,
-        dst: &mut W,
-        cx: &mut Context<'_>,
-    ) -> Fate
+    fn drive<R, W>(&mut self, lane: &mut Lane, back: &mut Lane, src: &mut R, dst: &mut W, cx: &mut Context<'_>) -> Fate
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,

@@ -330,9 +330,8 @@ mod tests {
         for bytes in down {
             let mut ends = Vec::new();
             redis.down(bytes, &mut ends);
-            let tell = |(at, reply): &ReplyEnd| {
-                (offset + at, reply.texts[0].to_string(), reply.committed, reply.failed)
-            };
+            let tell =
+                |(at, reply): &ReplyEnd| (offset + at, reply.texts[0].to_string(), reply.committed, reply.failed);
             found.extend(ends.iter().map(tell));
             offset += bytes.len();
         }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::pick::{Pick, Picker};
 use super::{
-    ArmedToxic, CallPattern, CommandPattern, CutPoint, Direction, Distribution, Down, Garbage, RequestPattern, bandwidth,
-    black_hole, connect_latency, cut_reply, flapping, http_body, http_cut_reply, http_duplicate, http_status, latency,
-    limit_data, redis_cut_reply, refuse, reset, slicer, slow_call, slow_close, timeout,
+    ArmedToxic, CallPattern, CommandPattern, CutPoint, Direction, Distribution, Down, Garbage, RequestPattern,
+    bandwidth, black_hole, connect_latency, cut_reply, flapping, http_body, http_cut_reply, http_duplicate,
+    http_status, latency, limit_data, redis_cut_reply, refuse, reset, slicer, slow_call, slow_close, timeout,
 };
 
 #[cfg(doc)]
@@ -162,9 +162,7 @@ impl ToxicKind {
             Self::ConnectLatency { delay, jitter, distribution } => {
                 Box::new(connect_latency::ConnectLatency(latency::Delays { delay, jitter, distribution }))
             }
-            Self::Flapping { down, up, how } => {
-                Box::new(flapping::Flapping { down, up, how, since: Instant::now() })
-            }
+            Self::Flapping { down, up, how } => Box::new(flapping::Flapping { down, up, how, since: Instant::now() }),
             Self::SlowCall { calls, delay, jitter, distribution, pick } => Box::new(slow_call::SlowCall {
                 calls,
                 delays: latency::Delays { delay, jitter, distribution },
