@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::link::reach;
 use super::server::Shared;
-use super::stream::Upstream;
 use super::wire::Wire;
 
 /// How long the reply to a copy is waited for.
@@ -25,7 +25,7 @@ pub(super) async fn deliver(shared: Arc<Shared>, bytes: Vec<u8>, after: Duration
 
 /// Returns when the reply is complete: whoever leaves earlier may make a service stop half-way.
 async fn exchange(shared: &Shared, bytes: &[u8]) -> io::Result<()> {
-    let mut upstream = Upstream::connect(&shared.upstream()).await?;
+    let mut upstream = reach(shared).await.ok_or(io::ErrorKind::ConnectionRefused)?;
     let mut wire = Wire::new(shared.protocol);
     wire.up(bytes, &mut Vec::new());
     upstream.write_all(bytes).await?;

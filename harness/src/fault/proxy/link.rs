@@ -89,6 +89,11 @@ async fn dial(shared: &Shared, client: &TcpStream, chain: &mut Chain, member: &M
         _ => {}
     }
     client.set_nodelay(true).ok()?;
+    reach(shared).await
+}
+
+/// Connects to the upstream.
+pub(super) async fn reach(shared: &Shared) -> Option<Upstream> {
     // Where several share the work, one that is down is passed over, as a balancer in front of them would.
     for endpoint in shared.upstreams() {
         match Upstream::connect(&endpoint).await {
@@ -266,12 +271,12 @@ impl Tract<'_> {
                 Poll::Ready(Err(_)) if self.chain.is_empty() => return Fate::Reset,
                 // The toxics decide when the other side learns of it, and whether: a black hole keeps it to itself.
                 Poll::Ready(Err(_)) => {
-                    return self.forward([lane, back], payload, Some(End::Reset), dst, cx);
+                    return self.forward([&mut *lane, &mut *back], payload, Some(End::Reset), dst, cx);
                 }
                 Poll::Ready(Ok(())) => {}
             }
             let end = payload.is_empty().then_some(End::Half);
-            if self.forward([lane, back], payload, end, dst, cx) == Fate::Reset {
+            if self.forward([&mut *lane, &mut *back], payload, end, dst, cx) == Fate::Reset {
                 return Fate::Reset;
             }
         }

@@ -98,7 +98,7 @@ impl Shared {
     }
 
     /// How long a new connection with these toxics is to wait.
-    pub(super) fn opens_in(&self, chain: &Chain) -> Duration {
+    pub(super) fn opens_in(&self, chain: &mut Chain) -> Duration {
         chain.opens_in(&self.rack.lock().unwrap())
     }
 
