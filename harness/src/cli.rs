@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use crate::compare::{self, CompareError, Comparison};
+use crate::fault::{Inject, catalogue};
 use crate::load::clock::unix_us;
 use crate::load::slice::Slice;
 use crate::progress::Progress;
@@ -104,6 +105,14 @@ enum Command {
         #[arg(long)]
         install: bool,
         /// How the findings are printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// What can be broken: every kind of fault, its parameters, and what it needs.
+    Faults {
+        /// Only this kind.
+        kind: Option<String>,
+        /// How the catalogue is printed.
         #[arg(long, value_enum, default_value = "text")]
         output: Output,
     },
@@ -207,6 +216,14 @@ enum Command {
         /// Which of them.
         mode: String,
     },
+    /// A process that draws the timeline of a scenario; not for people.
+    #[command(name = bench::timeline::SUBCOMMAND, hide = true)]
+    BenchTimeline {
+        /// The scenario file.
+        scenario: PathBuf,
+        /// The seed.
+        seed: u64,
+    },
     /// The process whose judging is measured; not for people.
     #[command(name = bench::checker::SUBCOMMAND, hide = true)]
     BenchCheck {
@@ -308,6 +325,9 @@ pub fn main() -> i32 {
     if let Command::CalibrationGoose { host, plan } = &cli.command {
         return calibrate::goose::main(host, plan);
     }
+    if let Command::BenchTimeline { scenario, seed } = &cli.command {
+        return bench::timeline::main(scenario, *seed);
+    }
     if let Command::BenchProxyServer { core, mode } = &cli.command {
         return bench::proxy::server::main(*core, mode);
     }
@@ -345,6 +365,7 @@ pub fn main() -> i32 {
             finish(summary, &run, output)
         }
         Command::Doctor { install, output } => doctor::run(install, output == Output::Json),
+        Command::Faults { kind, output } => print_faults(kind.as_deref(), output),
         Command::Schema { of } => print_schema(of),
         Command::Stack { command: StackCommand::Up { scenario, set, stack, listen } } => {
             match choose_stack(set, stack, |set| load(&scenario, set, None, None)) {
@@ -375,6 +396,7 @@ pub fn main() -> i32 {
         Command::Guard { .. }
         | Command::BenchServer { .. }
         | Command::BenchProxyServer { .. }
+        | Command::BenchTimeline { .. }
         | Command::BenchCheck { .. }
         | Command::CalibrationServer { .. }
         | Command::CalibrationGoose { .. } => exit::INTERNAL,
@@ -660,6 +682,26 @@ fn print_summary(summary: &Summary, folder: &Path, output: Output) {
         }
         Err(error) => eprintln!("cannot print the summary: {error}"),
     }
+}
+
+fn print_faults(kind: Option<&str>, output: Output) -> i32 {
+    let mut all = catalogue::catalogue();
+    if let Some(kind) = kind {
+        all.retain(|entry| entry.kind == kind);
+        if all.is_empty() {
+            let what = format!("there is no kind of fault \"{kind}\"\nhelp: one of {}", Inject::KINDS.join(", "));
+            return complain(&what, exit::USAGE);
+        }
+    }
+    // Whoever reads only the beginning closes the pipe early, which is no failure.
+    let _ = match output {
+        Output::Json => writeln!(std::io::stdout(), "{:#}", serde_json::json!({ "faults": all })),
+        Output::Text => {
+            let text: Vec<String> = all.iter().map(ToString::to_string).collect();
+            write!(std::io::stdout(), "{}", text.join("\n"))
+        }
+    };
+    exit::PASS
 }
 
 fn print_schema(of: SchemaOf) -> i32 {

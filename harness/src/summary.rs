@@ -64,6 +64,9 @@ pub struct Summary {
     pub seed: u64,
     /// Hash of the planned arrivals.
     pub schedule_hash: String,
+    /// A hash of the timeline of faults as the seed drew it; empty in a run of before it was told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub timeline_hash: String,
     /// Why the harness distrusts its own measurement; empty if it does not.
     pub distrust: Vec<String>,
     /// Remarks with no bearing on the verdict.
@@ -229,8 +232,17 @@ pub struct FaultSummary {
     pub role: Option<String>,
     /// For people.
     pub detail: String,
-    /// When it was to be injected.
+    /// When it was to be injected; of one whose event never came, when at the latest.
     pub planned_at_ms: f64,
+    /// The event after which it was to be injected, for people; none if its time was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// When that event came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub triggered_at_ms: Option<f64>,
+    /// Why it was not injected, if its event did not come in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
     /// When it was.
     pub injected_at_ms: Option<f64>,
     /// When healing was complete.
@@ -239,6 +251,9 @@ pub struct FaultSummary {
     pub recovered_at_ms: Option<f64>,
     /// From healing to recovery, in milliseconds.
     pub recovery_ms: Option<f64>,
+    /// The probe of the steady state that was the last to hold again, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_probe: Option<String>,
     /// Other faults that were in effect between healing and recovery: the steady state may have waited for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overlapped_by: Vec<String>,

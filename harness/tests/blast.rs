@@ -137,10 +137,11 @@ impl Sale {
                 detail: String::new(),
                 at_us: us(*from),
                 until_us: us(healed.unwrap_or(SECONDS)),
+                ..FaultPlan::default()
             }));
             events.push(Event::FaultInjected { id: id(), at_us: us(*from) });
             events.extend(healed.map(|at| Event::FaultHealed { id: id(), at_us: us(at), hit: String::new() }));
-            events.extend(recovered.map(|at| Event::FaultRecovered { id: id(), at_us: us(at) }));
+            events.extend(recovered.map(|at| Event::FaultRecovered { id: id(), at_us: us(at), last_probe: None }));
         }
         events
     }
@@ -172,6 +173,7 @@ fn info() -> RunInfo {
         scenario: "made-up".into(),
         seed: 7,
         schedule_hash: String::new(),
+        timeline_hash: String::new(),
         epoch_unix_us: 0,
         user_prefix: "u".into(),
         key_prefix: "k".into(),

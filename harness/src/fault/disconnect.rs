@@ -30,6 +30,10 @@ impl Fault for Disconnect {
         Place::Role(&self.role)
     }
 
+    fn needs() -> String {
+        "a container: --stack containers".to_owned()
+    }
+
     fn detail(&self) -> String {
         "cut off from its network, then connected again".into()
     }

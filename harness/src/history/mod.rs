@@ -315,6 +315,9 @@ pub struct RunInfo {
     pub seed: u64,
     /// A hash of the planned arrivals: the same seed gives the same hash.
     pub schedule_hash: String,
+    /// A hash of the timeline of faults as the seed drew it; empty in a run of before it was told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub timeline_hash: String,
     /// Wall-clock time of the epoch, in Unix microseconds.
     pub epoch_unix_us: i64,
     /// Buyers are called this followed by a number.
@@ -381,6 +384,24 @@ pub enum Event {
     },
     /// A fault as planned.
     FaultPlanned(FaultPlan),
+    /// The event came for which a fault had waited.
+    FaultTriggered {
+        /// The fault's id.
+        id: String,
+        /// When it came.
+        at_us: Micros,
+        /// When the fault is therefore to be injected.
+        due_us: Micros,
+    },
+    /// A fault was not injected, since the event for which it waited did not come in time.
+    FaultSkipped {
+        /// The fault's id.
+        id: String,
+        /// When it was given up.
+        at_us: Micros,
+        /// Why, for people.
+        why: String,
+    },
     /// A fault took effect.
     FaultInjected {
         /// The fault's id.
@@ -403,6 +424,9 @@ pub enum Event {
         id: String,
         /// The first moment from which it held.
         at_us: Micros,
+        /// The probe that was the last to hold again, where there are several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_probe: Option<String>,
     },
     /// A fault could not be injected or healed.
     FaultFailed {
@@ -415,6 +439,15 @@ pub enum Event {
     },
     /// A periodic look at the stack.
     Sample(Sample),
+    /// A stop condition was met: everything was healed and the load ended.
+    Stopped {
+        /// The condition's name.
+        stop: String,
+        /// When it was met.
+        at_us: Micros,
+        /// What was measured, against which limit.
+        why: String,
+    },
     /// Something that makes the harness distrust its own measurement; the verdict is then at best unknown.
     Distrust {
         /// When it was noticed.
@@ -478,7 +511,7 @@ mod as_links {
 }
 
 /// A fault of the timeline.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct FaultPlan {
     /// Unique in the scenario.
     pub id: String,
@@ -490,10 +523,20 @@ pub struct FaultPlan {
     pub role: Option<String>,
     /// In one line for people: `10ms ±5ms`.
     pub detail: String,
-    /// When it should be injected.
+    /// When it should be injected; of one with a trigger, when at the latest.
     pub at_us: Micros,
     /// When it should be healed.
     pub until_us: Micros,
+    /// The event after which it is injected, for people; none if its time was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// Whether the run means something if that event never came.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A periodic look at the stack.

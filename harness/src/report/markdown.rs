@@ -283,8 +283,9 @@ fn faults(out: &mut String, summary: &Summary) {
             (None, Some(_)) => "not seen".to_owned(),
             (None, None) => format::NONE.to_owned(),
         };
-        let recovery =
-            words::meanwhile(fault).map_or(recovery.clone(), |meanwhile| format!("{recovery} ({})", cell(&meanwhile)));
+        let recovery = words::recovery(fault).map_or(recovery.clone(), |said| format!("{recovery} ({})", cell(&said)));
+        let injected = format::moment_ms(fault.injected_at_ms);
+        let injected = words::trigger(fault).map_or(injected.clone(), |said| format!("{injected} ({})", cell(&said)));
         let hit = fault.error.as_ref().map_or_else(|| fault.hit.clone(), |error| format!("failed: {error}"));
         let _ = writeln!(
             out,
@@ -293,7 +294,7 @@ fn faults(out: &mut String, summary: &Summary) {
             cell(&fault.kind),
             cell(&fault.detail),
             cell(on),
-            format::moment_ms(fault.injected_at_ms),
+            injected,
             format::moment_ms(fault.healed_at_ms),
             format::moment_ms(fault.recovered_at_ms),
             cell(&hit),

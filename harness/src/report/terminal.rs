@@ -354,8 +354,11 @@ impl Page {
             let detail = if fault.detail.trim().is_empty() { String::new() } else { format!(" {}", fault.detail) };
             self.bullet(&format::one_line(&format!("{}: {}{detail}{on}", fault.id, fault.kind)));
             self.paragraph(6, &course(fault), None);
-            if let Some(meanwhile) = words::meanwhile(fault) {
-                self.paragraph(6, &format::one_line(&meanwhile), Some(Ink::Amber));
+            if let Some(trigger) = words::trigger(fault) {
+                self.paragraph(6, &format::one_line(&trigger), fault.skipped.as_ref().map(|_| Ink::Amber));
+            }
+            if let Some(remarks) = words::recovery(fault) {
+                self.paragraph(6, &format::one_line(&remarks), Some(Ink::Amber));
             }
             if !fault.hit.trim().is_empty() {
                 self.paragraph(6, &format::one_line(&format!("hit {}", fault.hit)), Some(Ink::Dim));

@@ -95,6 +95,7 @@ pub fn passing() -> Summary {
         },
         seed: 42,
         schedule_hash: "9f86d081884c7d65".into(),
+        timeline_hash: String::new(),
         distrust: vec![],
         notes: vec!["The kernel has no netem: delays were made by the proxy.".into()],
     }
@@ -511,6 +512,7 @@ pub fn empty() -> Summary {
         machine: Machine::default(),
         seed: 0,
         schedule_hash: String::new(),
+        timeline_hash: String::new(),
         distrust: vec![],
         notes: vec![],
     }
@@ -565,6 +567,10 @@ pub fn hostile() -> Summary {
             error: Some(long.clone()),
             link: Some(HOSTILE.into()),
             overlapped_by: vec![HOSTILE.into(), long.clone()],
+            trigger: Some(long.clone()),
+            triggered_at_ms: Some(f64::NEG_INFINITY),
+            skipped: (i % 5 == 0).then(|| long.clone()),
+            last_probe: Some(HOSTILE.into()),
             role: None,
         })
         .collect();

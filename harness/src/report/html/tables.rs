@@ -109,7 +109,9 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
     let rows = summary.faults.iter().map(|fault| {
         let on = fault.link.as_deref().or(fault.role.as_deref()).unwrap_or(format::NONE);
         let late = fault.injected_at_ms.map(|at| at - fault.planned_at_ms).filter(|late| late.abs() >= 50.0);
-        let meanwhile = words::meanwhile(fault).map(|text| clip(&text)).unwrap_or_default();
+        let remarks = words::recovery(fault).map(|text| clip(&text)).unwrap_or_default();
+        let detail =
+            [Some(fault.detail.clone()), words::trigger(fault)].into_iter().flatten().collect::<Vec<_>>().join("; ");
         let injected = Cell::figure(format::moment_ms(fault.injected_at_ms));
         let recovery = match (fault.recovery_ms, fault.injected_at_ms) {
             (Some(ms), _) => Cell::figure(format::millis(ms)),
@@ -117,7 +119,7 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
             (None, None) => Cell::figure(format::NONE),
         };
         vec![
-            Cell::text(&fault.id).below(clip(&fault.detail)),
+            Cell::text(&fault.id).below(clip(&detail)),
             Cell::text(&fault.kind),
             Cell::text(on),
             late.map_or(Cell { figure: true, ..Cell::text(&injected.text) }, |late| {
@@ -129,7 +131,7 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
             }),
             Cell::figure(format::moment_ms(fault.healed_at_ms)),
             Cell::figure(format::moment_ms(fault.recovered_at_ms)),
-            recovery.below(meanwhile),
+            recovery.below(remarks),
             match &fault.error {
                 Some(error) => Cell::text(clip(&format!("failed: {error}"))).toned("fail").below(clip(&fault.hit)),
                 None => Cell::text(clip(&fault.hit)),
