@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::bugs::{Bug, Pending};
 use crate::config::{Address, Secret, Settings, SwitchSetting, parse_duration};
-use crate::inventory::Strategy;
+use crate::inventory::{Strategy, Unbuilt};
 use crate::server;
 use crate::store::Limits;
 use crate::switches::{SwitchId, Switches};
@@ -62,6 +62,9 @@ struct Serve {
     /// Such as `host=127.0.0.1 port=5432 user=postgres dbname=seckill`.
     #[arg(long, value_name = "URL")]
     database_url: String,
+    /// Such as `redis://127.0.0.1:6379`, for the strategies that work with Redis.
+    #[arg(long, value_name = "URL", value_parser = redis_client)]
+    redis_url: Option<redis::Client>,
     /// Connections to the database.
     #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pool_size: usize,
@@ -144,7 +147,7 @@ impl Cli {
 
 impl Serve {
     fn run(self) -> Result<()> {
-        if let Err(complaint) = self.check_bug() {
+        if let Err(complaint) = self.check_bug().and_then(|()| self.check_redis()) {
             Cli::command().error(ErrorKind::ValueValidation, complaint).exit();
         }
         tracing_subscriber::fmt()
@@ -165,6 +168,11 @@ impl Serve {
         // Whatever still runs has had its chance to finish in the drain.
         runtime.shutdown_background();
         outcome
+    }
+
+    fn check_redis(&self) -> Result<(), String> {
+        let lacks = self.strategy.needs_redis() && self.redis_url.is_none();
+        if lacks { Err(Unbuilt::NeedsRedis(self.strategy).to_string()) } else { Ok(()) }
     }
 
     fn check_bug(&self) -> Result<(), String> {
@@ -194,6 +202,7 @@ impl Serve {
             admin_listen: self.admin_listen,
             tls: self.tls,
             database_url: self.database_url,
+            redis: self.redis_url,
             workers: self.workers,
             strategy: self.strategy,
             switches: self.switches,
@@ -207,6 +216,10 @@ impl Serve {
             trace_requests: self.trace_requests,
         }
     }
+}
+
+fn redis_client(url: &str) -> Result<redis::Client, String> {
+    redis::Client::open(url).map_err(|error| format!("{error}; expected for example `redis://127.0.0.1:6379`"))
 }
 
 fn list_bugs(output: Output) {
@@ -242,7 +255,7 @@ fn list_choices(output: Output) {
         Output::Json => {
             let strategies: Vec<_> = Strategy::value_variants()
                 .iter()
-                .map(|s| json!({"name": s.to_string(), "meaning": meaning(s), "default": *s == Strategy::default()}))
+                .map(|s| json!({"name": s.to_string(), "meaning": meaning(s), "default": *s == Strategy::default(), "needs_redis": s.needs_redis()}))
                 .collect();
             let switches: Vec<_> = SwitchId::ALL
                 .iter()

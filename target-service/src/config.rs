@@ -119,6 +119,8 @@ pub struct Settings {
     pub tls: Option<PathBuf>,
     /// A tokio-postgres connection string.
     pub database_url: String,
+    /// The Redis, where the strategy works with one.
+    pub redis: Option<redis::Client>,
     /// Threads that run the service.
     pub workers: usize,
     /// How stock is deducted.

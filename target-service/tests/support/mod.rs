@@ -7,6 +7,7 @@
 pub mod http;
 pub mod postgres;
 pub mod proxy;
+pub mod redis;
 pub mod service;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

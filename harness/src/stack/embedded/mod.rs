@@ -14,12 +14,13 @@ use std::time::Duration;
 use super::guard::Guard;
 use super::postgres::Postgres;
 use super::process::RunAs;
-use super::{Component, LOCAL, Local, Provision, Stack, StackError};
-use crate::doctor;
+use super::redis::Redis;
+use super::{Component, LOCAL, Local, Provision, Stack, StackError, disk};
+use crate::doctor::{self, RedisProgram};
 use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
 use crate::load::client::Entry;
 use crate::scenario::catalogue::Catalogue;
-use crate::scenario::{Reference, Scenario, topology};
+use crate::scenario::{Reference, Replication, Scenario, topology};
 
 mod program;
 mod service;
@@ -98,18 +99,34 @@ async fn start(component: &impl Local) -> Result<(), StackError> {
 /// What is missing or refused. Nothing is left running: the guard cleans up when it is dropped.
 pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provision) -> Result<Stack, StackError> {
     let binaries = doctor::find_postgres()?;
+    if reference.small_disk.is_some() {
+        disk::possible()?;
+    }
+    let redis = reference.redis.then(doctor::find_redis).transpose()?;
     let program = canonical(&doctor::target_binary()?)?;
     let run_as = doctor::unprivileged_user()?.map(|user| RunAs { uid: user.uid, gid: user.gid });
     let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
-    let guard = Guard::start(&folder, &[program.clone(), canonical(&binaries.bin_dir.join("postgres"))?])
+    let mut programs = vec![program.clone(), canonical(&binaries.bin_dir.join("postgres"))?];
+    programs.extend(redis.iter().map(|redis| redis.path.clone()));
+    let guard = Guard::start(&folder, &programs)
         .map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))?;
     let ground = Ground { scenario, reference, program, folder, logs: &provision.logs };
 
-    let postgres = Postgres::create(&binaries.bin_dir, &ground.folder, ground.logs, run_as)?;
+    let bin = &binaries.bin_dir;
+    let postgres = Postgres::create(bin, &ground.folder, ground.logs, run_as, reference.small_disk)?;
     start(&postgres).await?;
+    let standby = match reference.standby {
+        Some(replication) => Some(follow(&ground, bin, &postgres, replication).await?),
+        None => None,
+    };
+
+    let redis = match &redis {
+        Some(program) => remember(&ground, program).await?,
+        None => Vec::new(),
+    };
 
     let to_postgres = ground.link(topology::TO_POSTGRES, Endpoint::Unix(postgres.socket()))?;
-    let service = Service::new(&ground, &to_postgres)?;
+    let service = Service::new(&ground, &to_postgres, redis.first().map(|(_, link)| link))?;
     let public = Endpoint::Unix(service.program.public.clone());
     let entrance = ground.link_at(scenario.entrance(), public, provision.listen)?;
     start(&service).await?;
@@ -127,8 +144,52 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
         addresses.push(("service, its certificate".to_owned(), service.certificate_path().display().to_string()));
     }
     let control = Some(service.program.control.clone());
-    let components: Vec<Box<dyn Component>> = vec![Box::new(postgres), Box::new(service)];
-    Ok(Stack { links: vec![entrance, to_postgres], control, components, entry, addresses, guard: Some(guard) })
+    let (mut links, mut components): (_, Vec<Box<dyn Component>>) =
+        (vec![entrance, to_postgres], vec![Box::new(postgres)]);
+    if let Some((standby, link)) = standby {
+        addresses.push(("standby, directly".to_owned(), format!("unix:{}", standby.socket().display())));
+        links.push(link);
+        components.push(Box::new(standby));
+    }
+    for (redis, link) in redis {
+        addresses.push((format!("{}, directly", redis.role()), format!("unix:{}", redis.socket().display())));
+        links.push(link);
+        components.push(Box::new(redis));
+    }
+    components.push(Box::new(service));
+    Ok(Stack { links, control, components, entry, addresses, guard: Some(guard) })
+}
+
+/// Makes the standby of a cluster that runs, and the link over which it follows.
+async fn follow(
+    ground: &Ground<'_>,
+    bin: &Path,
+    postgres: &Postgres,
+    replication: Replication,
+) -> Result<(Postgres, Proxy), StackError> {
+    let link = ground.link(topology::STANDBY_TO_POSTGRES, Endpoint::Unix(postgres.socket()))?;
+    let standby = postgres.copy(bin, &ground.folder, ground.logs, link.listen_addr())?;
+    start(&standby).await?;
+    postgres.followed(replication, PATIENCE).await?;
+    Ok((standby, link))
+}
+
+/// Makes the service's Redis and its replica, if there is to be one, each with the link to the first.
+async fn remember(ground: &Ground<'_>, program: &RedisProgram) -> Result<Vec<(Redis, Proxy)>, StackError> {
+    let aof = ground.reference.redis_aof;
+    let first = Redis::create(program, &ground.folder, ground.logs, aof, None)?;
+    start(&first).await?;
+    let upstream = || Endpoint::Unix(first.socket().to_owned());
+    let link = ground.link(topology::TO_REDIS, upstream())?;
+    let mut replica = None;
+    if ground.reference.redis_replica {
+        let link = ground.link(topology::REPLICA_TO_REDIS, upstream())?;
+        let second = Redis::create(program, &ground.folder, ground.logs, aof, Some(link.listen_addr()))?;
+        start(&second).await?;
+        second.follows(PATIENCE).await?;
+        replica = Some((second, link));
+    }
+    Ok([(first, link)].into_iter().chain(replica).collect())
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, StackError> {

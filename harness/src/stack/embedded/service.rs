@@ -21,11 +21,11 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// The service on the database behind `database`. Nothing is started yet.
+    /// The service on the database behind `database`, and on the Redis behind `redis`. Nothing is started yet.
     ///
     /// # Errors
     /// Its folder cannot be made.
-    pub(super) fn new(ground: &Ground<'_>, database: &Proxy) -> Result<Service, StackError> {
+    pub(super) fn new(ground: &Ground<'_>, database: &Proxy, redis: Option<&Proxy>) -> Result<Service, StackError> {
         let reference = ground.reference;
         let folder = ground.folder_of("service")?;
         let database = database.listen_addr();
@@ -39,6 +39,9 @@ impl Service {
             ("--workers", reference.workers.to_string()),
         ] {
             arguments.extend([flag.to_owned(), value]);
+        }
+        if let Some(redis) = redis {
+            arguments.extend(["--redis-url".to_owned(), format!("redis://{}", redis.listen_addr())]);
         }
         for (id, toggle) in &reference.switches {
             arguments.extend(["--switch".to_owned(), format!("{id}={}", if toggle.0 { "on" } else { "off" })]);
