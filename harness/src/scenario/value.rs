@@ -350,6 +350,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sizes_are_read_and_shown_alike() {
+        for text in ["256MiB", "1GiB", "512KiB"] {
+            assert_eq!(Size::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Size::parse("1024MiB"), Some(Size::mebibytes(1024)));
+        for text in ["", "256", "MiB", "-1MiB", "1.5GiB", "1MB", "99999999999GiB"] {
+            assert_eq!(Size::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn durations_need_their_unit() {
         assert_eq!(parse_duration("250ms").unwrap(), Duration::from_millis(250));
         assert_eq!(parse_duration("1m30s").unwrap(), Duration::from_secs(90));
