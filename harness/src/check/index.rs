@@ -161,6 +161,10 @@ pub struct FaultWindow<'a> {
     pub id: &'a str,
     /// The plan, if it is recorded.
     pub plan: Option<&'a FaultPlan>,
+    /// When it was to take effect, if it waited for an event that came.
+    pub due: Option<Micros>,
+    /// Why it was not injected, if it waited for an event that did not come.
+    pub skipped: Option<&'a str>,
     /// When it took effect.
     pub injected: Option<Micros>,
     /// When it was taken away.
@@ -453,7 +457,17 @@ fn fold_intent(ops: &[Op], group: &[u32], start: u32) -> Intent {
 fn fault_windows(events: &[Event]) -> Vec<FaultWindow<'_>> {
     fn window<'w, 'a>(windows: &'w mut Vec<FaultWindow<'a>>, id: &'a str) -> &'w mut FaultWindow<'a> {
         let at = windows.iter().position(|w| w.id == id).unwrap_or_else(|| {
-            windows.push(FaultWindow { id, plan: None, injected: None, healed: None, hit: "", error: None });
+            let window = FaultWindow {
+                id,
+                plan: None,
+                due: None,
+                skipped: None,
+                injected: None,
+                healed: None,
+                hit: "",
+                error: None,
+            };
+            windows.push(window);
             windows.len() - 1
         });
         &mut windows[at]
@@ -462,6 +476,8 @@ fn fault_windows(events: &[Event]) -> Vec<FaultWindow<'_>> {
     for event in events {
         match event {
             Event::FaultPlanned(plan) => window(&mut windows, &plan.id).plan = Some(plan),
+            Event::FaultTriggered { id, due_us, .. } => window(&mut windows, id).due = Some(*due_us),
+            Event::FaultSkipped { id, why, .. } => window(&mut windows, id).skipped = Some(why),
             Event::FaultInjected { id, at_us } => window(&mut windows, id).injected = Some(*at_us),
             Event::FaultHealed { id, at_us, hit } => {
                 let window = window(&mut windows, id);
