@@ -58,6 +58,10 @@ impl Fault for CheckpointStorm {
         Place::Role(&self.role)
     }
 
+    fn needs() -> String {
+        "a Postgres that the harness has started".into()
+    }
+
     fn detail(&self) -> String {
         format!("{} MiB and a checkpoint every {}", self.megabytes, self.every)
     }

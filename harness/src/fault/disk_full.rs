@@ -49,6 +49,10 @@ impl Fault for DiskFull {
         Place::Role(&self.role)
     }
 
+    fn needs() -> String {
+        "a Postgres on a disk of its own (`small_disk`), which only root can mount".into()
+    }
+
     fn detail(&self) -> String {
         "the disk is full, then has room again".into()
     }

@@ -45,6 +45,10 @@ impl Fault for ExhaustConnections {
         Place::Role(&self.role)
     }
 
+    fn needs() -> String {
+        "a Postgres that the harness has started".into()
+    }
+
     fn detail(&self) -> String {
         let kept = if self.keep_sessions { ", beside the sessions that there are" } else { "" };
         format!("takes all connections but {}{kept}", self.leave)

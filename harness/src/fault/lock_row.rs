@@ -48,6 +48,10 @@ impl Fault for LockRow {
         Place::Role(&self.role)
     }
 
+    fn needs() -> String {
+        "a Postgres that the harness has started".into()
+    }
+
     fn detail(&self) -> String {
         match (&self.sql, self.item) {
             (Some(sql), _) => format!("holds the locks of `{sql}`"),

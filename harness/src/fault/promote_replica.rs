@@ -38,6 +38,10 @@ impl Fault for PromoteReplica {
         Place::Role(&self.role)
     }
 
+    fn needs() -> String {
+        "a Redis with a replica (`redis`, `redis_replica`)".into()
+    }
+
     fn detail(&self) -> String {
         "redis is killed, and its replica takes over".into()
     }

@@ -43,6 +43,10 @@ impl Fault for PromoteStandby {
         Place::Role(&self.role)
     }
 
+    fn needs() -> String {
+        "a standby (`standby`)".into()
+    }
+
     fn detail(&self) -> String {
         "the primary is killed, and its standby takes over".into()
     }

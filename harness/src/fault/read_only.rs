@@ -33,6 +33,10 @@ impl Fault for ReadOnly {
         Place::Role(&self.role)
     }
 
+    fn needs() -> String {
+        "a Postgres that the harness has started".into()
+    }
+
     fn detail(&self) -> String {
         "transactions are read-only, then may write again".into()
     }

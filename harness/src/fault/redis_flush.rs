@@ -37,6 +37,10 @@ impl Fault for RedisFlush {
         Place::Role(&self.role)
     }
 
+    fn needs() -> String {
+        "a Redis that the harness has started (`redis`)".into()
+    }
+
     fn detail(&self) -> String {
         "everything in it is forgotten".into()
     }

@@ -45,6 +45,10 @@ impl Fault for TerminateBackends {
         Place::Role(&self.role)
     }
 
+    fn needs() -> String {
+        "a Postgres that the harness has started".into()
+    }
+
     fn detail(&self) -> String {
         let share = if self.share < 1.0 { format!("{:.0}% of", self.share * 100.0) } else { "all".to_owned() };
         let often = self.every.map_or("once".to_owned(), |every| format!("every {every}"));

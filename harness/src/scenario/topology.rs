@@ -44,7 +44,7 @@ impl Scenario {
         if let Target::Reference(reference) = &self.target {
             links.push(Link { name: TO_POSTGRES, speaks: Protocol::Postgres });
             if reference.redis {
-                links.push(Link { name: TO_REDIS, speaks: Protocol::Opaque });
+                links.push(Link { name: TO_REDIS, speaks: Protocol::Redis });
             }
             if reference.redis && reference.redis_replica {
                 links.push(Link { name: REPLICA_TO_REDIS, speaks: Protocol::Opaque });
