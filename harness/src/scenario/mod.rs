@@ -164,6 +164,15 @@ pub struct Reference {
     pub redis_aof: Aof,
     /// Whether a second Redis follows the first, as the role `redis-replica` over the link `redis-replica→redis`.
     pub redis_replica: bool,
+    /// Processes of the access layer in front of the service, which the buyers' connections are dealt out to; the service
+    /// is reached straight without any.
+    pub access: u32,
+    /// Whether orders are paid through a payment dependency of its own, whose books are audited.
+    pub payment: bool,
+    /// The share of payments that it declines, from 0 to 1.
+    pub payment_declines: f64,
+    /// Whether there is a user-profile dependency, which item states are dressed with.
+    pub profile: bool,
 }
 
 /// How soon Redis has on disk what it was told (its append-only file, AOF).
@@ -205,6 +214,10 @@ impl Default for Reference {
             redis: false,
             redis_aof: Aof::Everysec,
             redis_replica: false,
+            access: 0,
+            payment: false,
+            payment_declines: 0.0,
+            profile: false,
         }
     }
 }
@@ -219,6 +232,9 @@ pub struct External {
     /// Where its audit listener is; without one, only what the clients saw is judged.
     #[schemars(with = "Option<String>")]
     pub audit: Option<Spanned<String>>,
+    /// Where the audit listener of its payment dependency is, whose books are then held against the ledger.
+    #[schemars(with = "Option<String>")]
+    pub payments: Option<Spanned<String>>,
     /// Private networks that it may be in, such as `10.99.0.0/24`; without one it has to be on this machine.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
