@@ -36,6 +36,18 @@ at = "4500ms"
 lasts = "700ms"
 inject.disconnect = { role = "postgres" }
 
+[[fault]]
+id = "sessions-ended"
+at = "5400ms"
+lasts = "400ms"
+inject.terminate-backends = { every = "100ms" }
+
+[[fault]]
+id = "hot-row-locked"
+at = "6s"
+lasts = "600ms"
+inject.lock-row = {}
+
 "#;
 
 /// The short rehearsal with other faults; none of them where they are not wanted.
@@ -104,7 +116,7 @@ fn a_rehearsal_passes_on_containers_that_are_killed_paused_and_cut_off() {
     ended.assert_code(0);
     let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
     let faults = summary["faults"].as_array().unwrap();
-    assert_eq!(faults.len(), 3);
+    assert_eq!(faults.len(), 5);
     for fault in faults {
         assert!(fault["error"].is_null() && fault["recovered_at_ms"].is_number(), "{fault:#}");
         assert!(fault["hit"].as_str().is_some_and(|hit| !hit.starts_with('0')), "{fault:#}");

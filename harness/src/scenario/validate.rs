@@ -1,7 +1,7 @@
 //! What a scenario must hold beyond its types: names that exist, numbers in range, a timeline that fits.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use tokio_rustls::rustls::pki_types::ServerName;
 use toml::Spanned;
@@ -9,8 +9,8 @@ use toml::Spanned;
 use super::diagnose::{Mistake, Place};
 use super::journey::Journey;
 use super::reading::{Checks, PLACES, Source, is_token};
-use super::value::{self, Dur, normal_link};
-use super::{Cohort, Retry, Scenario, Step, Target, TicketWords, topology};
+use super::value::{self, Dur, Size, normal_link};
+use super::{Cohort, Reference, Retry, Runs, Scenario, Step, Target, TicketWords, topology};
 use crate::fault::proxy::Protocol;
 use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
 use crate::load::arrival::Arrivals;
@@ -136,6 +136,38 @@ fn names_an_image(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fits) && !text.ends_with([':', '/', '@'])
 }
 
+/// What is wrong with a stack of containers: names of images, and parts that it has not.
+fn containers(reference: &Reference, m: &mut Mistakes) {
+    if let Some(name) = &reference.containers.postgres
+        && !names_an_image(name.get_ref())
+    {
+        m.add(
+            name.span(),
+            format!("target.reference.containers.postgres: `{}` is no name of an image", name.get_ref()),
+            "a name as Docker takes it, such as \"postgres:17\" or \"127.0.0.1:5000/shop/postgres:17\"",
+        );
+    }
+    if reference.stack != Runs::Containers {
+        return;
+    }
+    let asked = [
+        ("standby", reference.standby.is_some()),
+        ("small_disk", reference.small_disk.is_some()),
+        ("redis", reference.redis),
+        ("redis_replica", reference.redis_replica),
+    ];
+    for (key, _) in asked.into_iter().filter(|(_, asked)| *asked) {
+        m.add(
+            Place::key(&format!("target.reference.{key}")),
+            format!("target: `{key}` is not to be had in a stack of containers"),
+            format!("run it on processes of this machine, with --stack embedded; or remove `{key}`"),
+        );
+    }
+}
+
+/// Sizes that the disk of a database may have.
+const SMALL_DISKS: RangeInclusive<Size> = Size::mebibytes(128)..=Size::mebibytes(8192);
+
 fn target(target: &Target, m: &mut Mistakes) {
     match target {
         Target::Reference(reference) => {
@@ -146,15 +178,15 @@ fn target(target: &Target, m: &mut Mistakes) {
                     m.add(at, format!("target: `{key}` is {value}"), format!("from 1 to {most}"));
                 }
             }
-            for (key, name) in [("postgres", &reference.containers.postgres)] {
-                let Some(name) = name else { continue };
-                if !names_an_image(name.get_ref()) {
-                    m.add(
-                        name.span(),
-                        format!("target.reference.containers.{key}: `{}` is no name of an image", name.get_ref()),
-                        "a name as Docker takes it, such as \"postgres:17\" or \"127.0.0.1:5000/shop/postgres:17\"",
-                    );
-                }
+            containers(reference, m);
+            if let Some(size) = reference.small_disk.filter(|size| !SMALL_DISKS.contains(size)) {
+                let at = Place::key("target.reference.small_disk");
+                let (least, most) = (SMALL_DISKS.start(), SMALL_DISKS.end());
+                m.add(
+                    at,
+                    format!("target: `small_disk` is {size}"),
+                    format!("from {least}, which a database needs, to {most}"),
+                );
             }
             let most = topology::ACCESS_PROCESSES.len();
             if reference.access as usize > most {

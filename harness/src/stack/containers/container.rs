@@ -23,6 +23,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::image::Image;
 use super::{LABEL, Yard, refused, status, words};
+use crate::stack::database::Database;
 use crate::stack::process::tail_of;
 use crate::stack::{Component, StackError};
 
@@ -31,9 +32,6 @@ const DEATH: Duration = Duration::from_secs(5);
 
 /// Asks the container at an address whether it does its work.
 pub type Probe = fn(SocketAddr) -> BoxFuture<'static, Result<(), String>>;
-
-/// Reads how many bytes of write-ahead log a database has written.
-pub type Wal = fn(SocketAddr) -> BoxFuture<'static, Option<u64>>;
 
 /// How a container is run.
 #[derive(Debug, Clone)]
@@ -52,8 +50,8 @@ pub struct Spec {
     pub farewell: &'static str,
     /// Whether it does its work.
     pub probe: Probe,
-    /// For a database.
-    pub wal: Option<Wal>,
+    /// How it is asked, for a Postgres.
+    pub database: Option<fn(SocketAddr) -> Database>,
     /// Where what it writes goes.
     pub log: PathBuf,
 }
@@ -301,9 +299,10 @@ impl Component for Container {
     }
 
     fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
-        match self.spec.wal {
-            Some(read) => read(self.address()),
-            None => Box::pin(async { None }),
-        }
+        Box::pin(async { self.database()?.wal_bytes().await.ok() })
+    }
+
+    fn database(&self) -> Option<Database> {
+        self.spec.database.map(|reach| reach(self.address()))
     }
 }

@@ -1,15 +1,12 @@
 //! The databases of the reference service as containers.
 
-use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
-
-use futures_util::future::BoxFuture;
 
 use super::Yard;
 use super::container::{Container, Spec};
 use super::image::{Image, Source};
 use crate::scenario::Images;
+use crate::stack::database::Database;
 use crate::stack::{StackError, postgres};
 
 /// Where the image of Postgres comes from.
@@ -24,7 +21,7 @@ pub async fn postgres(yard: &Yard, images: &Images, logs: &Path) -> Result<(Cont
     let image =
         Image::find(&yard.docker, POSTGRES, images.postgres.as_ref().map(|name| name.get_ref().as_str())).await?;
     let mut command = vec!["postgres".to_owned(), "-c".to_owned(), "listen_addresses=*".to_owned()];
-    command.extend(postgres::settings());
+    command.extend(postgres::settings(&postgres::log_sizes(None)));
     let spec = Spec {
         role: "postgres",
         number: 1,
@@ -37,25 +34,15 @@ pub async fn postgres(yard: &Yard, images: &Images, logs: &Path) -> Result<(Cont
         command,
         // An immediate shutdown: the cluster is thrown away, so a last checkpoint would be for nobody.
         farewell: "SIGQUIT",
-        probe: |address| Box::pin(async move { ask(address).await }),
-        wal: Some(|address| wal(address)),
+        probe: |address| {
+            Box::pin(async move {
+                let answered = Database::at(address).value("SELECT 1").await;
+                answered.map(drop).map_err(|error| error.to_string())
+            })
+        },
+        database: Some(Database::at),
         log: logs.join("postgres.log"),
     };
     let what = format!("postgres ran in a container of the image {image}");
     Ok((Container::run(yard, &image, spec).await?, what))
-}
-
-fn client(address: SocketAddr) -> tokio_postgres::Config {
-    let mut config = tokio_postgres::Config::new();
-    config.host(address.ip().to_string()).port(address.port()).user("postgres").dbname("postgres");
-    config.connect_timeout(Duration::from_secs(2));
-    config
-}
-
-async fn ask(address: SocketAddr) -> Result<(), String> {
-    postgres::query_one(&client(address), "SELECT 1").await.map(drop).map_err(|error| error.to_string())
-}
-
-fn wal(address: SocketAddr) -> BoxFuture<'static, Option<u64>> {
-    Box::pin(async move { postgres::wal_bytes(&client(address)).await.ok() })
 }

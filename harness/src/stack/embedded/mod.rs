@@ -11,25 +11,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::containers::Yard;
 use super::group::Group;
 use super::guard::Guard;
-use super::leftovers::Run;
 use super::{Component, LOCAL, Local, Provision, Stack, StackError};
 use crate::doctor;
 use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
 use crate::load::client::Entry;
 use crate::scenario::catalogue::Catalogue;
-use crate::scenario::{Reference, Runs, Scenario, topology};
+use crate::scenario::{Reference, Scenario, topology};
 
 mod access;
-mod database;
+mod databases;
 mod dependency;
 mod program;
 mod service;
 
 use access::Access;
-use database::Database;
+use databases::{Databases, Programs};
 use dependency::Dependency;
 use service::Service;
 
@@ -104,32 +102,28 @@ async fn start(component: &impl Local) -> Result<(), StackError> {
 /// # Errors
 /// What is missing or refused. Nothing is left running: the guard cleans up when it is dropped.
 pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provision) -> Result<Stack, StackError> {
-    let mut programs = vec![canonical(&doctor::target_binary()?)?];
-    let binaries = match reference.stack {
-        Runs::Embedded => Some(doctor::find_postgres()?),
-        Runs::Containers => None,
-    };
-    if let Some(binaries) = &binaries {
-        programs.push(canonical(&binaries.program("postgres"))?);
-    }
+    let databases = Programs::find(reference)?;
+    let program = canonical(&doctor::target_binary()?)?;
+    let mut programs = vec![program.clone()];
+    programs.extend(databases.paths()?);
     let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
     let guard = Guard::start(&folder, &programs)
         .map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))?;
-    let program = programs.swap_remove(0);
     let ground = Ground { scenario, reference, program, folder, logs: &provision.logs };
 
-    let postgres = match &binaries {
-        Some(binaries) => Database::postgres(&ground, binaries).await?,
-        None => Database::postgres_in(&Yard::open(&Run::of_id(&provision.run_id)).await?, &ground).await?,
-    };
-
-    let to_postgres = ground.link(topology::TO_POSTGRES, postgres.endpoint.clone())?;
+    let databases = Databases::up(&ground, &databases, &provision.run_id).await?;
     let dependencies = dependency::up(&ground).await?;
 
     // Whoever the buyers reach first speaks TLS with them.
     let tls = reference.tls.then(|| ground.folder_of("tls")).transpose()?;
     let with_access = reference.access > 0;
-    let service = Service::new(&ground, &to_postgres, &dependencies, tls.as_deref().filter(|_| !with_access))?;
+    let service = Service::new(
+        &ground,
+        &databases.postgres.link,
+        &dependencies,
+        databases.to_redis(),
+        tls.as_deref().filter(|_| !with_access),
+    )?;
     let public = Endpoint::Unix(service.program.public.clone());
     let (entrance, to_service, access) = if with_access {
         let to_service = ground.link(topology::ACCESS_TO_SERVICE, public)?;
@@ -154,8 +148,8 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
     let mut addresses = vec![
         (format!("{first} (through its proxy)"), format!("{}://{}", entry.scheme(), entry.address)),
         ("service, audit listener".to_owned(), format!("unix:{}", service.program.admin.display())),
-        ("postgres (through its proxy)".to_owned(), format!("{}", to_postgres.listen_addr())),
-        ("postgres, directly".to_owned(), postgres.endpoint.to_string()),
+        ("postgres (through its proxy)".to_owned(), format!("{}", databases.postgres.link.listen_addr())),
+        ("postgres, directly".to_owned(), databases.postgres.endpoint.to_string()),
     ];
     addresses.extend(certificate.map(|path| (format!("{first}, its certificate"), path.display().to_string())));
     addresses.extend(dependencies.iter().map(Dependency::address));
@@ -164,13 +158,18 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
     if let Some(payment) = dependencies.iter().find(|dependency| dependency.name() == dependency::PAYMENT) {
         control = control.with_payments(&Endpoint::Unix(payment.program.admin.clone()))?;
     }
-    let notes = postgres.note.into_iter().collect();
-    let mut links: Vec<Proxy> = [Some(entrance), to_service, Some(to_postgres)].into_iter().flatten().collect();
+    let Databases { postgres, others, notes } = databases;
+    let mut links: Vec<Proxy> = [Some(entrance), to_service, Some(postgres.link)].into_iter().flatten().collect();
     let mut components: Vec<Box<dyn Component>> = vec![postgres.component];
     for dependency in dependencies {
         let (link, component) = dependency.into_parts();
         links.push(link);
         components.push(component);
+    }
+    for database in others {
+        addresses.push((format!("{}, directly", database.component.role()), database.endpoint.to_string()));
+        links.push(database.link);
+        components.push(database.component);
     }
     components.push(Box::new(service));
     if with_access {
