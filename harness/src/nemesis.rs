@@ -36,6 +36,7 @@ pub fn plan(scenario: &Scenario) -> Vec<FaultPlan> {
             detail: f.inject.fault().detail(),
             at_us: f.at.micros(),
             until_us: f.at.micros() + f.lasts.micros(),
+            clock: f.inject.fault().clock_error(),
         })
         .collect()
 }

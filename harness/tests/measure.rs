@@ -147,6 +147,7 @@ fn golden_events() -> Vec<Event> {
         detail: "10ms".into(),
         at_us: 600_000,
         until_us: 900_000,
+        clock: None,
     };
     let sample = |at_us, available| Event::Sample(Sample { at_us, available, item: 1, ..Sample::default() });
     vec![

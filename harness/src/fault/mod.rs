@@ -15,11 +15,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::history::ClockError;
 use crate::scenario::About;
 use crate::scenario::value::normal_link;
 use crate::stack::{Stack, StackError};
 
 pub mod black_hole;
+pub mod clock_skew;
+pub mod clock_step;
+pub mod crash_loop;
 pub mod cut_after_commit;
 pub mod cut_reply;
 pub mod kill;
@@ -29,6 +33,9 @@ pub mod pause;
 pub mod process;
 pub mod proxy;
 pub mod reset;
+pub mod rolling_restart;
+pub mod stop;
+pub mod throttle;
 pub mod toxic;
 
 /// What a fault is done to.
@@ -50,6 +57,11 @@ pub trait Fault: Send + Sync + Debug {
 
     /// Says what is wrong with its parameters, before anything is started.
     fn check(&self, about: &mut About<'_>);
+
+    /// How it sets the service's clock wrong, if it does: the checks then do not take the service at the clock's word.
+    fn clock_error(&self) -> Option<ClockError> {
+        None
+    }
 
     /// Makes the fault; when this returns, it is in effect.
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>>;
@@ -102,6 +114,18 @@ kinds! {
     "kill" => Kill(kill::Kill),
     /// A process is stopped with SIGSTOP; healing lets it go on.
     "pause" => Pause(pause::Pause),
+    /// A process ends in order; healing starts it again on the same data.
+    "stop" => Stop(stop::Stop),
+    /// A process gets less of the processors than it wants.
+    "throttle" => Throttle(throttle::Throttle),
+    /// A process is killed and started over and over.
+    "crash-loop" => CrashLoop(crash_loop::CrashLoop),
+    /// The service's clock jumps; healing sets it right.
+    "clock-step" => ClockStep(clock_step::ClockStep),
+    /// The service's clock runs too fast or too slow; healing sets it right.
+    "clock-skew" => ClockSkew(clock_skew::ClockSkew),
+    /// The processes of a role are restarted in order, one after the other.
+    "rolling-restart" => RollingRestart(rolling_restart::RollingRestart),
 }
 
 impl Inject {

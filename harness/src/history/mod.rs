@@ -484,6 +484,26 @@ pub struct FaultPlan {
     pub at_us: Micros,
     /// When it should be healed.
     pub until_us: Micros,
+    /// How it sets the service's clock wrong, if that is what it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockError>,
+}
+
+/// How a clock is set wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ClockError {
+    /// By how much it is off at once, in microseconds; negative is behind.
+    pub step_us: Micros,
+    /// Microseconds that it gains in each second from then on; negative for a clock that is slow.
+    pub gain_ppm: i64,
+}
+
+impl ClockError {
+    /// By how much the clock can be off at most after so many microseconds.
+    pub fn most_after(&self, us: Micros) -> Micros {
+        let gained = i128::from(self.gain_ppm.unsigned_abs()) * i128::from(us.max(0)) / 1_000_000;
+        self.step_us.saturating_abs().saturating_add(Micros::try_from(gained).unwrap_or(Micros::MAX))
+    }
 }
 
 /// A periodic look at the stack.

@@ -173,6 +173,7 @@ mod tests {
             detail: String::new(),
             at_us: 100,
             until_us: 200,
+            clock: None,
         }
     }
 

@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 
 use super::control::Control;
 use super::guard::Guard;
+use super::leftovers::Run;
 use super::postgres::Postgres;
 use super::process::{Process, RunAs, Spec};
 use super::{LOCAL, Local, Provision, Stack, StackError};
@@ -89,6 +90,7 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
         components: vec![Box::new(postgres), Box::new(service)],
         entry,
         addresses,
+        run: Run::of_id(&provision.run_id),
         guard: Some(guard),
     })
 }

@@ -170,6 +170,8 @@ pub struct Stack {
     pub entry: Entry,
     /// Addresses for people: what, where.
     pub addresses: Vec<(String, String)>,
+    /// The run that it is for, by which whatever is made for it is named.
+    pub run: leftovers::Run,
     guard: Option<guard::Guard>,
 }
 
@@ -221,16 +223,16 @@ impl Stack {
         })
     }
 
-    /// The component of a role.
+    /// The components of a role, in the order in which they are started; at least one.
     ///
     /// # Errors
     /// There is none.
-    pub fn component(&self, role: &str) -> Result<&dyn Component, StackError> {
-        self.components
-            .iter()
-            .find(|c| c.role() == role)
-            .map(AsRef::as_ref)
-            .ok_or_else(|| StackError::Other(format!("this stack has no process `{role}`")))
+    pub fn components_of(&self, role: &str) -> Result<Vec<&dyn Component>, StackError> {
+        let found: Vec<_> = self.components.iter().filter(|c| c.role() == role).map(AsRef::as_ref).collect();
+        if found.is_empty() {
+            return Err(StackError::Other(format!("this stack has no process `{role}`")));
+        }
+        Ok(found)
     }
 
     /// Takes everything down and waits until it is gone: orderly where it obeys, by the guard where it does not.
