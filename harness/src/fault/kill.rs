@@ -17,7 +17,7 @@ use crate::stack::{Stack, StackError};
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Kill {
-    /// The role: `service` or `postgres`.
+    /// The role: `service`, `postgres`, or another that the stack has.
     #[schemars(with = "String")]
     pub role: Spanned<String>,
     /// After how long it is started again while the fault still lasts, as by a supervisor; otherwise it stays down until the

@@ -200,7 +200,12 @@ impl Proxy {
 
     /// Sends connections accepted from now on to another upstream; existing ones stay where they are.
     pub fn set_upstream(&self, upstream: Endpoint) -> Result<(), ProxyError> {
-        self.order(move |shared| shared.set_upstream(upstream))
+        self.share_among(vec![upstream])
+    }
+
+    /// Deals connections accepted from now on out to several upstreams in turns. One that cannot be reached is passed over.
+    pub fn share_among(&self, upstreams: Vec<Endpoint>) -> Result<(), ProxyError> {
+        self.order(move |shared| shared.set_upstreams(upstreams))
     }
 
     /// Arms a toxic. When this returns, no connection moves another byte without it.
@@ -243,7 +248,7 @@ impl Proxy {
             }
             _ => {}
         }
-        armed.validate().or_else(refuse)
+        armed.validate().or_else(|wrong| refuse(format!("`{}` {}; {}", wrong.key, wrong.what, wrong.help)))
     }
 
     /// Has something done on the proxy's thread and waits for the result.

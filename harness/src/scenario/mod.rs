@@ -150,12 +150,15 @@ pub struct Reference {
     pub switches: BTreeMap<String, Toggle>,
     /// Whether the service is reached with TLS only. Its certificate is made for the run, and no other is trusted.
     pub tls: bool,
+    /// Whether Postgres has a host of its own (a network namespace), so that a `partition` can lose packets on the way to it.
+    /// It takes root, iproute2 and nftables.
+    pub hosts: bool,
 }
 
 impl Default for Reference {
     fn default() -> Self {
         let (strategy, switches) = ("conditional-update".into(), BTreeMap::new());
-        Reference { strategy, pool: 8, workers: 2, bug: None, switches, tls: false }
+        Reference { strategy, pool: 8, workers: 2, bug: None, switches, tls: false, hosts: false }
     }
 }
 

@@ -4,10 +4,18 @@
 use super::{Scenario, Target};
 use crate::fault::proxy::Protocol;
 
-/// The link on which the buyers come.
+/// The link on which the buyers come, straight to the service.
 pub const ENTRANCE: &str = "client→service";
 /// The link from the service to its database.
 pub const TO_POSTGRES: &str = "service→postgres";
+
+/// The role of the database.
+pub const POSTGRES: &str = "postgres";
+
+/// Who is called on a link: the part of its name behind the arrow.
+pub fn callee(link: &str) -> String {
+    link.rsplit('→').next().unwrap_or(link).to_owned()
+}
 
 /// A link of a stack; a proxy stands on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +27,18 @@ pub struct Link {
 }
 
 impl Scenario {
+    /// The link on which the buyers come.
+    pub fn entrance(&self) -> &'static str {
+        ENTRANCE
+    }
+
     /// The links of its stack, from the buyers on.
     pub fn links(&self) -> Vec<Link> {
-        let entrance = Link { name: ENTRANCE, speaks: self.spoken() };
-        match &self.target {
-            Target::Reference(_) => vec![entrance, Link { name: TO_POSTGRES, speaks: Protocol::Postgres }],
-            Target::External(_) => vec![entrance],
+        let mut links = vec![Link { name: self.entrance(), speaks: self.spoken() }];
+        if let Target::Reference(_) = &self.target {
+            links.push(Link { name: TO_POSTGRES, speaks: Protocol::Postgres });
         }
+        links
     }
 
     /// The roles of its stack that processes belong to which the harness has started.
@@ -34,6 +47,12 @@ impl Scenario {
             Target::Reference(_) => vec!["service", "postgres"],
             Target::External(_) => Vec::new(),
         }
+    }
+
+    /// The role that is called on a link, if it has a host of its own: then there is a network between the two.
+    pub fn host_behind(&self, link: &str) -> Option<String> {
+        let has_host = matches!(&self.target, Target::Reference(reference) if reference.hosts);
+        (has_host && link == TO_POSTGRES).then(|| callee(link))
     }
 
     /// What the proxy on the buyers' link understands of what passes.

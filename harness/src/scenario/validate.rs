@@ -9,7 +9,6 @@ use toml::Spanned;
 use super::diagnose::{Mistake, Place};
 use super::journey::Journey;
 use super::reading::{Checks, PLACES, Source, is_token};
-use super::topology::ENTRANCE;
 use super::value::{self, Dur, normal_link};
 use super::{Cohort, Retry, Scenario, Step, Target, TicketWords};
 use crate::fault::proxy::Protocol;
@@ -545,12 +544,13 @@ fn common_arrivals(scenario: &Scenario, m: &mut Mistakes) {
 
 fn faults(scenario: &Scenario, m: &mut Mistakes) {
     let mut seen = BTreeSet::new();
-    for fault in &scenario.fault {
+    for (index, fault) in scenario.fault.iter().enumerate() {
         let f = fault.get_ref();
         if !seen.insert(&f.id) {
             m.add(fault.span(), format!("two faults have the id \"{}\"", f.id), "give each fault its own id");
         }
-        f.inject.fault().check(&mut About { scenario, id: &f.id, m });
+        let inject = format!("fault.{index}.inject.{}", f.inject.kind());
+        f.inject.fault().check(&mut About { scenario, id: &f.id, inject, m });
         fraction(&format!("chance of fault \"{}\"", f.id), f.chance, fault.span(), m);
         if f.lasts.least.0.is_zero() || f.at.most.0 + f.lasts.most.0 > scenario.load.duration.0 {
             m.add(
@@ -569,6 +569,8 @@ fn faults(scenario: &Scenario, m: &mut Mistakes) {
 pub struct About<'a> {
     scenario: &'a Scenario,
     id: &'a str,
+    /// The key under which its parameters stand.
+    inject: String,
     m: &'a mut Mistakes,
 }
 
@@ -583,9 +585,16 @@ impl About<'_> {
         self.m.add(at, format!("fault \"{}\": {}", self.id, what.as_ref()), help);
     }
 
-    /// A share has to be from 0 to 1.
-    pub fn fraction(&mut self, key: &str, value: f64, at: Range<usize>) {
-        fraction(key, value, at, self.m);
+    /// Something is wrong with a parameter: told at its place, or at the fault's where it is not given.
+    pub fn parameter(&mut self, key: &str, what: &str, help: impl Into<String>) {
+        let at = Place::key(&format!("{}.{key}", self.inject));
+        self.m.add(at, format!("fault \"{}\": {what}", self.id), help);
+    }
+
+    /// A share of the connections has to be from 0 to 1.
+    pub fn fraction(&mut self, value: f64) {
+        let at = Place::key(&format!("{}.fraction", self.inject));
+        fraction("fraction", value, at, self.m);
     }
 
     /// The link has to exist and, where the fault reads what passes, to speak what it reads.
@@ -601,7 +610,7 @@ impl About<'_> {
             return self.wrong(link.span(), format!("there is no link \"{}\"", link.get_ref()), help);
         };
         let Some(needed) = needs.filter(|needed| *needed != found.speaks) else { return };
-        if needed == Protocol::Http && found.name == ENTRANCE {
+        if needed == Protocol::Http && found.name == self.scenario.entrance() {
             return self.wrong(
                 link.span(),
                 format!("with TLS or HTTP/2, nobody on `{name}` can tell where a reply is"),

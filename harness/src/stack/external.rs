@@ -46,7 +46,8 @@ pub async fn up(scenario: &Scenario, external: &External, provision: &Provision)
         ("service, directly".to_owned(), format!("{}://{address}", entry.scheme())),
     ];
     let run = Run::of_id(&provision.run_id);
-    Ok(Stack { links: vec![proxy], components: Vec::new(), control, entry, addresses, run, guard: None })
+    let (links, hosts) = (vec![proxy], Vec::new());
+    Ok(Stack { links, components: Vec::new(), control, entry, addresses, hosts, run, guard: None })
 }
 
 /// Connects once with all that the scenario says of connections, since a certificate that does not fit would otherwise only

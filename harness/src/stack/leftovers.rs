@@ -108,7 +108,7 @@ impl Leftover for Cgroups {
 struct Namespaces;
 
 /// Where `ip netns` keeps the names.
-const NAMESPACES: &str = "/run/netns";
+pub(super) const NAMESPACES: &str = "/run/netns";
 
 impl Leftover for Namespaces {
     fn what(&self) -> &'static str {

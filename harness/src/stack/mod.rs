@@ -20,7 +20,9 @@ pub mod cgroup;
 pub mod control;
 pub mod embedded;
 pub mod external;
+pub mod group;
 pub mod guard;
+pub mod host;
 pub mod leftovers;
 pub mod postgres;
 pub mod process;
@@ -100,6 +102,10 @@ pub trait Component: Send + Sync + std::fmt::Debug {
     fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
         Box::pin(async { None })
     }
+    /// The components that it consists of, where it is several that play one role; each can be broken alone.
+    fn members(&self) -> &[Box<dyn Component>] {
+        &[]
+    }
 }
 
 /// A component that is a process of this machine with its descendants.
@@ -170,6 +176,8 @@ pub struct Stack {
     pub entry: Entry,
     /// Addresses for people: what, where.
     pub addresses: Vec<(String, String)>,
+    /// The hosts of roles that have one of their own.
+    pub hosts: Vec<host::Host>,
     /// The run that it is for, by which whatever is made for it is named.
     pub run: leftovers::Run,
     guard: Option<guard::Guard>,
@@ -223,16 +231,36 @@ impl Stack {
         })
     }
 
-    /// The components of a role, in the order in which they are started; at least one.
+    /// The component of a role, or one of several that play a role together.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn component(&self, role: &str) -> Result<&dyn Component, StackError> {
+        self.components
+            .iter()
+            .flat_map(|component| std::iter::once(component).chain(component.members()))
+            .find(|component| component.role() == role)
+            .map(AsRef::as_ref)
+            .ok_or_else(|| StackError::Other(format!("this stack has no process `{role}`")))
+    }
+
+    /// The components that play a role, each by itself, in the order in which they are started; at least one.
     ///
     /// # Errors
     /// There is none.
     pub fn components_of(&self, role: &str) -> Result<Vec<&dyn Component>, StackError> {
-        let found: Vec<_> = self.components.iter().filter(|c| c.role() == role).map(AsRef::as_ref).collect();
-        if found.is_empty() {
-            return Err(StackError::Other(format!("this stack has no process `{role}`")));
-        }
-        Ok(found)
+        let found = self.component(role)?;
+        let members: Vec<_> = found.members().iter().map(AsRef::as_ref).collect();
+        Ok(if members.is_empty() { vec![found] } else { members })
+    }
+
+    /// The host that a role has to itself.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn host(&self, role: &str) -> Result<&host::Host, StackError> {
+        let found = self.hosts.iter().find(|host| host.role() == role);
+        found.ok_or_else(|| StackError::Other(format!("`{role}` has no host of its own in this stack")))
     }
 
     /// Takes everything down and waits until it is gone: orderly where it obeys, by the guard where it does not.

@@ -1,25 +1,33 @@
 //! A private Postgres cluster in a folder of the run: real, durable, and gone afterwards.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
+use nix::sys::signal::Signal;
 use tokio_postgres::NoTls;
 
-use super::StackError;
+use super::host::Host;
 use super::process::{Process, RunAs, Spec, drop_to};
+use super::{Local, StackError};
+use crate::fault::proxy::Endpoint;
 
-/// A private cluster, reachable only by a Unix socket.
+/// A private cluster, reachable by a Unix socket, and from the rest of the stack by TCP if it has a host of its own.
 #[derive(Debug)]
 pub struct Postgres {
     /// Its processes.
     pub process: Arc<Process>,
     socket_folder: PathBuf,
+    network: Option<SocketAddr>,
 }
 
-/// The port that names the socket file; nothing listens on TCP.
-const PORT: u16 = 5432;
+/// The port that names the socket file. Nothing listens on TCP but on a host of its own.
+pub const PORT: u16 = 5432;
 
 impl Postgres {
     /// Makes a cluster below `folder` with the programs of `bin`. Nothing is started yet.
@@ -42,7 +50,30 @@ impl Postgres {
         let arguments = settings(&data, &socket_folder);
         let log = logs.join("postgres.log");
         let spec = Spec { role: "postgres", program, arguments, folder: data, log, run_as };
-        Ok(Postgres { process: Arc::new(Process::new(spec)), socket_folder })
+        Ok(Postgres { process: Arc::new(Process::new(spec)), socket_folder, network: None })
+    }
+
+    /// Has it run on a host of its own, where it listens on TCP. It must not be started yet.
+    ///
+    /// # Errors
+    /// Its settings cannot be written, or somebody has a share in its process already.
+    pub fn move_to(&mut self, host: &Host) -> Result<(), StackError> {
+        let process = Arc::get_mut(&mut self.process);
+        let process = process.ok_or_else(|| StackError::Other("postgres is in use and cannot be moved".to_owned()))?;
+        let access = process.folder().join("pg_hba.conf");
+        let cannot = |e| StackError::io(format!("cannot let the stack reach postgres in {}", access.display()), e);
+        let mut file = OpenOptions::new().append(true).open(&access).map_err(cannot)?;
+        writeln!(file, "host all all {}/32 trust", host.outside).map_err(cannot)?;
+        // Of a setting that is given twice, the last counts.
+        let listen = ["-c".to_owned(), format!("listen_addresses={}", host.inside)];
+        process.move_to(host.namespace(), listen);
+        self.network = Some(SocketAddr::from((host.inside, PORT)));
+        Ok(())
+    }
+
+    /// Where the proxy finds it.
+    pub fn endpoint(&self) -> Endpoint {
+        self.network.map_or_else(|| Endpoint::Unix(self.socket()), Endpoint::Tcp)
     }
 
     /// Where its Unix socket is.
@@ -106,6 +137,22 @@ impl Postgres {
     pub async fn wal_bytes(&self) -> Result<u64, StackError> {
         let text = self.query_one("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").await?;
         text.parse().map_err(|_| StackError::Other(format!("`{text}` is no position in the log")))
+    }
+}
+
+impl Local for Postgres {
+    fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+    fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>> {
+        Box::pin(Postgres::ready(self, limit))
+    }
+    fn farewell(&self) -> Signal {
+        // An immediate shutdown: the cluster is thrown away, so a last checkpoint would be for nobody.
+        Signal::SIGQUIT
+    }
+    fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(async { Postgres::wal_bytes(self).await.ok() })
     }
 }
 

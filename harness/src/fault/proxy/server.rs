@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -34,7 +34,9 @@ pub(crate) struct Shared {
     pub(super) timer: Timer,
     pub(super) counters: Arc<Counters>,
     seed: u64,
-    upstream: Mutex<Endpoint>,
+    upstreams: Mutex<Vec<Endpoint>>,
+    /// The upstream of the next connection.
+    turn: AtomicUsize,
     rack: Mutex<Rack>,
     /// Changes whenever something is armed or disarmed.
     generation: AtomicU64,
@@ -49,19 +51,26 @@ impl Shared {
             timer: Timer::new()?,
             counters,
             seed: config.seed,
-            upstream: Mutex::new(config.upstream.clone()),
+            upstreams: Mutex::new(vec![config.upstream.clone()]),
+            turn: AtomicUsize::new(0),
             rack: Mutex::default(),
             generation: AtomicU64::new(0),
             members: Mutex::default(),
         })
     }
 
-    pub(super) fn upstream(&self) -> Endpoint {
-        self.upstream.lock().unwrap().clone()
+    /// The upstreams in the order in which a new connection is to try them: whose turn it is comes first.
+    pub(super) fn upstreams(&self) -> Vec<Endpoint> {
+        let mut upstreams = self.upstreams.lock().unwrap().clone();
+        if upstreams.len() > 1 {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % upstreams.len();
+            upstreams.rotate_left(turn);
+        }
+        upstreams
     }
 
-    pub(super) fn set_upstream(&self, upstream: Endpoint) {
-        *self.upstream.lock().unwrap() = upstream;
+    pub(super) fn set_upstreams(&self, upstreams: Vec<Endpoint>) {
+        *self.upstreams.lock().unwrap() = upstreams;
     }
 
     pub(super) fn generation(&self) -> u64 {

@@ -1,0 +1,152 @@
+//! The embedded stack: a private Postgres and the reference service as processes of this machine, a proxy on each link.
+//!
+//! Inside the stack everything listens on Unix sockets in the run's private folder, so runs side by side cannot get into
+//! each other's way, and no port is free one moment and taken the next. Only the proxies listen on TCP, and they do so for
+//! as long as the run lasts.
+//!
+//! Each role has a file of its own here; what all roles of `seckill-target` have in common is in [`program`].
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::guard::Guard;
+use super::host::Host;
+use super::leftovers::Run;
+use super::postgres::Postgres;
+use super::process::RunAs;
+use super::{Component, LOCAL, Local, Provision, Stack, StackError};
+use crate::doctor;
+use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
+use crate::load::client::Entry;
+use crate::scenario::catalogue::Catalogue;
+use crate::scenario::{Reference, Scenario, topology};
+
+mod program;
+mod service;
+
+use service::Service;
+
+/// How long a part may take to come up. Generous: a loaded machine is slow, not broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the reference service can be asked for, as its program says.
+///
+/// # Errors
+/// There is no such program, or it is of another version than the harness.
+pub fn catalogue() -> Result<Catalogue, StackError> {
+    let program = doctor::target_binary()?;
+    let other = |why: String| StackError::Missing {
+        why: format!("{} does not say what it has: {why}", program.display()),
+        remedy: "build it and the harness together: cargo build --release --workspace".to_owned(),
+    };
+    let mut command = Command::new(&program);
+    command.args(["catalogue", "--output", "json"]).stdin(Stdio::null());
+    let output = command.output().map_err(|error| other(error.to_string()))?;
+    if !output.status.success() {
+        return Err(other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| other(error.to_string()))
+}
+
+/// What every role needs to be set up: where it may work, which program it is, what the scenario says.
+struct Ground<'a> {
+    scenario: &'a Scenario,
+    reference: &'a Reference,
+    /// `seckill-target`, with symbolic links resolved.
+    program: PathBuf,
+    /// The private folder of the run.
+    folder: PathBuf,
+    logs: &'a Path,
+}
+
+impl Ground<'_> {
+    /// Makes the folder that a role works in, and by which its processes are known.
+    fn folder_of(&self, role: &str) -> Result<PathBuf, StackError> {
+        let folder = self.folder.join(role);
+        std::fs::create_dir_all(&folder).map_err(|e| StackError::io(format!("cannot make {}", folder.display()), e))?;
+        Ok(folder)
+    }
+
+    /// Puts the proxy on a link; what the link speaks, the topology tells.
+    fn link(&self, name: &'static str, upstream: Endpoint) -> Result<Proxy, StackError> {
+        self.link_at(name, upstream, LOCAL)
+    }
+
+    fn link_at(
+        &self,
+        name: &'static str,
+        upstream: Endpoint,
+        listen: std::net::SocketAddr,
+    ) -> Result<Proxy, StackError> {
+        let links = self.scenario.links();
+        let protocol = links.iter().find(|link| link.name == name).map_or_else(Default::default, |link| link.speaks);
+        // By the name, so that another link in the stack does not change what is drawn on this one.
+        let seed = name.bytes().fold(self.scenario.seed, |seed, byte| seed.rotate_left(5) ^ u64::from(byte));
+        Ok(Proxy::start(ProxyConfig { name: name.to_owned(), listen, upstream, protocol, seed })?)
+    }
+}
+
+/// Starts a component and waits until it does its work.
+async fn start(component: &impl Local) -> Result<(), StackError> {
+    component.process().start()?;
+    component.ready(PATIENCE).await
+}
+
+/// Provisions Postgres, the service, and the proxies between them.
+///
+/// # Errors
+/// What is missing or refused. Nothing is left running: the guard cleans up when it is dropped.
+pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provision) -> Result<Stack, StackError> {
+    let binaries = doctor::find_postgres()?;
+    let program = canonical(&doctor::target_binary()?)?;
+    let run_as = doctor::unprivileged_user()?.map(|user| RunAs { uid: user.uid, gid: user.gid });
+    let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
+    let guard = Guard::start(&folder, &[program.clone(), canonical(&binaries.bin_dir.join("postgres"))?])
+        .map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))?;
+    let ground = Ground { scenario, reference, program, folder, logs: &provision.logs };
+
+    let run = Run::of_id(&provision.run_id);
+    let mut postgres = Postgres::create(&binaries.bin_dir, &ground.folder, ground.logs, run_as)?;
+    let host = reference.hosts.then(|| Host::create(&run, topology::POSTGRES)).transpose()?;
+    let hosts: Vec<Host> = host.into_iter().collect();
+    hosts.iter().try_for_each(|host| postgres.move_to(host))?;
+    start(&postgres).await?;
+
+    let to_postgres = ground.link(topology::TO_POSTGRES, postgres.endpoint())?;
+    let service = Service::new(&ground, &to_postgres)?;
+    let public = Endpoint::Unix(service.program.public.clone());
+    let entrance = ground.link_at(scenario.entrance(), public, provision.listen)?;
+    start(&service).await?;
+
+    let certificate = service.certificate(reference)?;
+    let entry = Entry::of(scenario, entrance.listen_addr(), certificate.as_deref()).map_err(StackError::Other)?;
+
+    let mut addresses = vec![
+        ("service (through its proxy)".to_owned(), format!("{}://{}", entry.scheme(), entry.address)),
+        ("service, audit listener".to_owned(), format!("unix:{}", service.program.admin.display())),
+        ("postgres (through its proxy)".to_owned(), format!("{}", to_postgres.listen_addr())),
+        ("postgres, directly".to_owned(), format!("unix:{}", postgres.socket().display())),
+    ];
+    if reference.tls {
+        addresses.push(("service, its certificate".to_owned(), service.certificate_path().display().to_string()));
+    }
+    let control = Some(service.program.control.clone());
+    let components: Vec<Box<dyn Component>> = vec![Box::new(postgres), Box::new(service)];
+    let links = vec![entrance, to_postgres];
+    Ok(Stack { links, control, components, entry, addresses, hosts, run, guard: Some(guard) })
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, StackError> {
+    std::fs::canonicalize(path).map_err(|e| StackError::io(format!("cannot find {}", path.display()), e))
+}
+
+/// A folder of the run's own below `base`. Others may pass through it, since Postgres runs as another user, but not list it.
+fn private_folder(base: &Path, run_id: &str) -> Result<PathBuf, StackError> {
+    let folder = base.join(format!("seckill-{run_id}"));
+    let fail = |e| StackError::io(format!("cannot make {}; TMPDIR names another place", folder.display()), e);
+    std::fs::create_dir(&folder).map_err(fail)?;
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711)).map_err(fail)?;
+    Ok(folder)
+}

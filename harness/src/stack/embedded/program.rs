@@ -1,0 +1,69 @@
+//! What the roles have in common that `seckill-target` plays: a folder, two Unix sockets in it, a log, and an admin listener
+//! that says when it is ready.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Ground;
+use crate::fault::proxy::Endpoint;
+use crate::stack::StackError;
+use crate::stack::control::Control;
+use crate::stack::process::{Process, Spec};
+
+/// A process of `seckill-target`.
+#[derive(Debug)]
+pub(super) struct Program {
+    /// The process.
+    pub process: Arc<Process>,
+    /// A client of its admin listener.
+    pub control: Control,
+    /// Where it serves.
+    pub public: PathBuf,
+    /// Where its admin listener is.
+    pub admin: PathBuf,
+    /// The folder that it works in, by which it is known.
+    pub folder: PathBuf,
+}
+
+impl Program {
+    /// A process that works in `folder`, with the arguments beside its listeners. Nothing is started yet.
+    ///
+    /// # Errors
+    /// The client of its admin listener cannot be made.
+    pub(super) fn new(
+        ground: &Ground<'_>,
+        role: &'static str,
+        folder: PathBuf,
+        mut arguments: Vec<String>,
+    ) -> Result<Program, StackError> {
+        let (public, admin) = (folder.join("public.sock"), folder.join("admin.sock"));
+        for (flag, socket) in [("--listen", &public), ("--admin-listen", &admin)] {
+            arguments.extend([flag.to_owned(), format!("unix:{}", socket.display())]);
+        }
+        let control = Control::new(&Endpoint::Unix(admin.clone()))?;
+        let log = ground.logs.join(format!("{role}.log"));
+        let spec = Spec { role, program: ground.program.clone(), arguments, folder: folder.clone(), log, run_as: None };
+        Ok(Program { process: Arc::new(Process::new(spec)), control, public, admin, folder })
+    }
+}
+
+/// Waits until it says that it is ready.
+///
+/// # Errors
+/// It ended, or did not say so in time; the message has the end of its log.
+pub(super) async fn is_ready(program: &Program, limit: Duration) -> Result<(), StackError> {
+    let (end, role) = (Instant::now() + limit, program.process.role());
+    while !program.control.is_ready().await {
+        if let Some(status) = program.process.ended() {
+            let tail = program.process.log_tail();
+            return Err(StackError::Other(format!("the {role} ended with {status}:\n{tail}")));
+        }
+        if Instant::now() > end {
+            let tail = program.process.log_tail();
+            return Err(StackError::Other(format!("the {role} is not ready after {limit:?}:\n{tail}")));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}

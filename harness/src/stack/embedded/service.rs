@@ -1,0 +1,84 @@
+//! The reference service: sells, on the database that it is shown the way to.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use nix::sys::signal::Signal;
+
+use super::Ground;
+use super::program::{Program, is_ready};
+use crate::fault::proxy::Proxy;
+use crate::scenario::Reference;
+use crate::stack::process::Process;
+use crate::stack::{Local, StackError};
+
+/// The reference service.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub program: Program,
+}
+
+impl Service {
+    /// The service on the database behind `database`. Nothing is started yet.
+    ///
+    /// # Errors
+    /// Its folder cannot be made.
+    pub(super) fn new(ground: &Ground<'_>, database: &Proxy) -> Result<Service, StackError> {
+        let reference = ground.reference;
+        let folder = ground.folder_of("service")?;
+        let database = database.listen_addr();
+        let url = format!("host={} port={} user=postgres dbname=postgres", database.ip(), database.port());
+        let mut arguments: Vec<String> =
+            ["serve", "--strategy", &reference.strategy, "--database-url", &url].map(str::to_owned).to_vec();
+        for (flag, value) in [
+            // The same at each start, so that a service that was killed still knows its buyers.
+            ("--secret", secret(&folder)),
+            ("--pool-size", reference.pool.to_string()),
+            ("--workers", reference.workers.to_string()),
+        ] {
+            arguments.extend([flag.to_owned(), value]);
+        }
+        for (id, toggle) in &reference.switches {
+            arguments.extend(["--switch".to_owned(), format!("{id}={}", if toggle.0 { "on" } else { "off" })]);
+        }
+        if reference.tls {
+            // The same at each start, too: the service makes its certificate where there is none yet.
+            arguments.extend(["--tls".to_owned(), folder.display().to_string()]);
+        }
+        if let Some(bug) = &reference.bug {
+            arguments.extend(["--bug".to_owned(), bug.0.clone(), "--allow-seeded-bugs".to_owned()]);
+        }
+        Ok(Service { program: Program::new(ground, "service", folder, arguments)? })
+    }
+
+    /// Where the certificate is that it makes for itself.
+    pub(super) fn certificate_path(&self) -> PathBuf {
+        self.program.folder.join("certificate.pem")
+    }
+
+    /// The certificate that it made for itself, if it speaks TLS. It is there when the service is ready.
+    pub(super) fn certificate(&self, reference: &Reference) -> Result<Option<Vec<u8>>, StackError> {
+        let path = self.certificate_path();
+        let read = || std::fs::read(&path).map_err(|e| StackError::io(format!("cannot read {}", path.display()), e));
+        reference.tls.then(read).transpose()
+    }
+}
+
+/// A key for session tokens that is the same for the whole run and different for each: it is no secret from this machine.
+fn secret(folder: &std::path::Path) -> String {
+    folder.as_os_str().as_encoded_bytes().iter().rev().take(32).map(|b| format!("{b:02x}")).collect()
+}
+
+impl Local for Service {
+    fn process(&self) -> &Arc<Process> {
+        &self.program.process
+    }
+    fn ready(&self, limit: Duration) -> BoxFuture<'_, Result<(), StackError>> {
+        Box::pin(is_ready(&self.program, limit))
+    }
+    fn farewell(&self) -> Signal {
+        Signal::SIGTERM
+    }
+}
