@@ -2013,10 +2013,11 @@ mod wrong_clocks {
             .op(order(2).at(52_500, 52_550).ok("o2", Held))
             .row(reserve("o2", 2, Held).at(55_520).until(65_520))
             .settle();
-        fails(&twice, "I1", "", &[]);
+        assert_eq!(twice.finding("I1").verdict, Verdict::Fail, "{}", told_of(&twice, "I1"));
         passes(&ahead(twice.clone()), "I1");
         // A clock that was right by then frees nothing early.
-        fails(&twice.wrong_clock(10_000, 15_000, 3_000), "I1", "", &[]);
+        let before = twice.wrong_clock(10_000, 15_000, 3_000);
+        assert_eq!(before.finding("I1").verdict, Verdict::Fail, "{}", told_of(&before, "I1"));
     }
 
     #[test]

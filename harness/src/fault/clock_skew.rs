@@ -44,7 +44,7 @@ impl Fault for ClockSkew {
         whose(about, &self.role);
         if !(0.0..=10.0).contains(&self.rate) || self.gain_ppm() == 0 {
             let what = format!("`rate` is {}", self.rate);
-            about.wrong(self.role.span(), what, "from 0 (it stands still) to 10, and not 1: 1.5 is fast, 0.5 is slow");
+            about.parameter("rate", &what, "from 0 (it stands still) to 10, and not 1: 1.5 is fast, 0.5 is slow");
         }
     }
 

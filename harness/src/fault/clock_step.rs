@@ -44,7 +44,7 @@ impl Fault for ClockStep {
         let us = self.by.micros();
         if us % 1_000 != 0 || !(1_000..=FURTHEST_US).contains(&us.saturating_abs()) {
             let what = format!("`by` is {}", self.by);
-            about.wrong(self.role.span(), what, "whole milliseconds, from 1ms to 60s, ahead or behind (\"-3s\")");
+            about.parameter("by", &what, "whole milliseconds, from 1ms to 60s, ahead or behind (\"-3s\")");
         }
     }
 

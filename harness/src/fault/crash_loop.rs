@@ -55,7 +55,7 @@ impl Fault for CrashLoop {
         about.role(&self.role);
         if self.every < Dur::millis(50) {
             let what = format!("`every` is {}", self.every);
-            about.wrong(self.role.span(), what, "at least 50ms: what is killed sooner has not started at all");
+            about.parameter("every", &what, "at least 50ms: what is killed sooner has not started at all");
         }
     }
 

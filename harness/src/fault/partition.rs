@@ -55,7 +55,9 @@ impl Fault for Partition {
 
     fn check(&self, about: &mut About<'_>) {
         about.link(&self.link, None);
-        about.fraction("loss", self.loss, self.link.span());
+        if !(0.001..=1.0).contains(&self.loss) {
+            about.parameter("loss", &format!("`loss` is {}", self.loss), "a share from 0.001 to 1, such as 0.25");
+        }
         let link = normal_link(self.link.get_ref());
         let scenario = about.scenario();
         if scenario.links().iter().any(|known| known.name == link) && scenario.host_behind(&link).is_none() {

@@ -55,7 +55,7 @@ impl Fault for RollingRestart {
 
     fn check(&self, about: &mut About<'_>) {
         about.role(&self.role);
-        within(about, self.within, &self.role);
+        within(about, self.within);
     }
 
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {

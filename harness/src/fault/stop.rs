@@ -48,7 +48,7 @@ impl Fault for Stop {
 
     fn check(&self, about: &mut About<'_>) {
         about.role(&self.role);
-        within(about, self.within, &self.role);
+        within(about, self.within);
     }
 
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
@@ -72,9 +72,9 @@ impl Fault for Stop {
 }
 
 /// A process has to be given some time, and a fault is not to hang on it.
-pub(super) fn within(about: &mut About<'_>, within: Dur, role: &Spanned<String>) {
+pub(super) fn within(about: &mut About<'_>, within: Dur) {
     if within < Dur::millis(100) || within > Dur::millis(60_000) {
-        about.wrong(role.span(), format!("`within` is {within}"), "how long it may take to end: from 100ms to 60s");
+        about.parameter("within", &format!("`within` is {within}"), "how long it may take to end: from 100ms to 60s");
     }
 }
 

@@ -50,7 +50,7 @@ impl Fault for Throttle {
         about.role(&self.role);
         if !(0.01..=64.0).contains(&self.cpus) {
             let what = format!("`cpus` is {}", self.cpus);
-            about.wrong(self.role.span(), what, "from 0.01 to 64 processors; 0.25 is a quarter of one");
+            about.parameter("cpus", &what, "from 0.01 to 64 processors; 0.25 is a quarter of one");
         }
     }
 
@@ -123,7 +123,7 @@ impl ActiveFault for Limited {
                 self.dissolved = true;
             }
             let ms = came_to.time.as_secs_f64() * 1e3;
-            let periods = format!("out of processor time in {} of {} periods", came_to.throttled, came_to.periods);
+            let periods = format!("throttled in {} of {} periods", came_to.throttled, came_to.periods);
             Ok(hit(processes?, &format!("limited; {periods}, kept waiting for {ms:.0} ms")))
         })
     }

@@ -122,7 +122,7 @@ impl Host {
 /// The rules that lose packets: those that come to the port, those that go from it, or both.
 fn rules(table: &str, port: u16, direction: Direction, share: f64) -> String {
     let which = if share < 1.0 {
-        format!("numgen random mod 1000 < {} ", (share * 1000.0).round() as u32)
+        format!("numgen random mod 1000 < {} ", ((share * 1000.0).round() as u32).clamp(1, 999))
     } else {
         String::new()
     };
