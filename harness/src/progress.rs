@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::history::Micros;
 use crate::load::clock::Clock;
 use crate::load::driver::Shared;
+use crate::nemesis::InEffect;
 use crate::sampler::Steady;
 use crate::scenario::Scenario;
 use crate::stack::Stack;
@@ -51,13 +52,14 @@ impl Progress {
         clock: Clock,
         shared: Arc<Shared>,
         steady: Steady,
+        faults: InEffect,
         stack: Arc<Stack>,
     ) -> Watcher {
         let stop = CancellationToken::new();
         let view = View {
             duration_us: scenario.load.duration.micros(),
             stock: scenario.item.first().map_or(0, |i| i.stock),
-            faults: crate::nemesis::plan(scenario).into_iter().map(|f| (f.at_us, f.until_us, f.id)).collect(),
+            faults,
             clock,
             shared,
             steady,
@@ -89,7 +91,7 @@ impl Watcher {
 struct View {
     duration_us: Micros,
     stock: i64,
-    faults: Vec<(Micros, Micros, String)>,
+    faults: InEffect,
     clock: Clock,
     shared: Arc<Shared>,
     steady: Steady,
@@ -116,7 +118,7 @@ impl View {
             count(&live.orders),
             self.stock,
         );
-        for (_, _, id) in self.faults.iter().filter(|(at, until, _)| (*at..*until).contains(&now)) {
+        for id in self.faults.ids() {
             line.push_str(&format!("  ⚡{id}"));
         }
         if !self.steady.now() && now > 0 {

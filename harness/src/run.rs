@@ -14,7 +14,7 @@ use crate::history::{Event, FinalState, HistoryError, LinkCalls, Machine, RunInf
 use crate::judge::{self, JudgeError};
 use crate::load::clock::{Clock, WallWatch, unix_us};
 use crate::load::driver::{self, LoadError, LoadSpec};
-use crate::nemesis::Nemesis;
+use crate::nemesis::{Nemesis, RealWorld};
 use crate::progress::Progress;
 use crate::sampler::{Probe, Sampler};
 use crate::scenario::{Loaded, Scenario, Target};
@@ -250,9 +250,10 @@ async fn load_and_break(
         events.event(&Event::Phase { name: phase.name.clone(), from_us, until_us });
     }
     let sampler = Sampler::start(probe, stack, clock, &events);
-    let nemesis = Nemesis::start(scenario, stack, clock, &events, &sampler.steady());
     let shared = load.shared();
-    let watcher = progress.watch(scenario, clock, shared.clone(), sampler.steady(), stack.clone());
+    let world = RealWorld::of(scenario, stack, clock, &events, &sampler.steady(), &shared.live);
+    let nemesis = Nemesis::start(scenario.timeline(), &world);
+    let watcher = progress.watch(scenario, clock, shared.clone(), sampler.steady(), nemesis.in_effect(), stack.clone());
     let health = recorder.health();
     let mut finished = std::pin::pin!(load.finished());
     let (totals, how) = tokio::select! {

@@ -30,6 +30,15 @@ struct Streak {
     available: Option<i64>,
 }
 
+/// A recovery that was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// The first moment from which the hypothesis held.
+    pub at_us: Micros,
+    /// The probe that was the last to hold again, where there are several.
+    pub last_probe: Option<String>,
+}
+
 /// Knows whether the steady-state hypothesis holds.
 #[derive(Debug, Clone)]
 pub struct Steady {
@@ -40,12 +49,21 @@ pub struct Steady {
 impl Steady {
     /// When the hypothesis held from `from_us` on: the answer to the first of enough good probes in a row, all begun
     /// after that time. None if it did not happen within the limit.
-    pub async fn holds_from(&self, from_us: Micros, limit: Duration) -> Option<Micros> {
+    pub async fn holds_from(&self, from_us: Micros, limit: Duration) -> Option<Recovery> {
         let mut status = self.status.clone();
         let hold = self.hold;
         let good = |s: &Streak| s.held >= hold && s.first_began_us >= from_us;
         let waited = tokio::time::timeout(limit, status.wait_for(good)).await;
-        waited.ok()?.ok().map(|s| s.first_answered_us)
+        waited.ok()?.ok().map(|s| Recovery { at_us: s.first_answered_us, last_probe: None })
+    }
+
+    /// Waits until so many units are available at most. It may never end.
+    pub async fn available_at_most(&self, most: f64) {
+        let mut status = self.status.clone();
+        let few = |s: &Streak| s.available.is_some_and(|available| available as f64 <= most);
+        if status.wait_for(few).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// Units available as last seen.

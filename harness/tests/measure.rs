@@ -147,7 +147,7 @@ fn golden_events() -> Vec<Event> {
         detail: "10ms".into(),
         at_us: 600_000,
         until_us: 900_000,
-        clock: None,
+        ..FaultPlan::default()
     };
     let sample = |at_us, available| Event::Sample(Sample { at_us, available, item: 1, ..Sample::default() });
     vec![
@@ -157,7 +157,7 @@ fn golden_events() -> Vec<Event> {
         sample(100_000, Some(4)),
         Event::FaultInjected { id: "slow".into(), at_us: 601_000 },
         Event::FaultHealed { id: "slow".into(), at_us: 900_000, hit: "3 connections".into() },
-        Event::FaultRecovered { id: "slow".into(), at_us: 1_100_000 },
+        Event::FaultRecovered { id: "slow".into(), at_us: 1_100_000, last_probe: None },
         sample(1_100_000, None),
         Event::LoadTotals(LoadTotals {
             planned: 5,
@@ -373,7 +373,7 @@ fn a_recovery_names_the_faults_that_it_may_have_waited_for() {
     let mut history = golden();
     let injected = |id: &str, at_us| Event::FaultInjected { id: id.into(), at_us };
     let healed = |id: &str, at_us| Event::FaultHealed { id: id.into(), at_us, hit: String::new() };
-    let recovered = |id: &str, at_us| Event::FaultRecovered { id: id.into(), at_us };
+    let recovered = |id: &str, at_us| Event::FaultRecovered { id: id.into(), at_us, last_probe: None };
     history.events.retain(|event| !matches!(event, Event::FaultPlanned(_) | Event::FaultInjected { .. }));
     history.events.retain(|event| !matches!(event, Event::FaultHealed { .. } | Event::FaultRecovered { .. }));
     history.events.extend([
@@ -613,7 +613,7 @@ proptest! {
             });
         }
         history.events.push(Event::Phase { name: "p".into(), from_us: phase.0, until_us: phase.1 });
-        history.events.push(Event::FaultRecovered { id: "f".into(), at_us: phase.0 });
+        history.events.push(Event::FaultRecovered { id: "f".into(), at_us: phase.0, last_probe: None });
         let slos = [SloSpec { error_fraction: Some(0.5), max: Some(Duration::from_secs(1)), ..SloSpec::default() }];
         let summary = summarize(&history, Some(&golden_audit()), &rules(), passing(), &slos, "");
         prop_assert_eq!(summary.series.ok.len(), summary.series.us_p99.len());

@@ -30,7 +30,13 @@ impl Check for Vacuous {
         demand(case, &mut tally, &mut seen);
         expected(case, &mut tally, &mut seen);
         let mut hit = Vec::new();
+        let left_out =
+            |fault: &FaultWindow<'_>| fault.skipped.is_some() && fault.plan.is_some_and(|plan| plan.optional);
         for fault in &case.index.faults {
+            if let Some(why) = fault.skipped.filter(|_| left_out(fault)) {
+                seen.push(format!("fault {}, which is optional, was not injected: {why}", fault.id));
+                continue;
+            }
             match missed(case, fault) {
                 Some(why) => tally.gap(format!("fault {} {why}", fault.id)),
                 None => hit.push(fault.id),
@@ -160,13 +166,19 @@ fn missed(case: &Case<'_>, fault: &FaultWindow<'_>) -> Option<String> {
     if let Some(error) = fault.error {
         return Some(format!("failed: {error}"));
     }
+    if let Some(why) = fault.skipped {
+        return Some(format!(
+            "was not injected: {why}; see whether the load brings that about, plan a later `by`, or say that the fault is \
+             `optional`"
+        ));
+    }
     let Some(injected) = fault.injected else {
         return Some("was planned and never injected: see why the timeline did not reach it".to_owned());
     };
     let Some(healed) = fault.healed else {
         return Some("was never healed, so what was audited is not the healed state".to_owned());
     };
-    if let Some(why) = fault.plan.and_then(|plan| off_phase(plan, injected, healed)) {
+    if let Some(why) = fault.plan.and_then(|plan| off_phase(plan, fault.due, injected, healed)) {
         return Some(why);
     }
     if hit_nothing(fault.hit) {
@@ -183,22 +195,25 @@ fn missed(case: &Case<'_>, fault: &FaultWindow<'_>) -> Option<String> {
     None
 }
 
-fn off_phase(plan: &FaultPlan, injected: Micros, healed: Micros) -> Option<String> {
+fn off_phase(plan: &FaultPlan, due: Option<Micros>, injected: Micros, healed: Micros) -> Option<String> {
     let length = plan.until_us - plan.at_us;
-    let late = injected - plan.at_us;
+    // One that waited for an event was planned for when that came.
+    let at_us = due.unwrap_or(plan.at_us);
+    let until_us = at_us + length;
+    let late = injected - at_us;
     if late > LATE_US || length > 0 && late > length / 2 {
         return Some(format!(
             "missed its phase: planned for {}, it took effect at {}; plan it longer, or lighten the machine",
-            seconds(plan.at_us),
+            seconds(at_us),
             seconds(injected)
         ));
     }
-    let overlap = healed.min(plan.until_us) - injected.max(plan.at_us);
+    let overlap = healed.min(until_us) - injected.max(at_us);
     if length > 0 && overlap < length / 2 {
         return Some(format!(
             "missed its phase: planned from {} to {}, it lasted from {} to {}",
-            seconds(plan.at_us),
-            seconds(plan.until_us),
+            seconds(at_us),
+            seconds(until_us),
             seconds(injected),
             seconds(healed)
         ));

@@ -170,6 +170,10 @@ pub struct FaultWindow<'a> {
     pub id: &'a str,
     /// The plan, if it is recorded.
     pub plan: Option<&'a FaultPlan>,
+    /// When it was to take effect, if it waited for an event that came.
+    pub due: Option<Micros>,
+    /// Why it was not injected, if it waited for an event that did not come.
+    pub skipped: Option<&'a str>,
     /// When it took effect.
     pub injected: Option<Micros>,
     /// When it was taken away.
@@ -483,7 +487,17 @@ fn fold_intent(ops: &[Op], group: &[u32], start: u32) -> Intent {
 fn fault_windows(events: &[Event]) -> Vec<FaultWindow<'_>> {
     fn window<'w, 'a>(windows: &'w mut Vec<FaultWindow<'a>>, id: &'a str) -> &'w mut FaultWindow<'a> {
         let at = windows.iter().position(|w| w.id == id).unwrap_or_else(|| {
-            windows.push(FaultWindow { id, plan: None, injected: None, healed: None, hit: "", error: None });
+            let window = FaultWindow {
+                id,
+                plan: None,
+                due: None,
+                skipped: None,
+                injected: None,
+                healed: None,
+                hit: "",
+                error: None,
+            };
+            windows.push(window);
             windows.len() - 1
         });
         &mut windows[at]
@@ -492,6 +506,8 @@ fn fault_windows(events: &[Event]) -> Vec<FaultWindow<'_>> {
     for event in events {
         match event {
             Event::FaultPlanned(plan) => window(&mut windows, &plan.id).plan = Some(plan),
+            Event::FaultTriggered { id, due_us, .. } => window(&mut windows, id).due = Some(*due_us),
+            Event::FaultSkipped { id, why, .. } => window(&mut windows, id).skipped = Some(why),
             Event::FaultInjected { id, at_us } => window(&mut windows, id).injected = Some(*at_us),
             Event::FaultHealed { id, at_us, hit } => {
                 let window = window(&mut windows, id);
@@ -504,6 +520,9 @@ fn fault_windows(events: &[Event]) -> Vec<FaultWindow<'_>> {
     windows
 }
 
+/// How long it may take from a fault's effect to its note.
+const NOTED_US: Micros = 100_000;
+
 /// When and by how much the service's clock was set wrong. A fault that failed may have done so and not taken it back.
 fn wrong_clocks(faults: &[FaultWindow<'_>], epsilon: Micros) -> Vec<WrongClock> {
     let wrong = |fault: &FaultWindow<'_>| {
@@ -512,8 +531,9 @@ fn wrong_clocks(faults: &[FaultWindow<'_>], epsilon: Micros) -> Vec<WrongClock> 
         if fault.injected.is_none() && fault.error.is_none() {
             return None;
         }
-        // It is set some time before the nemesis notes it, but not before it is planned.
-        let from = fault.injected.map_or(plan.at_us, |at| at.min(plan.at_us));
+        // It is set some time before the nemesis notes it: after its time has come, or the event that it waits for.
+        let noted = fault.injected.map_or(plan.at_us, |at| at.saturating_sub(NOTED_US));
+        let from = noted.min(plan.at_us);
         let until = fault.healed.unwrap_or(Micros::MAX);
         let most = error.most_after(until.saturating_sub(from));
         Some(WrongClock { from: from.saturating_sub(epsilon), until: until.saturating_add(epsilon), most })

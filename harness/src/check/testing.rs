@@ -408,7 +408,7 @@ impl Story {
             detail: "10ms".to_owned(),
             at_us: at_ms * 1000,
             until_us: until_ms * 1000,
-            clock: None,
+            ..FaultPlan::default()
         }))
     }
 

@@ -1761,6 +1761,7 @@ mod i10 {
 
 mod i11 {
     use super::*;
+    use crate::history::FaultPlan;
 
     #[test]
     fn everything_expected_was_seen() {
@@ -1818,6 +1819,15 @@ mod i11 {
             "it lasted from 0.100 s to 0.150 s",
         );
         unknown(&sale().fault("f", 3_000, 4_000), "I11", "fault f missed the load");
+        // What waited for an event is held against the moment at which that came.
+        let triggered = |due_ms: i64| Event::FaultTriggered { id: "f".into(), at_us: 0, due_us: due_ms * 1_000 };
+        let late = || sale().planned("f", 9_000, 9_100).injected("f", 100).healed("f", 200, "1");
+        passes(&late().event(triggered(100)), "I11");
+        unknown(&late().event(triggered(20)), "I11", "planned for 0.020 s, it took effect at 0.100 s");
+        let skipped = || Event::FaultSkipped { id: "f".into(), at_us: 300_000, why: "nothing was sold".into() };
+        unknown(&sale().planned("f", 100, 260).event(skipped()), "I11", "fault f was not injected: nothing was sold");
+        let optional = FaultPlan { id: "f".into(), optional: true, ..FaultPlan::default() };
+        passes(&sale().event(Event::FaultPlanned(optional)).event(skipped()), "I11");
         let idle = sale().planned("f", 100, 260).injected("f", 100).healed("f", 260, "0 connections, 0 bytes");
         unknown(&idle, "I11", "fault f hit nothing");
         let failed = sale().planned("f", 100, 260).event(Event::FaultFailed {

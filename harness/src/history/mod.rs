@@ -283,6 +283,16 @@ impl Op {
         self.role == Role::Ticket && self.outcome == Outcome::Fail && self.state == OrderState::Refused
     }
 
+    /// Whether its buyer got no answer: it is indeterminate, was never sent, or never reached the service. A refusal such
+    /// as "sold out" is an answer.
+    pub fn is_unanswered(&self) -> bool {
+        match self.outcome {
+            Outcome::Ok => false,
+            Outcome::Fail => self.status == 0,
+            Outcome::Info | Outcome::Dropped => true,
+        }
+    }
+
     /// Latency from the intended start, in microseconds.
     pub fn latency_us(&self) -> u64 {
         u64::try_from(self.completed_us.saturating_sub(self.intended_us)).unwrap_or(0)
@@ -371,6 +381,24 @@ pub enum Event {
     },
     /// A fault as planned.
     FaultPlanned(FaultPlan),
+    /// The event came for which a fault had waited.
+    FaultTriggered {
+        /// The fault's id.
+        id: String,
+        /// When it came.
+        at_us: Micros,
+        /// When the fault is therefore to be injected.
+        due_us: Micros,
+    },
+    /// A fault was not injected, since the event for which it waited did not come in time.
+    FaultSkipped {
+        /// The fault's id.
+        id: String,
+        /// When it was given up.
+        at_us: Micros,
+        /// Why, for people.
+        why: String,
+    },
     /// A fault took effect.
     FaultInjected {
         /// The fault's id.
@@ -393,6 +421,9 @@ pub enum Event {
         id: String,
         /// The first moment from which it held.
         at_us: Micros,
+        /// The probe that was the last to hold again, where there are several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_probe: Option<String>,
     },
     /// A fault could not be injected or healed.
     FaultFailed {
@@ -405,6 +436,15 @@ pub enum Event {
     },
     /// A periodic look at the stack.
     Sample(Sample),
+    /// A stop condition was met: everything was healed and the load ended.
+    Stopped {
+        /// The condition's name.
+        stop: String,
+        /// When it was met.
+        at_us: Micros,
+        /// What was measured, against which limit.
+        why: String,
+    },
     /// Something that makes the harness distrust its own measurement; the verdict is then at best unknown.
     Distrust {
         /// When it was noticed.
@@ -468,7 +508,7 @@ mod as_links {
 }
 
 /// A fault of the timeline.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct FaultPlan {
     /// Unique in the scenario.
     pub id: String,
@@ -480,13 +520,23 @@ pub struct FaultPlan {
     pub role: Option<String>,
     /// In one line for people: `10ms ±5ms`.
     pub detail: String,
-    /// When it should be injected.
+    /// When it should be injected; of one with a trigger, when at the latest.
     pub at_us: Micros,
     /// When it should be healed.
     pub until_us: Micros,
+    /// The event after which it is injected, for people; none if its time was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// Whether the run means something if that event never came.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
     /// How it sets the service's clock wrong, if that is what it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockError>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// How a clock is set wrong.

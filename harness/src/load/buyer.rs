@@ -12,6 +12,7 @@ use super::classify::{self, Classified, Said};
 use super::client::{Broken, Connection, Reply};
 use super::cookies::Jar;
 use super::driver::Shared;
+use super::live::Seen;
 use crate::history::recorder::RawOp;
 use crate::history::{INTENTS_PER_ARRIVAL, Micros, OrderState, Outcome, Role};
 use crate::random;
@@ -355,6 +356,18 @@ impl Buyer {
         let news = step.role == Role::Order || step.role == Role::Ticket && walk.accepted.is_some();
         let bought = news && classified.outcome == Outcome::Ok && *state != OrderState::Pending;
         shared.live.count(classified.outcome, bought);
+        shared.live.see(Seen {
+            cohort: walk.arrival.cohort,
+            outcome: classified.outcome,
+            answered: match classified.outcome {
+                Outcome::Ok => true,
+                Outcome::Fail => attempt.status != 0,
+                Outcome::Info | Outcome::Dropped => false,
+            },
+            reason: &classified.reason,
+            at_us: completed_us,
+            latency_us: u64::try_from(completed_us - intended_us).unwrap_or(0),
+        });
         // A pay or cancel is about the order that it names, also when the reply does not say so again.
         let order = if attempt.said.order.is_empty() && matches!(step.role, Role::Pay | Role::Cancel) {
             &walk.order

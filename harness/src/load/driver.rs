@@ -24,6 +24,7 @@ use super::arrival::Arrival;
 use super::buyer::Buyer;
 use super::client::Entry;
 use super::clock::{self, Clock};
+use super::live::{Live, Seen};
 use super::pool::Pool;
 use super::retry::Retries;
 use super::slice::{Slice, Sliced};
@@ -70,39 +71,6 @@ pub struct CohortNames {
     pub steps: Vec<NameId>,
 }
 
-/// Counters to look at while the load runs.
-#[derive(Debug, Default)]
-pub struct Live {
-    /// Arrivals sent.
-    pub sent: AtomicU64,
-    /// Arrivals dropped.
-    pub dropped: AtomicU64,
-    /// Ops ok.
-    pub ok: AtomicU64,
-    /// Ops definitely refused.
-    pub fail: AtomicU64,
-    /// Ops indeterminate.
-    pub info: AtomicU64,
-    /// Orders acknowledged.
-    pub orders: AtomicU64,
-}
-
-impl Live {
-    /// Counts one op; `bought` if it is the first to tell a buyer of an order.
-    pub fn count(&self, outcome: Outcome, bought: bool) {
-        let counter = match outcome {
-            Outcome::Ok => &self.ok,
-            Outcome::Fail => &self.fail,
-            Outcome::Info => &self.info,
-            Outcome::Dropped => &self.dropped,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        if bought {
-            self.orders.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
 /// What all buyers share.
 #[derive(Debug)]
 pub struct Shared {
@@ -127,7 +95,7 @@ pub struct Shared {
     /// Idempotency keys start with it.
     pub key_prefix: String,
     /// Counters to look at.
-    pub live: Live,
+    pub live: Arc<Live>,
     cpu_share_wanted: f64,
     pool: Pool,
     sink: Mutex<OpSink>,
@@ -225,7 +193,7 @@ pub fn start(spec: &LoadSpec<'_>, recorder: &Recorder) -> Result<Ready, LoadErro
         seed: spec.scenario.seed,
         user_prefix: spec.user_prefix.clone(),
         key_prefix: spec.key_prefix.clone(),
-        live: Live::default(),
+        live: Arc::new(Live::of(spec.scenario)),
         pool: Pool::new(buyers),
         sink: Mutex::new(recorder.sink()),
         events: recorder.events(),
@@ -378,6 +346,14 @@ impl Shared {
         let journey = &self.journeys[usize::from(arrival.cohort)];
         let now = self.clock.now_us();
         self.live.count(Outcome::Dropped, false);
+        self.live.see(Seen {
+            cohort: arrival.cohort,
+            outcome: Outcome::Dropped,
+            answered: false,
+            reason: "no-idle-buyer",
+            at_us: now,
+            latency_us: 0,
+        });
         self.record(RawOp {
             intent: arrival.n * INTENTS_PER_ARRIVAL,
             user: journey.user_of(arrival, self.seed),

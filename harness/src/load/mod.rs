@@ -7,6 +7,7 @@ pub mod client;
 pub mod clock;
 pub mod cookies;
 pub mod driver;
+pub mod live;
 pub mod pool;
 pub mod retry;
 pub mod slice;

@@ -15,14 +15,25 @@ pub fn faults(history: &History) -> Vec<FaultSummary> {
                 fault.role = plan.role.clone();
                 fault.detail = plan.detail.clone();
                 fault.planned_at_ms = ms(plan.at_us);
+                fault.trigger.clone_from(&plan.trigger);
             }
+            Event::FaultTriggered { id, at_us, due_us } => {
+                let fault = named(&mut faults, id);
+                fault.triggered_at_ms = Some(ms(*at_us));
+                fault.planned_at_ms = ms(*due_us);
+            }
+            Event::FaultSkipped { id, why, .. } => named(&mut faults, id).skipped = Some(why.clone()),
             Event::FaultInjected { id, at_us } => named(&mut faults, id).injected_at_ms = Some(ms(*at_us)),
             Event::FaultHealed { id, at_us, hit } => {
                 let fault = named(&mut faults, id);
                 fault.healed_at_ms = Some(ms(*at_us));
                 fault.hit = hit.clone();
             }
-            Event::FaultRecovered { id, at_us } => named(&mut faults, id).recovered_at_ms = Some(ms(*at_us)),
+            Event::FaultRecovered { id, at_us, last_probe } => {
+                let fault = named(&mut faults, id);
+                fault.recovered_at_ms = Some(ms(*at_us));
+                fault.last_probe.clone_from(last_probe);
+            }
             Event::FaultFailed { id, error, .. } => named(&mut faults, id).error = Some(error.clone()),
             _ => {}
         }

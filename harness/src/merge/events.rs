@@ -25,6 +25,9 @@ pub fn merge(shards: &[OfShard], totals: LoadTotals) -> Vec<Event> {
             Event::Distrust { at_us, why } => {
                 Some(Event::Distrust { at_us: *at_us, why: format!("shard {index}: {why}") })
             }
+            Event::Stopped { stop, at_us, why } => {
+                Some(Event::Stopped { stop: stop.clone(), at_us: *at_us, why: format!("shard {index}: {why}") })
+            }
             Event::Note { at_us, text } => Some(Event::Note { at_us: *at_us, text: format!("shard {index}: {text}") }),
             _ => None,
         }));
@@ -49,7 +52,10 @@ fn all(shards: &[OfShard]) -> impl Iterator<Item = &Event> {
 
 fn time(event: &Event) -> Micros {
     match event {
-        Event::FaultInjected { at_us, .. }
+        Event::FaultTriggered { at_us, .. }
+        | Event::FaultSkipped { at_us, .. }
+        | Event::Stopped { at_us, .. }
+        | Event::FaultInjected { at_us, .. }
         | Event::FaultHealed { at_us, .. }
         | Event::FaultRecovered { at_us, .. }
         | Event::FaultFailed { at_us, .. }
@@ -85,11 +91,18 @@ fn plans(shards: &[OfShard]) -> Vec<FaultPlan> {
 /// A fault that each shard made on its own link: in effect from the first injection to the last healing.
 fn fault(plan: &FaultPlan, shards: &[OfShard]) -> Vec<Event> {
     let (mut injected, mut healed, mut recovered, mut hits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut merged = Vec::new();
+    let (mut triggered, mut skipped, mut merged) = (Vec::new(), Vec::new(), Vec::new());
     for (index, event) in shards.iter().flat_map(|(index, events)| events.iter().map(move |event| (index, event))) {
         match event {
+            Event::FaultTriggered { id, at_us, due_us } if *id == plan.id => triggered.push((*at_us, *due_us)),
+            Event::FaultSkipped { id, at_us, why } if *id == plan.id => {
+                let why = format!("shard {index}: {why}");
+                skipped.push(Event::FaultSkipped { id: id.clone(), at_us: *at_us, why });
+            }
             Event::FaultInjected { id, at_us } if *id == plan.id => injected.push(*at_us),
-            Event::FaultRecovered { id, at_us } if *id == plan.id => recovered.push(*at_us),
+            Event::FaultRecovered { id, at_us, last_probe } if *id == plan.id => {
+                recovered.push((*at_us, last_probe.clone()));
+            }
             Event::FaultHealed { id, at_us, hit } if *id == plan.id => {
                 healed.push(*at_us);
                 hits.push(hit.as_str());
@@ -102,6 +115,13 @@ fn fault(plan: &FaultPlan, shards: &[OfShard]) -> Vec<Event> {
         }
     }
     let id = || plan.id.clone();
+    if let Some((at_us, due_us)) = triggered.iter().min() {
+        merged.push(Event::FaultTriggered { id: id(), at_us: *at_us, due_us: *due_us });
+    }
+    // One that only some shards injected was injected.
+    if injected.is_empty() {
+        merged.append(&mut skipped);
+    }
     if let (Some(first), Some(last)) = (injected.iter().min(), injected.iter().max()) {
         merged.push(Event::FaultInjected { id: id(), at_us: *first });
         if last - first > APART_US {
@@ -118,8 +138,8 @@ fn fault(plan: &FaultPlan, shards: &[OfShard]) -> Vec<Event> {
         merged.push(Event::FaultHealed { id: id(), at_us: *last, hit: hits.join("; ") });
     }
     // The steady state holds again when it does so for everybody.
-    if let Some(last) = recovered.iter().max().filter(|_| recovered.len() == healed.len()) {
-        merged.push(Event::FaultRecovered { id: id(), at_us: *last });
+    if let Some((at_us, last_probe)) = recovered.iter().max().filter(|_| recovered.len() == healed.len()) {
+        merged.push(Event::FaultRecovered { id: id(), at_us: *at_us, last_probe: last_probe.clone() });
     }
     merged
 }
@@ -173,7 +193,7 @@ mod tests {
             detail: String::new(),
             at_us: 100,
             until_us: 200,
-            clock: None,
+            ..FaultPlan::default()
         }
     }
 
@@ -189,7 +209,7 @@ mod tests {
             Event::FaultHealed { id: id(), at_us: 200 + late_us, hit: format!("{index} replies") },
         ];
         if recovered {
-            events.push(Event::FaultRecovered { id: id(), at_us: 210 + late_us });
+            events.push(Event::FaultRecovered { id: id(), at_us: 210 + late_us, last_probe: None });
         }
         let cost = |role: &str, cpu_s| RoleCost { role: role.into(), cpu_s, rss_peak_bytes: 10, wal_bytes: None };
         events.push(Event::Cost(vec![cost("generator", 1.0), cost("proxy", 0.5)]));
@@ -215,7 +235,7 @@ mod tests {
             Event::Note { at_us: 150, text: "shard 1: hm".into() },
             Event::Note { at_us: 150, text: "shard 2: hm".into() },
             Event::FaultHealed { id: id(), at_us: 207, hit: "1 replies; 2 replies".into() },
-            Event::FaultRecovered { id: id(), at_us: 217 },
+            Event::FaultRecovered { id: id(), at_us: 217, last_probe: None },
             Event::LoadTotals(LoadTotals { planned: 3, ..LoadTotals::default() }),
             Event::Cost(vec![cost("generator", 2.0), cost("proxy", 1.0)]),
             Event::Links(vec![LinkCalls { from: "a".into(), to: "b".into(), calls: Some(10), ..LinkCalls::default() }]),

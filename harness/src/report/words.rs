@@ -216,10 +216,25 @@ pub(crate) fn latency_cells(
     ]
 }
 
-/// Which other faults were in effect while one's recovery was waited for, if any.
-pub(crate) fn meanwhile(fault: &FaultSummary) -> Option<String> {
+/// Why a fault was injected when it was, or why it was not; none if its time was planned.
+pub(crate) fn trigger(fault: &FaultSummary) -> Option<String> {
+    if let Some(why) = &fault.skipped {
+        return Some(format!("not injected: {why}"));
+    }
+    let trigger = fault.trigger.as_ref()?;
+    Some(match fault.triggered_at_ms {
+        Some(at) => format!("{trigger}: came at {}", format::moment_ms(Some(at))),
+        None => trigger.clone(),
+    })
+}
+
+/// Which probe was the last to hold again, and which other faults were in effect while the recovery was waited for.
+pub(crate) fn recovery(fault: &FaultSummary) -> Option<String> {
     let others = &fault.overlapped_by;
-    (!others.is_empty()).then(|| format!("meanwhile in effect: {}", others.join(", ")))
+    let last = fault.last_probe.as_ref().map(|probe| format!("the last probe to hold again: {probe}"));
+    let meanwhile = (!others.is_empty()).then(|| format!("meanwhile in effect: {}", others.join(", ")));
+    let remarks: Vec<String> = last.into_iter().chain(meanwhile).collect();
+    (!remarks.is_empty()).then(|| remarks.join("; "))
 }
 
 /// How to repeat the run.
@@ -277,6 +292,7 @@ pub(crate) const GLOSSARY: &[(&str, &str)] = &[
         "50, 99 or 99.9 percent of the requests took at most so long. The interval is the range in which the true value lies with 95% confidence.",
     ),
     ("Phase", "A named part of the load, such as base or spike."),
+    ("Blast radius", "Which cohorts a fault reached, and how much it changed for them. Isolation keeps it small."),
     ("Fault, heal", "Something broken on purpose, and the end of it."),
     ("Steady-state hypothesis", "What holds when all is well. Recovery is the time from healing until it holds again."),
     ("Oversell, undersell", "More sold than there was; or less than there was, while buyers were refused."),

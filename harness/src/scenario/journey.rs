@@ -131,7 +131,7 @@ const POLLING_MARGIN: Dur = Dur::millis(2_000);
 impl Polling {
     fn of(scenario: &Scenario, step: &Step) -> Polling {
         let due = scenario.audit.ticket_deadline.0 + POLLING_MARGIN.0;
-        let healed = scenario.timeline().iter().map(|fault| fault.at.0 + fault.lasts.0).max();
+        let healed = scenario.timeline().iter().map(|fault| fault.healed_by().0).max();
         let (at_least, not_before) = match step.until {
             Some(until) => (until, Dur::default()),
             None => (Dur(due), healed.map_or(Dur::default(), |healed| Dur(healed + due))),

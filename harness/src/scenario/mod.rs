@@ -8,17 +8,14 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use rand::RngExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::check::{Expectations, ItemRules, Rules};
-use crate::fault::Inject;
 use crate::history::{OrderState, Role};
 use crate::load::arrival::{Arrivals, Crowd, Plan};
 use crate::measure::slo::SloSpec;
-use crate::random;
 
 pub mod catalogue;
 mod diagnose;
@@ -27,6 +24,7 @@ pub mod pause;
 pub mod reading;
 mod retry;
 pub mod template;
+pub mod timeline;
 pub mod topology;
 mod traces;
 mod validate;
@@ -36,9 +34,10 @@ use catalogue::Catalogue;
 pub use diagnose::{ScenarioError, pointing_at};
 use pause::Pause;
 pub use retry::{Retry, RetryPolicy};
+pub use timeline::{Chaos, Fault, Planned};
 pub use traces::Attached;
 pub use validate::About;
-use value::{BugChoice, ClockSkew, Drawn, Dur, Toggle};
+use value::{BugChoice, ClockSkew, Dur, Toggle};
 
 /// An experiment, as read from its file and checked.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -72,6 +71,10 @@ pub struct Scenario {
     #[serde(default)]
     #[schemars(with = "Vec<Fault>")]
     pub fault: Vec<Spanned<Fault>>,
+    /// What breaks at random, within bounds.
+    #[serde(default)]
+    #[schemars(with = "Vec<Chaos>")]
+    pub chaos: Vec<Spanned<Chaos>>,
     /// What it means that the system is well.
     pub steady_state: SteadyState,
     /// What must have happened for the run to mean anything; otherwise its verdict is unknown.
@@ -531,36 +534,6 @@ pub struct Phase {
     pub until: Dur,
 }
 
-/// Something that breaks.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Fault {
-    /// Unique in the scenario.
-    pub id: String,
-    /// When it is injected, counted from the start of the load; `["2s", "4s"]` draws a time between the two from the seed.
-    pub at: Drawn,
-    /// When it is healed, counted from its injection; two lengths draw one between them from the seed.
-    pub lasts: Drawn,
-    /// How likely it is to happen at all, from 0 to 1, drawn from the seed.
-    #[serde(default = "one")]
-    pub chance: f64,
-    /// What is done.
-    pub inject: Inject,
-}
-
-/// A fault of this run's timeline: what was left to the seed is drawn.
-#[derive(Debug, Clone)]
-pub struct Planned {
-    /// Unique in the scenario.
-    pub id: String,
-    /// When it is injected, counted from the start of the load.
-    pub at: Dur,
-    /// When it is healed, counted from its injection.
-    pub lasts: Dur,
-    /// What is done.
-    pub inject: Inject,
-}
-
 /// What it means that the system is well: a request, made all the time beside the load.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -737,21 +710,6 @@ impl Scenario {
         Plan::new(&cohorts, &self.load.arrivals, self.seed)
     }
 
-    /// The faults of this run: what the scenario leaves open is drawn from the seed, each fault from a stream of its own,
-    /// so that adding one shifts no other.
-    pub fn timeline(&self) -> Vec<Planned> {
-        let mut timeline = Vec::new();
-        for (index, fault) in self.fault.iter().enumerate() {
-            let fault = fault.get_ref();
-            let mut rng = random::stream(self.seed, index as u64);
-            let (at, lasts) = (fault.at.draw(rng.random()), fault.lasts.draw(rng.random()));
-            if rng.random::<f64>() < fault.chance {
-                timeline.push(Planned { id: fault.id.clone(), at, lasts, inject: fault.inject.clone() });
-            }
-        }
-        timeline
-    }
-
     /// The steps in the order in which buyers make them.
     pub fn step_order(&self) -> Vec<String> {
         let journey =
@@ -766,6 +724,11 @@ impl Scenario {
             Target::External(_) => self.load.connection.tls.is_some(),
         };
         !encrypted && self.load.connection.http == HttpVersion::One
+    }
+
+    /// The longest window of the load that something is measured over while it runs; none where nothing is.
+    pub fn longest_window(&self) -> Option<std::time::Duration> {
+        None
     }
 
     /// The longest that anything is held without being paid.

@@ -16,6 +16,8 @@ use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
 use crate::load::arrival::Arrivals;
 use crate::load::client::entry;
 
+mod timeline;
+
 struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
@@ -48,7 +50,7 @@ pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
     for (name, cohort) in &scenario.cohort {
         self::cohort(scenario, name, cohort, &mut m);
     }
-    faults(scenario, &mut m);
+    timeline::faults(scenario, &mut m);
     steady_state(scenario, &mut m);
     slos(scenario, &mut m);
     variants(scenario, &mut m);
@@ -540,29 +542,6 @@ fn common_arrivals(scenario: &Scenario, m: &mut Mistakes) {
         );
     }
     arrivals(scenario, "load", &scenario.load.arrivals, late_us.unwrap_or(0), m);
-}
-
-fn faults(scenario: &Scenario, m: &mut Mistakes) {
-    let mut seen = BTreeSet::new();
-    for (index, fault) in scenario.fault.iter().enumerate() {
-        let f = fault.get_ref();
-        if !seen.insert(&f.id) {
-            m.add(fault.span(), format!("two faults have the id \"{}\"", f.id), "give each fault its own id");
-        }
-        let inject = format!("fault.{index}.inject.{}", f.inject.kind());
-        f.inject.fault().check(&mut About { scenario, id: &f.id, inject, m });
-        fraction(&format!("chance of fault \"{}\"", f.id), f.chance, fault.span(), m);
-        if f.lasts.least.0.is_zero() || f.at.most.0 + f.lasts.most.0 > scenario.load.duration.0 {
-            m.add(
-                fault.span(),
-                format!("fault \"{}\" lasts from {} for {}", f.id, f.at, f.lasts),
-                format!(
-                    "it must have a length and be healed before load.duration ({}) is over",
-                    scenario.load.duration
-                ),
-            );
-        }
-    }
 }
 
 /// Takes down what is wrong with one fault.

@@ -675,7 +675,7 @@ impl Sim {
                 detail: "replies +10ms".to_owned(),
                 at_us,
                 until_us,
-                clock: None,
+                ..FaultPlan::default()
             }));
             history.events.push(Event::FaultInjected { id: id.clone(), at_us });
             history.events.push(Event::FaultHealed { id, at_us: until_us, hit: "9 connections".to_owned() });
@@ -690,7 +690,7 @@ impl Sim {
                 detail: "and restart".to_owned(),
                 at_us,
                 until_us,
-                clock: None,
+                ..FaultPlan::default()
             }));
             history.events.push(Event::FaultInjected { id: id.clone(), at_us });
             history.events.push(Event::FaultHealed { id, at_us: until_us, hit: "1 process".to_owned() });

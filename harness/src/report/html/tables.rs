@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use askama::Template;
 
+use super::super::blast::{self, Measure};
 use super::super::{format, words};
 use super::clip;
-use crate::summary::{LatencyStats, Summary};
+use crate::summary::{Change, LatencyStats, Summary};
 
 /// A table whose first columns are text and whose others are figures.
 #[derive(Template)]
@@ -108,7 +109,9 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
     let rows = summary.faults.iter().map(|fault| {
         let on = fault.link.as_deref().or(fault.role.as_deref()).unwrap_or(format::NONE);
         let late = fault.injected_at_ms.map(|at| at - fault.planned_at_ms).filter(|late| late.abs() >= 50.0);
-        let meanwhile = words::meanwhile(fault).map(|text| clip(&text)).unwrap_or_default();
+        let remarks = words::recovery(fault).map(|text| clip(&text)).unwrap_or_default();
+        let detail =
+            [Some(fault.detail.clone()), words::trigger(fault)].into_iter().flatten().collect::<Vec<_>>().join("; ");
         let injected = Cell::figure(format::moment_ms(fault.injected_at_ms));
         let recovery = match (fault.recovery_ms, fault.injected_at_ms) {
             (Some(ms), _) => Cell::figure(format::millis(ms)),
@@ -116,7 +119,7 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
             (None, None) => Cell::figure(format::NONE),
         };
         vec![
-            Cell::text(&fault.id).below(clip(&fault.detail)),
+            Cell::text(&fault.id).below(clip(&detail)),
             Cell::text(&fault.kind),
             Cell::text(on),
             late.map_or(Cell { figure: true, ..Cell::text(&injected.text) }, |late| {
@@ -128,7 +131,7 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
             }),
             Cell::figure(format::moment_ms(fault.healed_at_ms)),
             Cell::figure(format::moment_ms(fault.recovered_at_ms)),
-            recovery.below(meanwhile),
+            recovery.below(remarks),
             match &fault.error {
                 Some(error) => Cell::text(clip(&format!("failed: {error}"))).toned("fail").below(clip(&fault.hit)),
                 None => Cell::text(clip(&fault.hit)),
@@ -137,6 +140,32 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
     });
     let names = ["fault", "kind", "on", "#injected", "#healed", "#steady again", "#recovery took", "what it hit"];
     Some(Table::new(&names, rows))
+}
+
+/// The figures behind the blast radius.
+pub(super) fn blast(summary: &Summary) -> Option<Table> {
+    let matrix = blast::matrix(summary)?;
+    let rows = matrix.faults.iter().flat_map(|fault| fault.cells.iter().map(move |cell| (fault, cell)));
+    let rows = rows.map(|(fault, cell)| {
+        let mut row = vec![Cell::text(clip(&fault.fault)).below(clip(&cell.cohort))];
+        row.extend(Measure::ALL.into_iter().map(|measure| {
+            let effect = measure.of(cell);
+            let tone = match effect.change {
+                Change::None => "",
+                Change::Worse => "worse",
+                Change::Better => "better",
+            };
+            Cell::figure(measure.sides(effect)).below(clip(&measure.long(effect))).toned(tone)
+        }));
+        let left_out = match cell.left_out {
+            0 => blast::against(cell).to_owned(),
+            n => format!("{}; {} without a like left out", blast::against(cell), format::count(n)),
+        };
+        let samples = format!("{} against {}", format::count(cell.samples), format::count(cell.undisturbed));
+        row.push(Cell::figure(samples).below(left_out));
+        row
+    });
+    Some(Table::new(&["fault, cohort", "#TP99", "#errors", "#goodput", "#samples"], rows))
 }
 
 /// What the generator did.
