@@ -48,6 +48,10 @@ impl Fault for Partition {
         Place::Link(&self.link)
     }
 
+    fn needs() -> String {
+        "a link to a role that has a host of its own (hosts = true)".to_owned()
+    }
+
     fn detail(&self) -> String {
         let share = if self.loss < 1.0 { format!("{}% of the", self.loss * 100.0) } else { "all".to_owned() };
         format!("{share} packets lost{}", way(self.direction))
