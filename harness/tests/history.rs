@@ -20,6 +20,7 @@ fn info() -> RunInfo {
         scenario: "spike".into(),
         seed: 7,
         schedule_hash: "abc".into(),
+        timeline_hash: "def".into(),
         epoch_unix_us: 1_700_000_000_000_000,
         user_prefix: "u".into(),
         key_prefix: "k".into(),

@@ -23,6 +23,7 @@ fn info(duration_us: i64) -> RunInfo {
         scenario: "spike".into(),
         seed: 7,
         schedule_hash: "abc".into(),
+        timeline_hash: "def".into(),
         epoch_unix_us: EPOCH,
         user_prefix: "u".into(),
         key_prefix: "k".into(),

@@ -267,6 +267,7 @@ pub fn run_info() -> RunInfo {
         scenario: "story".to_owned(),
         seed: 1,
         schedule_hash: String::new(),
+        timeline_hash: String::new(),
         epoch_unix_us: EPOCH_UNIX_US,
         user_prefix: "u".to_owned(),
         key_prefix: "k".to_owned(),

@@ -315,6 +315,9 @@ pub struct RunInfo {
     pub seed: u64,
     /// A hash of the planned arrivals: the same seed gives the same hash.
     pub schedule_hash: String,
+    /// A hash of the timeline of faults as the seed drew it; empty in a run of before it was told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub timeline_hash: String,
     /// Wall-clock time of the epoch, in Unix microseconds.
     pub epoch_unix_us: i64,
     /// Buyers are called this followed by a number.
