@@ -214,6 +214,7 @@ fn golden_audit() -> FinalState {
             ledger_entry(5, EntryKind::Release, "18", "", 1_900_000),
         ],
         probes: Vec::new(),
+        payments: None,
     }
 }
 
