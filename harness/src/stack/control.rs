@@ -181,9 +181,9 @@ impl Control {
     /// # Errors
     /// The target cannot be reached or refuses.
     pub async fn set_clock(&self, offset_ms: i64, gain_ppm: i64) -> Result<(), StackError> {
-        let url = format!("{}/clock", self.base);
+        let url = format!("{}/clock", self.target.base);
         let body = serde_json::json!({ "offset_ms": offset_ms, "gain_ppm": gain_ppm });
-        let reply = self.client.put(&url).json(&body).send().await.map_err(|e| unreachable_control(&url, &e))?;
+        let reply = self.target.client.put(&url).json(&body).send().await.map_err(|e| unreachable_control(&url, &e))?;
         let status = reply.status();
         if status.is_success() {
             return Ok(());
@@ -197,7 +197,7 @@ impl Control {
     /// # Errors
     /// The target cannot be reached, or its answer is not as the contract says.
     pub async fn clock_offset_ms(&self) -> Result<i64, StackError> {
-        let ClockReply { offset_ms } = self.get("/clock").await?;
+        let ClockReply { offset_ms } = self.target.get("/clock").await?;
         Ok(offset_ms)
     }
 
