@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::link::{Poison, all};
-use super::toxic::{Toxic, ToxicKind};
+use super::link::{Poison, all, way};
+use super::toxic::{Direction, Toxic, ToxicKind};
 
 /// Bytes over a link are swallowed.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -17,6 +17,9 @@ pub struct BlackHole {
     /// Share of the connections it hits, from 0 to 1.
     #[serde(default = "all")]
     pub fraction: f64,
+    /// Which way: `up` is what requests take, `down` what replies take.
+    #[serde(default)]
+    pub direction: Direction,
 }
 
 impl Poison for BlackHole {
@@ -25,10 +28,10 @@ impl Poison for BlackHole {
     }
 
     fn toxic(&self) -> Toxic {
-        Toxic::new(ToxicKind::BlackHole).fraction(self.fraction)
+        Toxic::new(ToxicKind::BlackHole).direction(self.direction).fraction(self.fraction)
     }
 
     fn does(&self) -> String {
-        "bytes swallowed".into()
+        format!("bytes swallowed{}", way(self.direction))
     }
 }

@@ -40,11 +40,15 @@ impl Poison for CutAfterCommit {
         Toxic::new(ToxicKind::CutReply { after, pick: pick(self.every) })
     }
 
+    fn struck_calls(&self) -> &'static str {
+        "replies cut"
+    }
+
     fn does(&self) -> String {
         format!("{} cut after the commit", one_in(self.every))
     }
 
     fn check(&self, about: &mut About<'_>) {
-        check_every(self.every, &self.link, about);
+        check_every(self.every, about);
     }
 }

@@ -38,12 +38,16 @@ impl Poison for CutReply {
         Toxic::new(ToxicKind::HttpCutReply { request, pick: pick(self.every) })
     }
 
+    fn struck_calls(&self) -> &'static str {
+        "replies cut"
+    }
+
     fn does(&self) -> String {
         format!("{} cut", one_in(self.every))
     }
 
     fn check(&self, about: &mut About<'_>) {
-        check_every(self.every, &self.link, about);
+        check_every(self.every, about);
     }
 }
 
@@ -58,9 +62,9 @@ pub(super) fn one_in(every: u32) -> String {
 }
 
 /// Says what is wrong with it.
-pub(super) fn check_every(every: u32, link: &Spanned<String>, about: &mut About<'_>) {
+pub(super) fn check_every(every: u32, about: &mut About<'_>) {
     if every == 0 {
-        about.wrong(link.span(), "`every` is 0", "1 cuts each reply, 2 every second one");
+        about.parameter("every", "`every` is 0", "1 cuts each reply, 2 every second one");
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::link::{Poison, all};
-use super::toxic::{Toxic, ToxicKind};
+use super::toxic::{Direction, Distribution, Toxic, ToxicKind};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 
@@ -16,14 +16,24 @@ pub struct Latency {
     /// The link: `service→postgres`; `->` is accepted for the arrow.
     #[schemars(with = "String")]
     pub link: Spanned<String>,
-    /// Added to each reply.
+    /// Added to each reply; by `direction = "up"` to each request, by `both` to both.
     pub delay: Dur,
-    /// Spread around the delay, uniform on both sides.
+    /// How far delays are spread.
     #[serde(default)]
     pub jitter: Dur,
+    /// How delays are spread.
+    #[serde(default)]
+    pub distribution: Distribution,
     /// Share of the connections it hits, from 0 to 1.
     #[serde(default = "all")]
     pub fraction: f64,
+    /// Which way: `up` is what requests take, `down` what replies take.
+    #[serde(default = "replies")]
+    pub direction: Direction,
+}
+
+fn replies() -> Direction {
+    Direction::Down
 }
 
 impl Poison for Latency {
@@ -32,20 +42,41 @@ impl Poison for Latency {
     }
 
     fn toxic(&self) -> Toxic {
-        Toxic::new(ToxicKind::Latency { delay: self.delay.0, jitter: self.jitter.0 }).fraction(self.fraction)
+        let Self { delay, jitter, distribution, .. } = *self;
+        let kind = ToxicKind::Latency { delay: delay.0, jitter: jitter.0, distribution };
+        Toxic::new(kind).direction(self.direction).fraction(self.fraction)
     }
 
     fn does(&self) -> String {
-        format!("replies +{} ±{}", self.delay, self.jitter)
+        let what = match self.direction {
+            Direction::Up => "requests",
+            Direction::Down => "replies",
+            Direction::Both => "requests and replies",
+        };
+        spread(what, self.delay, self.jitter, self.distribution)
     }
 
     fn check(&self, about: &mut About<'_>) {
-        if self.jitter > self.delay {
-            about.wrong(
-                self.link.span(),
-                format!("a jitter of {} is more than its delay of {}", self.jitter, self.delay),
-                "a delay cannot be negative: lower `jitter`",
-            );
-        }
+        check_jitter(self.delay, self.jitter, self.distribution, about);
+    }
+}
+
+/// What is delayed, and by how much, in words for people.
+pub(super) fn spread(what: &str, delay: Dur, jitter: Dur, distribution: Distribution) -> String {
+    match distribution {
+        Distribution::Uniform => format!("{what} +{delay} ±{jitter}"),
+        Distribution::Normal => format!("{what} +{delay}, normal with σ {jitter}"),
+        Distribution::Pareto => format!("{what} +{delay} and more, heavy tail with mean {jitter}"),
+    }
+}
+
+/// Says so if delays could be drawn that are less than nothing.
+pub(super) fn check_jitter(delay: Dur, jitter: Dur, distribution: Distribution, about: &mut About<'_>) {
+    if distribution == Distribution::Uniform && jitter > delay {
+        about.parameter(
+            "jitter",
+            &format!("a jitter of {jitter} is more than its delay of {delay}"),
+            "a delay cannot be negative: lower `jitter`, or let distribution = \"pareto\" only add",
+        );
     }
 }

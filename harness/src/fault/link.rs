@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use toml::Spanned;
 
 use super::proxy::Protocol;
-use super::toxic::{Toxic, ToxicHit, ToxicId};
+use super::toxic::{Direction, Toxic, ToxicHit, ToxicId};
 use super::{ActiveFault, Fault, Place};
 use crate::scenario::About;
 use crate::scenario::value::normal_link;
@@ -27,7 +27,12 @@ pub trait Poison: Send + Sync + Debug {
     /// What it does, in one line for people, but for the share of connections that it hits.
     fn does(&self) -> String;
 
-    /// Says what is wrong with its parameters beyond the link and the share of connections.
+    /// What a call is to which it did something, for its report.
+    fn struck_calls(&self) -> &'static str {
+        "calls"
+    }
+
+    /// Says what is wrong with its parameters, where the toxic itself would not: it is asked what is wrong with its own.
     fn check(&self, _about: &mut About<'_>) {}
 }
 
@@ -45,7 +50,11 @@ impl<T: Poison> Fault for T {
 
     fn check(&self, about: &mut About<'_>) {
         about.link(self.link(), T::NEEDS);
-        about.fraction("fraction", self.toxic().fraction, self.link().span());
+        let toxic = self.toxic();
+        about.fraction(toxic.fraction);
+        if let Err(wrong) = toxic.kind.arm(toxic.direction).validate() {
+            about.parameter(wrong.key, &format!("`{}` {}", wrong.key, wrong.what), wrong.help);
+        }
         Poison::check(self, about);
     }
 
@@ -53,7 +62,7 @@ impl<T: Poison> Fault for T {
         Box::pin(async move {
             let link = normal_link(self.link().get_ref());
             let id = stack.link(&link)?.arm(self.toxic())?;
-            let armed: Box<dyn ActiveFault> = Box::new(Armed { link, id });
+            let armed: Box<dyn ActiveFault> = Box::new(Armed { link, id, calls: self.struck_calls() });
             Ok(armed)
         })
     }
@@ -63,13 +72,14 @@ impl<T: Poison> Fault for T {
 struct Armed {
     link: String,
     id: ToxicId,
+    calls: &'static str,
 }
 
 impl ActiveFault for Armed {
     fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
         Box::pin(async move {
             let hit = stack.link(&self.link)?.disarm(self.id)?.unwrap_or_default();
-            Ok(describe(&hit))
+            Ok(describe(&hit, self.calls))
         })
     }
 }
@@ -79,7 +89,16 @@ pub(super) fn all() -> f64 {
     1.0
 }
 
-fn describe(hit: &ToxicHit) -> String {
-    let cut = if hit.calls > 0 { format!(", {} replies cut", hit.calls) } else { String::new() };
-    format!("{} connections, {} chunks, {} bytes{cut}", hit.connections, hit.chunks, hit.bytes)
+/// Which way it strikes, in words for people; nothing for both.
+pub(super) fn way(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Up => ", requests only",
+        Direction::Down => ", replies only",
+        Direction::Both => "",
+    }
+}
+
+fn describe(hit: &ToxicHit, calls: &str) -> String {
+    let calls = if hit.calls > 0 { format!(", {} {calls}", hit.calls) } else { String::new() };
+    format!("{} connections, {} chunks, {} bytes{calls}", hit.connections, hit.chunks, hit.bytes)
 }

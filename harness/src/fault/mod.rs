@@ -19,16 +19,22 @@ use crate::scenario::About;
 use crate::scenario::value::normal_link;
 use crate::stack::{Stack, StackError};
 
+pub mod bandwidth;
 pub mod black_hole;
 pub mod cut_after_commit;
 pub mod cut_reply;
 pub mod kill;
 pub mod latency;
+pub mod limit_data;
 pub mod link;
 pub mod pause;
 pub mod process;
 pub mod proxy;
+pub mod refuse;
 pub mod reset;
+pub mod slicer;
+pub mod slow_close;
+pub mod timeout;
 pub mod toxic;
 
 /// What a fault is done to.
@@ -88,12 +94,24 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Replies over a link are delayed.
+    /// Replies over a link are delayed, or requests.
     "latency" => Latency(latency::Latency),
+    /// Each connection carries only so many bytes per second.
+    "bandwidth" => Bandwidth(bandwidth::Bandwidth),
+    /// What is written at once arrives in small pieces, with pauses between them.
+    "slicer" => Slicer(slicer::Slicer),
     /// Bytes over a link are swallowed; healing resets the connections.
     "black-hole" => BlackHole(black_hole::BlackHole),
-    /// Connections over a link are reset, and new ones refused.
+    /// Bytes over a link are swallowed, and after a while the connection is closed.
+    "timeout" => Timeout(timeout::Timeout),
+    /// Connections over a link are reset, and new ones, too: at once or after a while.
     "reset" => Reset(reset::Reset),
+    /// New connections over a link are reset at once; existing ones go on.
+    "refuse" => Refuse(refuse::Refuse),
+    /// A connection is closed when it has carried so many bytes.
+    "limit-data" => LimitData(limit_data::LimitData),
+    /// The end of a stream arrives later than its bytes.
+    "slow-close" => SlowClose(slow_close::SlowClose),
     /// Postgres commits, and its reply is cut.
     "cut-after-commit" => CutAfterCommit(cut_after_commit::CutAfterCommit),
     /// The service answers, and its reply is cut.

@@ -248,7 +248,7 @@ impl Proxy {
             }
             _ => {}
         }
-        armed.validate().or_else(refuse)
+        armed.validate().or_else(|wrong| refuse(format!("`{}` {}; {}", wrong.key, wrong.what, wrong.help)))
     }
 
     /// Has something done on the proxy's thread and waits for the result.

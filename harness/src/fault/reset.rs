@@ -6,6 +6,7 @@ use toml::Spanned;
 
 use super::link::{Poison, all};
 use super::toxic::{Toxic, ToxicKind};
+use crate::scenario::value::Dur;
 
 /// Connections over a link are reset.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -14,6 +15,9 @@ pub struct Reset {
     /// The link: `service→postgres`; `->` is accepted for the arrow.
     #[schemars(with = "String")]
     pub link: Spanned<String>,
+    /// How long a connection works before it is reset, from the injection or from its beginning.
+    #[serde(default)]
+    pub after: Dur,
     /// Share of the connections it hits, from 0 to 1.
     #[serde(default = "all")]
     pub fraction: f64,
@@ -25,10 +29,14 @@ impl Poison for Reset {
     }
 
     fn toxic(&self) -> Toxic {
-        Toxic::new(ToxicKind::Reset).fraction(self.fraction)
+        Toxic::new(ToxicKind::Reset { after: self.after.0 }).fraction(self.fraction)
     }
 
     fn does(&self) -> String {
-        "connections reset".into()
+        if self.after.0.is_zero() {
+            "connections reset".into()
+        } else {
+            format!("connections reset after {}", self.after)
+        }
     }
 }

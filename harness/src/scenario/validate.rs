@@ -550,6 +550,8 @@ fn common_arrivals(scenario: &Scenario, m: &mut Mistakes) {
 pub struct About<'a> {
     scenario: &'a Scenario,
     id: &'a str,
+    /// The key under which its parameters stand.
+    inject: String,
     m: &'a mut Mistakes,
 }
 
@@ -564,9 +566,16 @@ impl About<'_> {
         self.m.add(at, format!("fault \"{}\": {}", self.id, what.as_ref()), help);
     }
 
-    /// A share has to be from 0 to 1.
-    pub fn fraction(&mut self, key: &str, value: f64, at: Range<usize>) {
-        fraction(key, value, at, self.m);
+    /// Something is wrong with a parameter: told at its place, or at the fault's where it is not given.
+    pub fn parameter(&mut self, key: &str, what: &str, help: impl Into<String>) {
+        let at = Place::key(&format!("{}.{key}", self.inject));
+        self.m.add(at, format!("fault \"{}\": {what}", self.id), help);
+    }
+
+    /// A share of the connections has to be from 0 to 1.
+    pub fn fraction(&mut self, value: f64) {
+        let at = Place::key(&format!("{}.fraction", self.inject));
+        fraction("fraction", value, at, self.m);
     }
 
     /// The link has to exist and, where the fault reads what passes, to speak what it reads.

@@ -114,6 +114,17 @@ pub(crate) enum Side {
     Down,
 }
 
+/// How a direction of a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Only this direction; the other one goes on.
+    Half,
+    /// The whole connection is closed as soon as this is reached.
+    Close,
+    /// The whole connection is reset as soon as this is reached.
+    Reset,
+}
+
 /// What is known about the call that a chunk of a reply answers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ReplyPart {
@@ -137,18 +148,25 @@ pub(crate) struct Chunk {
     /// When it may leave. Toxics move this; the lane keeps the order of the bytes whatever they do.
     pub(crate) due: Instant,
     /// The end of this direction; such a chunk has no bytes.
-    pub(crate) fin: bool,
+    pub(crate) end: Option<End>,
     /// The reply it belongs to, if a toxic of the connection asked for replies to be told apart.
     pub(crate) reply: Option<ReplyPart>,
 }
 
 impl Chunk {
     pub(crate) fn new(side: Side, payload: Payload, arrived: Instant) -> Self {
-        Self { side, payload, arrived, due: arrived, fin: false, reply: None }
+        Self { side, payload, arrived, due: arrived, end: None, reply: None }
     }
 
-    pub(crate) fn fin(side: Side, arrived: Instant) -> Self {
-        Self { fin: true, ..Self::new(side, Payload::default(), arrived) }
+    pub(crate) fn end(side: Side, end: End, arrived: Instant) -> Self {
+        Self { end: Some(end), ..Self::new(side, Payload::default(), arrived) }
+    }
+
+    /// Splits off the first `n` bytes, which must not be all of them, as a chunk of their own.
+    pub(crate) fn piece(&mut self, n: usize) -> Self {
+        debug_assert!(n < self.payload.len());
+        let payload = self.payload.split_to(n);
+        Self { due: self.due, reply: self.partial_reply(), ..Self::new(self.side, payload, self.arrived) }
     }
 
     /// What is known about a part of this chunk that does not reach its end.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tokio::io::AsyncWrite;
 
-use super::chunk::{Chunk, Side};
+use super::chunk::{Chunk, End, Side};
 use super::timer::Timer;
 use crate::fault::toxic::Sink;
 
@@ -36,6 +36,8 @@ pub(crate) struct Lane {
     pub(crate) closed: bool,
     /// The destination does not take bytes any more.
     pub(crate) broken: bool,
+    /// The end of the whole connection has been reached in this direction.
+    pub(crate) over: Option<End>,
 }
 
 /// What came of an attempt to write out what is due.
@@ -58,6 +60,7 @@ impl Lane {
             ended: false,
             closed: false,
             broken: false,
+            over: None,
         }
     }
 
@@ -108,9 +111,10 @@ impl Lane {
             self.held -= before - chunk.payload.len();
             match written {
                 Written::Whole => {
-                    self.closed |= chunk.fin;
+                    let end = chunk.end;
                     self.held -= CHUNK_OVERHEAD;
                     self.queue.pop_front();
+                    self.reached(end);
                 }
                 Written::Part => return Flushed::Blocked,
                 Written::Failed => {
@@ -120,6 +124,16 @@ impl Lane {
             }
         }
         Flushed::Clear
+    }
+
+    /// Takes note of an end that has been passed on. What stands behind the end of a connection never leaves.
+    fn reached(&mut self, end: Option<End>) {
+        self.closed |= end.is_some();
+        if end.is_some_and(|end| end != End::Half) {
+            self.over = end;
+            self.queue.clear();
+            self.held = 0;
+        }
     }
 
     /// Gives up a destination that does not take bytes any more.
@@ -146,7 +160,7 @@ fn write_chunk<W: AsyncWrite + Unpin>(chunk: &mut Chunk, dst: &mut W, cx: &mut C
             Poll::Pending => return Written::Part,
         }
     }
-    if !chunk.fin {
+    if matches!(chunk.end, None | Some(End::Reset)) {
         return Written::Whole;
     }
     match Pin::new(dst).poll_shutdown(cx) {
@@ -169,14 +183,14 @@ pub(crate) struct Outlet<'a, 'c, 'w, W> {
 impl<W: AsyncWrite + Unpin> Sink for Outlet<'_, '_, '_, W> {
     fn leave(&mut self, mut chunk: Chunk) {
         // What follows a cut must not arrive.
-        if *self.reset {
+        if *self.reset || self.lane.over.is_some() {
             return;
         }
         if !self.lane.is_idle() || chunk.due > self.now {
             return self.lane.push(chunk);
         }
         match write_chunk(&mut chunk, self.dst, self.cx) {
-            Written::Whole => self.lane.closed |= chunk.fin,
+            Written::Whole => self.lane.reached(chunk.end),
             Written::Part => self.lane.push(chunk),
             Written::Failed => self.lane.break_off(),
         }

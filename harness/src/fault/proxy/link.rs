@@ -13,7 +13,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::chunk::{Chunk, Payload, Side, give_buffer, take_buffer};
+use super::chunk::{Chunk, End, Payload, Side, give_buffer, take_buffer};
 use super::lane::{Flushed, Lane, Outlet, Queues};
 use super::server::{Member, Shared};
 use super::stream::{Upstream, reset_on_close};
@@ -43,6 +43,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, client: TcpStream, member: Member
         generation,
         ends: Vec::new(),
         born,
+        alarm: None,
         shared,
         member,
     };
@@ -124,6 +125,8 @@ struct Link {
     ends: Vec<ReplyEnd>,
     /// Stands for "now" while no toxic needs the time: reading the clock would be the dearest part of a small chunk.
     born: Instant,
+    /// The moment for which the timer was last asked to wake the toxics.
+    alarm: Option<Instant>,
     shared: Arc<Shared>,
     member: Member,
 }
@@ -134,17 +137,39 @@ impl Link {
         if self.shared.generation() != self.generation && self.resync() == Fate::Reset {
             return Poll::Ready(Ending::Reset);
         }
+        if self.chain.wakes_at().is_some() && self.wake(cx) == Fate::Reset {
+            return Poll::Ready(Ending::Reset);
+        }
         // Replies first: if the upstream has answered and gone, its last words must not be lost to a failing write.
         for side in [Side::Down, Side::Up] {
             if self.drive(side, cx) == Fate::Reset {
                 return Poll::Ready(Ending::Reset);
             }
         }
-        match (self.up.closed && self.down.closed, self.up.broken || self.down.broken) {
-            (true, true) => Poll::Ready(Ending::Reset),
-            (true, false) => Poll::Ready(Ending::Closed),
-            _ => Poll::Pending,
+        match (self.up.over.or(self.down.over), self.up.closed && self.down.closed) {
+            (Some(End::Reset), _) => Poll::Ready(Ending::Reset),
+            (Some(_), _) => Poll::Ready(Ending::Closed),
+            (None, true) if self.up.broken || self.down.broken => Poll::Ready(Ending::Reset),
+            (None, true) => Poll::Ready(Ending::Closed),
+            (None, false) => Poll::Pending,
         }
+    }
+
+    /// Lets the toxics act whose time has come, and asks the timer for the next.
+    fn wake(&mut self, cx: &mut Context<'_>) -> Fate {
+        let now = Instant::now();
+        if self.chain.wakes_at().is_some_and(|at| at <= now) {
+            let mut queues = Queues { up: &mut self.up, down: &mut self.down, reset: false };
+            if self.chain.wake(now, &mut queues) == Fate::Reset || queues.reset {
+                return Fate::Reset;
+            }
+        }
+        let next = self.chain.wakes_at();
+        if let Some(at) = next.filter(|_| next != self.alarm) {
+            self.shared.timer.wake_at(at, cx.waker().clone());
+        }
+        self.alarm = next;
+        Fate::Live
     }
 
     /// Takes up what has been armed and disarmed since the last time.
@@ -207,10 +232,12 @@ impl Tract<'_> {
             match outcome {
                 Poll::Pending => return Fate::Live,
                 Poll::Ready(Err(_)) if self.chain.is_empty() => return Fate::Reset,
-                Poll::Ready(Err(_)) => return self.broken_source(lane, dst, cx),
+                // The toxics decide when the other side learns of it, and whether: a black hole keeps it to itself.
+                Poll::Ready(Err(_)) => return self.forward(lane, payload, Some(End::Reset), dst, cx),
                 Poll::Ready(Ok(())) => {}
             }
-            if self.forward(lane, payload, dst, cx) == Fate::Reset {
+            let end = payload.is_empty().then_some(End::Half);
+            if self.forward(lane, payload, end, dst, cx) == Fate::Reset {
                 return Fate::Reset;
             }
         }
@@ -218,16 +245,23 @@ impl Tract<'_> {
         Fate::Live
     }
 
-    /// Sends what was read through the toxics; an empty payload is the end of the stream.
-    fn forward<W>(&mut self, lane: &mut Lane, payload: Payload, dst: &mut W, cx: &mut Context<'_>) -> Fate
+    /// Sends what was read, or the end of the stream, through the toxics.
+    fn forward<W>(
+        &mut self,
+        lane: &mut Lane,
+        payload: Payload,
+        end: Option<End>,
+        dst: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Fate
     where
         W: AsyncWrite + Unpin,
     {
         let side = lane.side;
         self.listen(side, &payload);
-        lane.ended = payload.is_empty();
+        lane.ended = end.is_some();
         let now = if self.chain.is_empty() { self.born } else { Instant::now() };
-        let chunk = if lane.ended { Chunk::fin(side, now) } else { Chunk::new(side, payload, now) };
+        let chunk = Chunk { end, ..Chunk::new(side, payload, now) };
         let mut reset = false;
         let mut outlet = Outlet { lane, dst, cx, now, reset: &mut reset };
         if self.chain.is_empty() {
@@ -253,7 +287,7 @@ impl Tract<'_> {
 
     /// Splits a chunk where replies end, so that a toxic sees at most one reply in each part.
     fn run_by_replies(&mut self, mut chunk: Chunk, sink: &mut dyn Sink) {
-        if chunk.fin {
+        if chunk.end.is_some() {
             chunk.reply = self.wire.down_end();
             return self.chain.run(chunk, sink);
         }
@@ -268,16 +302,5 @@ impl Tract<'_> {
             chunk.reply = self.wire.current();
             self.chain.run(chunk, sink);
         }
-    }
-
-    /// Lets the toxics decide whether the other side learns that this one has failed: a black hole keeps it to itself.
-    fn broken_source<W>(&mut self, lane: &mut Lane, dst: &mut W, cx: &mut Context<'_>) -> Fate
-    where
-        W: AsyncWrite + Unpin,
-    {
-        let queued = !lane.is_idle();
-        let fate = self.forward(lane, Payload::default(), dst, cx);
-        let swallowed = !queued && lane.is_idle() && !lane.closed;
-        if swallowed { fate } else { Fate::Reset }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha8Rng;
 
-use super::{ArmedToxic, LinkToxic, Next};
+use super::{ArmedToxic, LinkToxic, Next, Wrong};
 use crate::fault::proxy::chunk::{Chunk, Side};
 
 /// How long the bytes that leave at once take to carry: short enough that a transfer looks like a slow line rather than
@@ -23,9 +23,9 @@ impl ArmedToxic for Bandwidth {
         "bandwidth"
     }
 
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), Wrong> {
         match self.bytes_per_second {
-            0 => Err("`bytes_per_second` is 0; it must be at least 1, or use a black hole".to_owned()),
+            0 => Err(Wrong::new("bytes_per_second", "is 0", "at least 1; a black hole lets nothing through")),
             _ => Ok(()),
         }
     }
@@ -62,9 +62,9 @@ impl LinkToxic for LinkBandwidth {
     fn on_chunk(&mut self, mut chunk: Chunk, next: &mut Next<'_, '_>) {
         next.touch(chunk.payload.len());
         while chunk.payload.len() > self.slice {
-            let payload = chunk.payload.split_to(self.slice);
-            let due = self.delay(chunk.side, chunk.due, self.slice);
-            next.pass(Chunk { due, reply: chunk.partial_reply(), ..Chunk::new(chunk.side, payload, chunk.arrived) });
+            let mut piece = chunk.piece(self.slice);
+            piece.due = self.delay(piece.side, piece.due, self.slice);
+            next.pass(piece);
         }
         chunk.due = self.delay(chunk.side, chunk.due, chunk.payload.len());
         next.pass(chunk);

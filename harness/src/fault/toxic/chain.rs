@@ -63,6 +63,8 @@ pub(crate) struct Chain {
     /// The latest arming this connection knows of.
     seen: u64,
     needs_replies: bool,
+    /// The earliest moment at which one of them wants to act by itself.
+    wakes_at: Option<Instant>,
 }
 
 impl Chain {
@@ -72,6 +74,16 @@ impl Chain {
 
     pub(crate) fn needs_replies(&self) -> bool {
         self.needs_replies
+    }
+
+    pub(crate) fn wakes_at(&self) -> Option<Instant> {
+        self.wakes_at
+    }
+
+    /// Learns anew what its toxics need.
+    fn changed(&mut self) {
+        self.needs_replies = self.struck.iter().any(|struck| struck.toxic.needs_replies());
+        self.wakes_at = self.struck.iter().filter_map(|struck| struck.toxic.wakes_at()).min();
     }
 
     /// Takes up what was armed since the last time, and returns the index of the first new toxic.
@@ -89,7 +101,7 @@ impl Chain {
             }
         }
         self.seen = rack.last_id;
-        self.needs_replies = self.struck.iter().any(|struck| struck.toxic.needs_replies());
+        self.changed();
         first_new
     }
 
@@ -140,8 +152,25 @@ impl Chain {
                 fate = Fate::Reset;
             }
         }
-        self.needs_replies = self.struck.iter().any(|struck| struck.toxic.needs_replies());
+        self.changed();
         (healed, fate)
+    }
+
+    /// Lets the toxics act whose time has come.
+    pub(crate) fn wake(&mut self, now: Instant, sink: &mut dyn Sink) -> Fate {
+        let mut fate = Fate::Live;
+        for at in 0..self.struck.len() {
+            let (head, rest) = self.struck.split_at_mut(at + 1);
+            let Struck { toxic, tally, .. } = &mut head[at];
+            if toxic.wakes_at().is_some_and(|at| at <= now) {
+                tally.touch_connection();
+                if toxic.on_time(now, &mut Next { rest, sink, tally }) == Fate::Reset {
+                    fate = Fate::Reset;
+                }
+            }
+        }
+        self.changed();
+        fate
     }
 
     /// Plans what the lanes hold back anew, with the toxics that are left.

@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::cutter::{Cutter, Judge};
 use super::pick::Picker;
-use super::{ArmedToxic, Direction, LinkToxic};
+use super::{ArmedToxic, Direction, LinkToxic, Wrong};
 use crate::fault::proxy::Protocol;
 use crate::fault::proxy::chunk::ReplyPart;
 
@@ -33,7 +33,7 @@ impl ArmedToxic for CutReply {
         "cut_reply"
     }
 
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), Wrong> {
         self.picker.pick().validate()
     }
 

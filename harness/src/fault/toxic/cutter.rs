@@ -47,7 +47,7 @@ impl<J: Judge> Cutter<J> {
     }
 
     fn pass(&mut self, chunk: Chunk, next: &mut Next<'_, '_>) {
-        if chunk.fin && !self.kept.is_empty() {
+        if chunk.end.is_some() && !self.kept.is_empty() {
             // The end of the stream has no bytes of its own: what was kept back goes first, as a chunk of its own.
             let payload = Payload::from(std::mem::take(&mut self.kept));
             let partial = chunk.partial_reply();

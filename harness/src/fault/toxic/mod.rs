@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::fault::proxy::Protocol;
 use crate::fault::proxy::chunk::{Chunk, Side};
@@ -29,22 +31,28 @@ mod cut_reply;
 mod cutter;
 mod http_cut_reply;
 mod latency;
+mod limit_data;
 mod pick;
 mod refuse;
 mod reset;
+mod slicer;
+mod slow_close;
+mod timeout;
 
 pub use cut_reply::CutPoint;
 pub use http_cut_reply::RequestPattern;
+pub use latency::Distribution;
 pub use pick::Pick;
 
 /// Which direction of a connection a toxic strikes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Direction {
-    /// From the client to the upstream: requests.
+    /// From who connects to who listens: requests.
     Up,
-    /// From the upstream to the client: replies.
+    /// From who listens to who connects: replies.
     Down,
-    /// Both, or, for a kind with a natural direction, that one: see the kind.
+    /// Both, each for itself.
     #[default]
     Both,
 }
@@ -71,9 +79,11 @@ pub struct Toxic {
 }
 
 impl Toxic {
-    /// A toxic that strikes both directions of every connection.
+    /// A toxic that strikes every connection, and both directions of it unless the kind has a natural one: a delay of a
+    /// round trip is added once, to its reply.
     pub fn new(kind: ToxicKind) -> Self {
-        Self { kind, direction: Direction::Both, fraction: 1.0 }
+        let direction = if matches!(kind, ToxicKind::Latency { .. }) { Direction::Down } else { Direction::Both };
+        Self { kind, direction, fraction: 1.0 }
     }
 
     /// The same toxic, striking only one direction.
@@ -90,27 +100,54 @@ impl Toxic {
 /// What a toxic does.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToxicKind {
-    /// Delays every chunk by `delay`, give or take a uniform `jitter` (never below zero).
-    ///
-    /// `delay` is what is added to a round trip of request and reply: [`Direction::Both`] delays the replies only.
-    /// `Up` and `Down` delay that direction; whoever wants both arms two.
+    /// Delays every chunk of the struck directions.
     Latency {
-        /// The mean delay.
+        /// The delay that the others are spread around, or, for [`Distribution::Pareto`], that they begin at.
         delay: Duration,
-        /// The largest deviation from it.
+        /// How far they are spread; none is spread by zero, and none is negative.
         jitter: Duration,
+        /// How they are spread.
+        distribution: Distribution,
     },
     /// Swallows everything, the ends of streams included. New connections are accepted but, unless only `Down` is struck,
     /// never reach the upstream. When it is disarmed, the connections on which something was swallowed are reset.
     BlackHole,
-    /// Resets existing connections when it is armed, and new ones as long as it is.
-    Reset,
+    /// Swallows everything, and closes the connection on both sides so long after it was armed, or after the connection
+    /// was made if that is later. When it is disarmed before, the connections on which something was swallowed are reset.
+    Timeout {
+        /// How long bytes are swallowed before the connection is closed.
+        after: Duration,
+    },
+    /// Resets existing connections so long after it was armed, and new ones so long after they came.
+    Reset {
+        /// How long a connection works before; zero resets at once.
+        after: Duration,
+    },
     /// Resets new connections and leaves existing ones alone.
     Refuse,
     /// Lets each struck direction of each connection carry so many bytes per second.
     Bandwidth {
         /// The rate.
         bytes_per_second: u64,
+    },
+    /// Lets the end of each struck direction arrive later than its bytes.
+    SlowClose {
+        /// By how much.
+        delay: Duration,
+    },
+    /// Cuts what was written at once into small pieces, with a pause between two of them.
+    Slicer {
+        /// The mean size of a piece in bytes.
+        size: u32,
+        /// The largest deviation from it, uniform on both sides; less than `size`.
+        variation: u32,
+        /// The least time between two pieces.
+        delay: Duration,
+    },
+    /// Closes the connection on both sides when a struck direction has carried so many bytes since it was armed.
+    LimitData {
+        /// How many it still carries.
+        bytes: u64,
     },
     /// Postgres only: lets a statement take effect, withholds its whole reply and resets the connection on both sides once
     /// the server has said that it is ready again. Needs [`Protocol::Postgres`].
@@ -134,11 +171,17 @@ impl ToxicKind {
     /// The one place that knows all kinds.
     pub(crate) fn arm(&self, direction: Direction) -> Box<dyn ArmedToxic> {
         match self.clone() {
-            Self::Latency { delay, jitter } => Box::new(latency::Latency { delay, jitter }),
+            Self::Latency { delay, jitter, distribution } => {
+                Box::new(latency::Latency(latency::Delays { delay, jitter, distribution }))
+            }
             Self::BlackHole => Box::new(black_hole::BlackHole { direction }),
-            Self::Reset => Box::new(reset::Reset),
+            Self::Timeout { after } => Box::new(timeout::Timeout { after, direction }),
+            Self::Reset { after } => Box::new(reset::Reset { after }),
             Self::Refuse => Box::new(refuse::Refuse),
             Self::Bandwidth { bytes_per_second } => Box::new(bandwidth::Bandwidth { bytes_per_second }),
+            Self::SlowClose { delay } => Box::new(slow_close::SlowClose { delay }),
+            Self::Slicer { size, variation, delay } => Box::new(slicer::Slicer { size, variation, delay }),
+            Self::LimitData { bytes } => Box::new(limit_data::LimitData { bytes }),
             Self::CutReply { after, pick } => Box::new(cut_reply::CutReply { after, picker: pick::Picker::new(pick) }),
             Self::HttpCutReply { request, pick } => {
                 Box::new(http_cut_reply::HttpCutReply { request, picker: pick::Picker::new(pick) })
@@ -170,13 +213,40 @@ pub struct ToxicHit {
     pub calls: u64,
 }
 
+/// A parameter that makes no sense. Parameters have the same names here and in scenario files.
+#[derive(Debug)]
+pub(crate) struct Wrong {
+    pub(crate) key: &'static str,
+    /// What is wrong with it, to be read behind its name.
+    pub(crate) what: String,
+    /// What is accepted.
+    pub(crate) help: String,
+}
+
+impl Wrong {
+    pub(crate) fn new(key: &'static str, what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { key, what: what.into(), help: help.into() }
+    }
+}
+
+/// Longer than any rehearsal, and short enough for every sum of times to exist.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Says so if a time is longer than anything that is meant.
+fn not_too_long(key: &'static str, time: Duration) -> Result<(), Wrong> {
+    if time > LONGEST {
+        return Err(Wrong::new(key, format!("is {time:?}"), "a day is the most"));
+    }
+    Ok(())
+}
+
 /// A toxic that is armed on a proxy.
 pub(crate) trait ArmedToxic: Send {
     /// The name used in messages.
     fn name(&self) -> &'static str;
 
     /// Says what is wrong with the parameters, if anything is.
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), Wrong> {
         Ok(())
     }
 
@@ -236,6 +306,16 @@ pub(crate) trait LinkToxic: Send {
     /// swallowed.
     fn on_chunk(&mut self, chunk: Chunk, next: &mut Next<'_, '_>) {
         next.pass(chunk);
+    }
+
+    /// The next moment at which [`on_time`](Self::on_time) is to be called.
+    fn wakes_at(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Called at that moment or shortly after. Whoever does not move the moment is called again.
+    fn on_time(&mut self, _now: Instant, _next: &mut Next<'_, '_>) -> Fate {
+        Fate::Live
     }
 
     /// Called when the toxic is disarmed: the moment to pass on what it kept to itself.

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use super::Wrong;
+
 /// Which of the matching calls on the struck connections are really struck.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Pick {
@@ -20,10 +22,10 @@ pub enum Pick {
 }
 
 impl Pick {
-    pub(super) fn validate(self) -> Result<(), String> {
+    pub(super) fn validate(self) -> Result<(), Wrong> {
         match self {
             Self::Share(share) if !(0.0..=1.0).contains(&share) => {
-                Err(format!("`share` is {share}; it must be from 0 to 1"))
+                Err(Wrong::new("share", format!("is {share}"), "a share from 0 to 1"))
             }
             _ => Ok(()),
         }

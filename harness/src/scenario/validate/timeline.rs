@@ -15,16 +15,17 @@ const MOST_FAULTS: u32 = 100;
 /// Everything that is wrong with `[[fault]]` and `[[chaos]]`.
 pub(super) fn faults(scenario: &Scenario, m: &mut Mistakes) {
     let mut seen = BTreeSet::new();
-    for fault in &scenario.fault {
+    for (index, fault) in scenario.fault.iter().enumerate() {
         let f = fault.get_ref();
         if !seen.insert(f.id.clone()) {
             m.add(fault.span(), format!("two faults have the id \"{}\"", f.id), "give each fault its own id");
         }
-        f.inject.fault().check(&mut About { scenario, id: &f.id, m });
+        let inject = format!("fault.{index}.inject.{}", f.inject.kind());
+        f.inject.fault().check(&mut About { scenario, id: &f.id, inject, m });
         fraction(&format!("chance of fault \"{}\"", f.id), f.chance, fault.span(), m);
         when(scenario, fault, m);
     }
-    for chaos in &scenario.chaos {
+    for (index, chaos) in scenario.chaos.iter().enumerate() {
         let c = chaos.get_ref();
         let ids = (1..=c.faults.min(MOST_FAULTS)).map(|number| format!("{}-{number}", c.id));
         if ids.filter(|id| !seen.insert(id.clone())).count() > 0 {
@@ -34,7 +35,7 @@ pub(super) fn faults(scenario: &Scenario, m: &mut Mistakes) {
                 "give each [[chaos]] and each [[fault]] its own id",
             );
         }
-        self::chaos(scenario, chaos, m);
+        self::chaos(scenario, index, chaos, m);
     }
     references(scenario, &seen, m);
 }
@@ -195,10 +196,11 @@ fn references(scenario: &Scenario, known: &BTreeSet<String>, m: &mut Mistakes) {
 }
 
 /// Bounds that leave room for what is planned between them.
-fn chaos(scenario: &Scenario, chaos: &Spanned<Chaos>, m: &mut Mistakes) {
+fn chaos(scenario: &Scenario, index: usize, chaos: &Spanned<Chaos>, m: &mut Mistakes) {
     let c = chaos.get_ref();
-    for inject in &c.inject {
-        inject.fault().check(&mut About { scenario, id: &c.id, m });
+    for (number, inject) in c.inject.iter().enumerate() {
+        let key = format!("chaos.{index}.inject.{number}.{}", inject.kind());
+        inject.fault().check(&mut About { scenario, id: &c.id, inject: key, m });
     }
     let mut add = |what: String, help: String| m.add(chaos.span(), format!("chaos \"{}\": {what}", c.id), help);
     if !(1..=MOST_FAULTS).contains(&c.faults) {
