@@ -6,28 +6,11 @@ set -eu
 
 cd "$(dirname "$0")/.."
 
-target=${CARGO_TARGET_DIR:-${CARGO_BUILD_TARGET_DIR:-target}}
-venv=$target/venv
+. ci/venv.sh
 out=$target/manifests
 kubernetes=1.34
 
-skip() {
-    printf 'SKIPPED: %s\n' "$*" >&2
-    exit 77
-}
-
-has_venv() { command -v python3 >/dev/null 2>&1 && python3 -c 'import ensurepip, venv' >/dev/null 2>&1; }
-
-if ! has_venv && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
-    { apt-get -q -o DPkg::Lock::Timeout=300 update && apt-get -q -y -o DPkg::Lock::Timeout=300 install \
-        --no-install-recommends python3-venv; } >&2 || true
-fi
-has_venv || skip 'python3 with venv is missing. To get it, as root: apt-get install python3-venv'
-if ! [ -x "$venv/bin/kubernetes-validate" ]; then
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install -q --disable-pip-version-check 'kubernetes-validate==1.37.0' >&2 ||
-        skip 'kubernetes-validate could not be had from the package index; the reason is above'
-fi
+with_package 'kubernetes-validate==1.37.0'
 
 # Quiet unless something is wrong; the version of Kubernetes is the oldest that the manifests are for.
 validate() { "$venv/bin/kubernetes-validate" --strict --no-warn --quiet -k "$kubernetes" "$1"; }

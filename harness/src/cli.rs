@@ -1,8 +1,9 @@
 //! The command line: parse, dispatch, exit code. Results go to stdout, everything else to stderr.
 
 use std::io::{IsTerminal, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -18,7 +19,7 @@ use crate::scenario::{self, Loaded, ScenarioError};
 use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
-use crate::{bench, calibrate, doctor, exit, history, judge, kill_soak, merge, mutants, stack, stdout};
+use crate::{bench, calibrate, doctor, exit, history, judge, kill_soak, merge, mutants, stack, stdout, toxiproxy};
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
 #[derive(Debug, Parser)]
@@ -117,6 +118,21 @@ enum Command {
         #[command(subcommand)]
         command: StackCommand,
     },
+    /// A proxy that disturbs what passes, with Toxiproxy's HTTP API, for tests that have a client for it.
+    Proxy {
+        /// Where the API listens; port 0 lets the kernel choose.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8474")]
+        listen: SocketAddr,
+        /// Proxies to begin with: the JSON file that Toxiproxy's server takes.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// A private network that upstreams may be in, and that proxies and the API may listen in; may be repeated.
+        #[arg(long, value_name = "NETWORK", value_parser = scenario::value::network)]
+        allow: Vec<IpNet>,
+        /// Chooses the connections that a toxic with a toxicity below 1 strikes.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Rehearse the correct target and every seeded bug under their faults; print the detection table.
     Mutants {
         /// Each bug is tried under the seeds 1 to N.
@@ -203,6 +219,14 @@ enum Command {
     BenchServer {
         /// The processor it runs on.
         core: usize,
+    },
+    /// The servers behind the proxy that is measured; not for people.
+    #[command(name = bench::proxy::server::SUBCOMMAND, hide = true)]
+    BenchProxyServer {
+        /// The processor it runs on.
+        core: usize,
+        /// Which of them.
+        mode: String,
     },
     /// The process whose judging is measured; not for people.
     #[command(name = bench::checker::SUBCOMMAND, hide = true)]
@@ -300,6 +324,9 @@ pub fn main() -> i32 {
     if let Command::CalibrationGoose { host, plan } = &cli.command {
         return calibrate::goose::main(host, plan);
     }
+    if let Command::BenchProxyServer { core, mode } = &cli.command {
+        return bench::proxy::server::main(*core, mode);
+    }
     log_to_stderr();
     match cli.command {
         Command::Run { scenario, out, seed, set, variant, stack, output, quiet, sharing } => {
@@ -341,6 +368,11 @@ pub fn main() -> i32 {
                 Err(error) => refuse(&error),
             }
         }
+        Command::Proxy { listen, config, allow, seed } => {
+            let Some(runtime) = runtime() else { return exit::INTERNAL };
+            let service = toxiproxy::Service { listen, config, allowed: allow, seed };
+            toxiproxy::run(service, &runtime, &on_interrupt())
+        }
         Command::Mutants { seeds, bug, jobs, keep, catalogue, output } => {
             let jobs = jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
             let trial = mutants::Trial { catalogue, seeds, bugs: bug, jobs, keep };
@@ -362,6 +394,7 @@ pub fn main() -> i32 {
         }
         Command::Guard { .. }
         | Command::BenchServer { .. }
+        | Command::BenchProxyServer { .. }
         | Command::BenchCheck { .. }
         | Command::CalibrationServer { .. }
         | Command::CalibrationGoose { .. } => exit::INTERNAL,
@@ -521,14 +554,14 @@ fn stack_up(loaded: &Loaded, listen: IpAddr) -> i32 {
     let code = runtime.block_on(async {
         match stack::up(&loaded.scenario, &provision).await {
             Ok(stack) => {
-                let width = stack.addresses.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
-                for (what, address) in &stack.addresses {
-                    println!("{what:width$}  {address}");
-                }
-                if let Err(error) = run::set_up_sale(&loaded.scenario, &stack, unix_us()).await {
-                    stack.down().await;
-                    return complain_of_stack(loaded, &error);
-                }
+                let stack = Arc::new(stack);
+                let api = match set_up(loaded, &stack).await {
+                    Ok(api) => api,
+                    Err(error) => {
+                        taken_down(stack).await;
+                        return complain_of_stack(loaded, &error);
+                    }
+                };
                 eprintln!("the stack is up, and the sale is set up as if the load began now; Ctrl-C takes it down");
                 if let Some(target) = stack.as_external() {
                     eprintln!(
@@ -536,7 +569,8 @@ fn stack_up(loaded: &Loaded, listen: IpAddr) -> i32 {
                     );
                 }
                 cancel.cancelled().await;
-                stack.down().await;
+                api.end().await;
+                taken_down(stack).await;
                 exit::PASS
             }
             Err(error) => complain_of_stack(loaded, &error),
@@ -544,6 +578,29 @@ fn stack_up(loaded: &Loaded, listen: IpAddr) -> i32 {
     });
     let _ = std::fs::remove_dir_all(&logs);
     code
+}
+
+/// Sets the sale up, opens the API for the stack's proxies, and prints where everything is.
+async fn set_up(loaded: &Loaded, stack: &Arc<stack::Stack>) -> Result<toxiproxy::Beside, StackError> {
+    let api = toxiproxy::Beside::start(stack.clone()).await.map_err(StackError::Other)?;
+    let toxics = ("toxiproxy API of its proxies".to_owned(), api.address.to_string());
+    let addresses = || stack.addresses.iter().chain([&toxics]);
+    let width = addresses().map(|(what, _)| what.len()).max().unwrap_or(0);
+    for (what, address) in addresses() {
+        println!("{what:width$}  {address}");
+    }
+    if let Err(error) = run::set_up_sale(&loaded.scenario, stack, unix_us()).await {
+        api.end().await;
+        return Err(error);
+    }
+    Ok(api)
+}
+
+/// Takes a stack down of which nobody else holds on to a part; the guard does it where somebody does.
+async fn taken_down(stack: Arc<stack::Stack>) {
+    if let Some(stack) = Arc::into_inner(stack) {
+        stack.down().await;
+    }
 }
 
 fn runtime() -> Option<tokio::runtime::Runtime> {

@@ -133,7 +133,11 @@ fn save(report: &Report, path: &Path) -> std::io::Result<()> {
 
 fn print(report: &Report) {
     let Report { kills, with_leftovers, left_for_good, slowest_ms, mean_ms, .. } = report;
-    println!("{kills} rehearsals killed at random moments of {:.1} s, {} side by side", report.whole_ms / 1e3, report.jobs);
+    println!(
+        "{kills} rehearsals killed at random moments of {:.1} s, {} side by side",
+        report.whole_ms / 1e3,
+        report.jobs
+    );
     println!(
         "  {} before there was a stack, {} on the stack, {} under load or later; {} had ended before",
         report.before_the_stack, report.on_the_stack, report.under_load, report.ended_before

@@ -31,4 +31,5 @@ pub mod shard;
 pub mod stack;
 pub mod stdout;
 pub mod summary;
+pub mod toxiproxy;
 pub mod workbench;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fault::proxy::{Protocol, Proxy};
 use crate::history::recorder::Recorder;
-use crate::history::{COMPLETED, Event, FinalState, STOPPED, HistoryError, LinkCalls, Machine, RunInfo};
+use crate::history::{COMPLETED, Event, FinalState, HistoryError, LinkCalls, Machine, RunInfo, STOPPED};
 use crate::judge::{self, JudgeError};
 use crate::load::clock::{Clock, WallWatch, unix_us};
 use crate::load::driver::{self, LoadError, LoadSpec};

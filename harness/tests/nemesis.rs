@@ -114,11 +114,15 @@ fn a_steady_state_that_could_not_be_probed_is_refused() {
             &["`json` and its bounds do not fit together", "at_least = 0"],
         ),
         (
-            steady("step = 'state'\nwithin = '1s'\n[[steady_state.probe]]\nname = 'b'\nerror_fraction = 0.1\ncohort = 'x'"),
+            steady(
+                "step = 'state'\nwithin = '1s'\n[[steady_state.probe]]\nname = 'b'\nerror_fraction = 0.1\ncohort = 'x'",
+            ),
             &["probe \"b\": there is no cohort \"x\"", "one of buyers"],
         ),
         (
-            steady("step = 'state'\nwithin = '1s'\n[[steady_state.probe]]\nname = 'b'\nerror_fraction = 0.1\nover = '10m'"),
+            steady(
+                "step = 'state'\nwithin = '1s'\n[[steady_state.probe]]\nname = 'b'\nerror_fraction = 0.1\nover = '10m'",
+            ),
             &["probe \"b\": `over` is 600s", "from 1s to 60s"],
         ),
     ]);
@@ -174,7 +178,8 @@ fn faults_wait_for_what_happens_in_the_sale_and_for_each_other() {
     sandbox.seckill(&["run", "short.toml", "--out", "run"]).assert_code(0);
     sandbox.assert_nothing_left();
     let summary = summary(&sandbox);
-    let ms = |id: &str, key: &str| fault(&summary, id)[key].as_f64().unwrap_or_else(|| panic!("{id} {key}: {summary:#}"));
+    let ms =
+        |id: &str, key: &str| fault(&summary, id)[key].as_f64().unwrap_or_else(|| panic!("{id} {key}: {summary:#}"));
     assert!(ms("half", "triggered_at_ms") > 1_000.0, "nothing is sold before the sale opens");
     assert!(ms("half", "injected_at_ms") >= ms("half", "triggered_at_ms") + 100.0);
     assert_eq!(ms("then", "triggered_at_ms"), ms("half", "recovered_at_ms"));
@@ -192,7 +197,8 @@ fn a_stop_condition_heals_everything_ends_the_load_and_says_so() {
     let faults = "[[fault]]\nid = 'dead-service'\nat = '1500ms'\nlasts = '5s'\ninject.kill = { role = 'service' }\n\
                   [[fault]]\nid = 'too-late'\nat = '5500ms'\nlasts = '1s'\n\
                   inject.latency = { link = 'service→postgres', delay = '5ms' }\n";
-    let stop = "[[stop]]\nname = 'error-budget'\ncohort = 'buyers'\nerror_fraction = 0.2\nover = '1s'\nmin_requests = 20\n";
+    let stop =
+        "[[stop]]\nname = 'error-budget'\ncohort = 'buyers'\nerror_fraction = 0.2\nover = '1s'\nmin_requests = 20\n";
     let sandbox = Sandbox::new();
     sandbox.write("short.toml", &short(faults, &format!("{STEADY}{stop}")));
     let ended = sandbox.seckill(&["run", "short.toml", "--out", "run"]);
@@ -200,7 +206,11 @@ fn a_stop_condition_heals_everything_ends_the_load_and_says_so() {
     sandbox.assert_nothing_left();
     assert!(ended.stdout.contains("STOPPED") && ended.stdout.contains("error-budget"), "{}", ended.stdout);
     let summary = summary(&sandbox);
-    assert_eq!((&summary["ended"], &summary["verdict"]), (&Value::from("stopped"), &Value::from("pass")), "{summary:#}");
+    assert_eq!(
+        (&summary["ended"], &summary["verdict"]),
+        (&Value::from("stopped"), &Value::from("pass")),
+        "{summary:#}"
+    );
     let stopped = &summary["stopped"];
     assert_eq!((&stopped["name"], &stopped["healed"][0]), (&Value::from("error-budget"), &Value::from("dead-service")));
     assert!(stopped["healed_after_ms"].as_f64().unwrap() <= 2_000.0, "{stopped:#}");
@@ -222,7 +232,9 @@ fn a_probe_that_does_not_hold_before_the_load_is_named() {
     let sandbox = Sandbox::new();
     sandbox.write("short.toml", &short("", steady));
     let ended = sandbox.seckill(&["run", "short.toml", "--out", "run"]);
-    ended.assert_code(20).assert_says(&["does not hold before the load: enough: `state` has 80 at /available", "from 1000"]);
+    ended
+        .assert_code(20)
+        .assert_says(&["does not hold before the load: enough: `state` has 80 at /available", "from 1000"]);
     sandbox.assert_nothing_left();
 }
 

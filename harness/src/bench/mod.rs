@@ -16,6 +16,7 @@ use crate::{exit, stdout};
 pub mod checker;
 mod committed_orders;
 mod generator;
+pub mod proxy;
 mod rate_error;
 mod rss_slope;
 mod send_lag;
@@ -36,7 +37,7 @@ struct Bench {
 }
 
 /// All measurements, in the order in which they are made.
-const BENCHES: [Bench; 8] = [
+const BENCHES: [Bench; 12] = [
     Bench {
         name: "generator_vs_oha",
         figures: &["generator_with_history_vs_oha", "generator_on_schedule_vs_oha", "oha_requests_per_cpu_second"],
@@ -83,6 +84,30 @@ const BENCHES: [Bench; 8] = [
         figures: &["checker_ops_per_second", "checker_10m_seconds", "checker_10m_rss_bytes"],
         optional: false,
         run: checker::run,
+    },
+    Bench {
+        name: "proxy_added",
+        figures: &["proxy_added_us_p50", "proxy_added_us_p99"],
+        optional: false,
+        run: proxy::added,
+    },
+    Bench {
+        name: "proxy_carried",
+        figures: &[
+            "proxy_bytes_per_second",
+            "proxy_http_bytes_per_second",
+            "proxy_vs_bare_copy",
+            "proxy_vs_bare_splice",
+        ],
+        optional: false,
+        run: proxy::carried,
+    },
+    Bench { name: "proxy_delays", figures: &["delay_error_us_p99"], optional: false, run: proxy::delays },
+    Bench {
+        name: "zero_fault",
+        figures: &["zero_fault_errors", "zero_fault_p99_ratio"],
+        optional: false,
+        run: proxy::zero,
     },
 ];
 

@@ -12,7 +12,8 @@ use crate::workbench::serve::{self, Poll, Server};
 /// The hidden subcommand of the server process.
 pub const SUBCOMMAND: &str = "__bench-server";
 
-const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 35\r\n\r\n\
+/// What every request is answered with.
+pub const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 35\r\n\r\n\
     {\"item\":1,\"available\":42,\"ok\":true}";
 
 /// Starts it on the server's processor.

@@ -198,6 +198,11 @@ impl Proxy {
         self.counters.stats()
     }
 
+    /// Where connections that are accepted now are sent, in no particular order.
+    pub fn upstreams(&self) -> Result<Vec<Endpoint>, ProxyError> {
+        self.order(Shared::all_upstreams)
+    }
+
     /// Sends connections accepted from now on to another upstream; existing ones stay where they are.
     pub fn set_upstream(&self, upstream: Endpoint) -> Result<(), ProxyError> {
         self.share_among(vec![upstream])

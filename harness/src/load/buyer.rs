@@ -213,7 +213,7 @@ impl Buyer {
                 number = 2;
                 the_one_that_counts(first, twin)
             } else {
-                let (attempt, completed) = self.attempt(walk, step).await;
+                let (attempt, completed) = self.attempt(walk, step, invoked).await;
                 self.record(walk, step, index, number, (intended, invoked, completed), &attempt);
                 (attempt, completed)
             };
@@ -240,13 +240,14 @@ impl Buyer {
         walk.unsettled && step.role == Role::Order
     }
 
-    /// One exchange, and when it ended.
-    async fn attempt(&mut self, walk: &mut Walk<'_>, step: &CompiledStep) -> (Attempt, Micros) {
+    /// One exchange that begins now, and when it ended.
+    async fn attempt(&mut self, walk: &mut Walk<'_>, step: &CompiledStep, now: Micros) -> (Attempt, Micros) {
         self.render(walk, step);
         if let Some(stream) = &step.stream {
             return Box::pin(self.wait_for_event(walk, step, stream)).await;
         }
-        let result = self.connection.exchange(&self.request, self.shared.request_timeout).await;
+        let deadline = self.shared.clock.instant_at(now) + self.shared.request_timeout;
+        let result = self.connection.exchange_by(&self.request, deadline).await;
         let completed = self.shared.clock.now_us();
         (understand(result, &self.shared, walk, step), completed)
     }
@@ -315,7 +316,7 @@ impl Buyer {
     /// Asks about a ticket once; gives what was said, and how long to wait before the next question.
     async fn ask(&mut self, walk: &mut Walk<'_>, step: &CompiledStep, index: usize) -> (Said, Duration) {
         let asked = self.shared.clock.now_us();
-        let (attempt, completed) = self.attempt(walk, step).await;
+        let (attempt, completed) = self.attempt(walk, step, asked).await;
         self.record(walk, step, index, 1, (asked, asked, completed), &attempt);
         let retries = &self.shared.retries[usize::from(walk.arrival.cohort)];
         let every =

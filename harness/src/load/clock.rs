@@ -1,8 +1,11 @@
 //! The run's clock: microseconds since the epoch on the system's monotonic clock.
 
+use std::time::Duration;
+
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{Expiration, TimerFd, TimerSetTimeFlags};
 use nix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
 
 use crate::history::Micros;
 
@@ -10,6 +13,8 @@ use crate::history::Micros;
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     epoch_ns: i64,
+    /// The same moment for the runtime's timers, to within the time that two readings take.
+    epoch: Instant,
 }
 
 /// The system's monotonic clock in nanoseconds.
@@ -68,7 +73,8 @@ impl WallWatch {
 impl Clock {
     /// A clock whose epoch is `delay_us` from now.
     pub fn starting_in(delay_us: Micros) -> Clock {
-        Clock { epoch_ns: monotonic_ns() + delay_us * 1_000 }
+        let (now, now_ns) = (Instant::now(), monotonic_ns());
+        Clock { epoch_ns: now_ns + delay_us * 1_000, epoch: moved(now, delay_us) }
     }
 
     /// A clock whose epoch is at a wall-clock time, as this machine's wall clock tells it now.
@@ -91,13 +97,24 @@ impl Clock {
         self.epoch_ns + at_us * 1_000
     }
 
+    /// A time of the run for the runtime's timers. It costs no reading of the clock.
+    pub fn instant_at(self, at_us: Micros) -> Instant {
+        moved(self.epoch, at_us)
+    }
+
     /// Waits until a time of the run; returns at once if it is past.
     pub async fn sleep_until(self, at_us: Micros) {
         let wait = at_us - self.now_us();
         if wait > 0 {
-            tokio::time::sleep(std::time::Duration::from_micros(wait as u64)).await;
+            tokio::time::sleep(Duration::from_micros(wait as u64)).await;
         }
     }
+}
+
+/// A moment so many microseconds later, or before if they are negative.
+fn moved(moment: Instant, by_us: Micros) -> Instant {
+    let by = Duration::from_micros(by_us.unsigned_abs());
+    if by_us < 0 { moment.checked_sub(by).unwrap_or(moment) } else { moment + by }
 }
 
 #[cfg(test)]
@@ -119,5 +136,15 @@ mod tests {
         let clock = Clock::starting_in(0);
         let mut watch = WallWatch::anchored_at(clock.epoch_unix_us());
         assert_eq!(watch.look(clock.epoch_unix_us()), None);
+    }
+
+    #[test]
+    fn the_timers_of_the_runtime_tell_the_same_time() {
+        for delay_us in [0, 3_000_000, -3_000_000] {
+            let clock = Clock::starting_in(delay_us);
+            let (now_us, now) = (clock.now_us(), Instant::now());
+            let apart = now.max(clock.instant_at(now_us)) - now.min(clock.instant_at(now_us));
+            assert!(apart < Duration::from_millis(50), "{delay_us}: {apart:?} apart");
+        }
     }
 }

@@ -69,7 +69,8 @@ impl<'a> Watched<'a> {
                 self.unsteady_since = None;
             }
             let lasted = now_us - since;
-            return (!steady && lasted > longest.micros()).then(|| format!("{met}{}", Dur(Duration::from_micros(lasted as u64))));
+            return (!steady && lasted > longest.micros())
+                .then(|| format!("{met}{}", Dur(Duration::from_micros(lasted as u64))));
         }
         let view = live.window(self.cohort, now_us, stop.over());
         if view.ops < stop.min_requests() {

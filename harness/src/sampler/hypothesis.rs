@@ -171,8 +171,9 @@ impl Asks {
                 let view = live.as_ref().map(|live| live.window(*cohort, now_us, *over));
                 // Where nobody has asked for anything, nothing has failed.
                 let share = view.and_then(|view| view.error_fraction()).unwrap_or(0.0);
-                let why_not = (share > *most)
-                    .then(|| format!("{}% of the requests without an answer, {}% allowed", percent(share), percent(*most)));
+                let why_not = (share > *most).then(|| {
+                    format!("{}% of the requests without an answer, {}% allowed", percent(share), percent(*most))
+                });
                 Answer { answered_us: now_us, why_not, available: None }
             }
         }

@@ -143,7 +143,8 @@ pub fn percent(share: f64) -> f64 {
 impl Scenario {
     /// The longest window of the load that something is measured over while it runs; none where nothing is.
     pub fn longest_window(&self) -> Option<Duration> {
-        let stops = self.stop.iter().map(|stop| stop.get_ref()).filter(|stop| stop.unsteady_for.is_none()).map(Stop::over);
+        let stops =
+            self.stop.iter().map(|stop| stop.get_ref()).filter(|stop| stop.unsteady_for.is_none()).map(Stop::over);
         let probes = self.steady_state.probes();
         let probes = probes.iter().filter(|probe| probe.error_fraction.is_some()).map(ProbeSpec::over);
         stops.chain(probes).max()

@@ -1,37 +1,55 @@
 //! Bytes on their way through the proxy, and the buffers they live in.
 //!
 //! Buffers are pooled per thread. A proxy has one thread, so its connections share a handful of buffers that stay in the
-//! processor's cache, an idle connection owns none, and passing a chunk through allocates nothing.
+//! processor's cache, an idle connection owns none, and passing a chunk through allocates nothing. There are two sizes: a
+//! transfer that keeps filling the small one gets the large one, with which a system call moves as much as sixteen would.
 
 use std::cell::RefCell;
 use std::time::Instant;
 
 /// How much is read at once.
 pub(crate) const BUFFER: usize = 64 * 1024;
-/// A queued chunk smaller than this moves to a buffer of its own size: queues are bounded by the bytes they hold, so a
-/// byte must not occupy a whole pooled buffer.
-const COMPACT_BELOW: usize = BUFFER / 4;
+/// How much is read at once in the middle of a bulk transfer.
+pub(crate) const BULK: usize = 1024 * 1024;
+/// A queued chunk that fills less than this part of a pooled buffer moves to one of its own size: queues are bounded by the
+/// bytes they hold, so a byte must not occupy a whole pooled buffer.
+const COMPACT_BELOW: usize = 4;
 /// Buffers kept for reuse; more than this are only in use at once when many connections are backed up.
 const POOLED: usize = 64;
+/// The same for large ones.
+const POOLED_BULK: usize = 4;
 
 thread_local! {
-    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { small: Vec::new(), bulk: Vec::new() }) };
+}
+
+/// Initialised buffers of [`BUFFER`] and of [`BULK`] bytes.
+struct Pool {
+    small: Vec<Vec<u8>>,
+    bulk: Vec<Vec<u8>>,
 }
 
 /// Takes a buffer of [`BUFFER`] initialised bytes.
 pub(crate) fn take_buffer() -> Vec<u8> {
-    POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER])
+    POOL.with_borrow_mut(|pool| pool.small.pop()).unwrap_or_else(|| vec![0; BUFFER])
+}
+
+/// Takes a buffer of [`BULK`] initialised bytes.
+pub(crate) fn take_bulk_buffer() -> Vec<u8> {
+    POOL.with_borrow_mut(|pool| pool.bulk.pop()).unwrap_or_else(|| vec![0; BULK])
 }
 
 /// Gives a buffer back; anything but a whole buffer is simply freed.
 pub(crate) fn give_buffer(buffer: Vec<u8>) {
-    if buffer.len() != BUFFER {
-        return;
-    }
     // The pool is gone when a thread ends while it still holds chunks; then the buffer is freed like any other.
     let _ = POOL.try_with(|pool| {
-        let mut pool = pool.borrow_mut();
-        if pool.len() < POOLED {
+        let Pool { small, bulk } = &mut *pool.borrow_mut();
+        let (pool, most) = match buffer.len() {
+            BUFFER => (small, POOLED),
+            BULK => (bulk, POOLED_BULK),
+            _ => return,
+        };
+        if pool.len() < most {
             pool.push(buffer);
         }
     });
@@ -86,7 +104,7 @@ impl Payload {
 
     /// Moves a small payload out of a large buffer before it is queued.
     pub(crate) fn compact(&mut self) {
-        if self.len() < COMPACT_BELOW && self.buffer.len() >= BUFFER {
+        if self.buffer.len() >= BUFFER && self.len() < self.buffer.len() / COMPACT_BELOW {
             *self = Self::copied(self.bytes());
         }
     }

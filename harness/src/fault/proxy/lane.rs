@@ -30,6 +30,8 @@ pub(crate) struct Lane {
     latest: Instant,
     /// The moment for which the timer was last asked to wake the connection.
     wake_at: Option<Instant>,
+    /// What was last read filled a buffer, so there is more to come.
+    pub(crate) bulk: bool,
     /// Nothing more will be read.
     pub(crate) ended: bool,
     /// The end has been passed on, or can no longer be.
@@ -57,6 +59,7 @@ impl Lane {
             held: 0,
             latest: now,
             wake_at: None,
+            bulk: false,
             ended: false,
             closed: false,
             broken: false,

@@ -69,6 +69,11 @@ impl Shared {
         upstreams
     }
 
+    /// The upstreams, without making it anybody's turn.
+    pub(super) fn all_upstreams(&self) -> Vec<Endpoint> {
+        self.upstreams.lock().unwrap().clone()
+    }
+
     pub(super) fn set_upstreams(&self, upstreams: Vec<Endpoint>) {
         *self.upstreams.lock().unwrap() = upstreams;
     }
@@ -91,6 +96,11 @@ impl Shared {
 
     pub(super) fn hits(&self, id: ToxicId) -> Option<ToxicHit> {
         self.rack.lock().unwrap().hits(id).map(|hits| hits.read())
+    }
+
+    /// Whether nothing at all is armed, so that nobody's delays can become late.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.rack.lock().unwrap().is_empty()
     }
 
     pub(super) fn is_armed(&self, id: ToxicId) -> bool {

@@ -43,6 +43,10 @@ impl Rack {
         self.armed.iter().find(|armed| armed.id == id).map(|armed| armed.hits.clone())
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.armed.is_empty()
+    }
+
     pub(crate) fn contains(&self, id: ToxicId) -> bool {
         self.armed.iter().any(|armed| armed.id == id)
     }

@@ -103,19 +103,13 @@ impl Connection {
         connected.ok()?.err()
     }
 
-    /// Sends a request and reads the whole reply within `limit`.
+    /// Sends a request and reads the whole reply before the deadline.
     ///
     /// # Errors
     /// [`Broken`] says what is known of an attempt without a reply.
-    pub fn exchange<'a>(&'a mut self, request: &'a [u8], limit: Duration) -> Exchange<'a> {
+    pub fn exchange<'a>(&'a mut self, request: &'a [u8], deadline: Instant) -> Exchange<'a> {
         self.begin();
-        Exchange {
-            connection: Some(self),
-            request,
-            deadline: Instant::now() + limit,
-            sent: Sent::default(),
-            head: None,
-        }
+        Exchange { connection: Some(self), request, deadline, sent: Sent::default(), head: None }
     }
 
     /// Sends a request and reads the head of the reply, and its whole body unless it is a stream of events.
@@ -567,6 +561,15 @@ mod tests {
     }
 
     const LIMIT: Duration = Duration::from_secs(5);
+
+    fn within(limit: Duration) -> Instant {
+        Instant::now() + limit
+    }
+
+    fn soon() -> Instant {
+        within(LIMIT)
+    }
+
     const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
     #[tokio::test]
@@ -585,7 +588,7 @@ mod tests {
             for piece in [1, 3, 1000] {
                 let mut connection = connect(serve(reply, piece, false).await);
                 for _ in 0..2 {
-                    let got = connection.exchange(GET, LIMIT).await.unwrap();
+                    let got = connection.exchange(GET, soon()).await.unwrap();
                     assert_eq!((got.status, got.body), (status, body));
                     assert_eq!(got.retry_after_s, (status == 429).then_some(7));
                 }
@@ -597,23 +600,23 @@ mod tests {
     async fn a_body_without_a_length_ends_with_the_connection() {
         let mut connection = connect(serve(b"HTTP/1.0 200 OK\r\n\r\nbye", 2, true).await);
         for _ in 0..2 {
-            assert_eq!(connection.exchange(GET, LIMIT).await.unwrap().body, b"bye");
+            assert_eq!(connection.exchange(GET, soon()).await.unwrap().body, b"bye");
         }
     }
 
     #[tokio::test]
     async fn tells_apart_what_is_not_known_from_what_did_not_happen() {
         let mut cut = connect(serve(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhel", 9, true).await);
-        assert_eq!(cut.exchange(GET, LIMIT).await.unwrap_err(), Broken::EarlyEnd);
+        assert_eq!(cut.exchange(GET, soon()).await.unwrap_err(), Broken::EarlyEnd);
         let mut silent = connect(serve(b"", 1, false).await);
-        assert_eq!(silent.exchange(GET, Duration::from_millis(30)).await.unwrap_err(), Broken::Timeout);
+        assert_eq!(silent.exchange(GET, within(Duration::from_millis(30))).await.unwrap_err(), Broken::Timeout);
         let mut garbage = connect(serve(b"SSH-2.0-x\r\n\r\n", 20, false).await);
-        assert_eq!(garbage.exchange(GET, LIMIT).await.unwrap_err(), Broken::Malformed);
+        assert_eq!(garbage.exchange(GET, soon()).await.unwrap_err(), Broken::Malformed);
         let nobody = {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             listener.local_addr().unwrap()
         };
-        assert_eq!(connect(nobody).exchange(GET, LIMIT).await.unwrap_err(), Broken::NotSent);
+        assert_eq!(connect(nobody).exchange(GET, soon()).await.unwrap_err(), Broken::NotSent);
     }
 
     #[tokio::test]
@@ -626,7 +629,7 @@ mod tests {
         ];
         for (reply, part) in cases {
             let mut connection = connect(serve(reply, 7, false).await);
-            assert_eq!(connection.exchange(GET, LIMIT).await.unwrap().location, part);
+            assert_eq!(connection.exchange(GET, soon()).await.unwrap().location, part);
         }
     }
 
@@ -645,7 +648,7 @@ mod tests {
         let address = serve(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 100, true).await;
         let mut connection = connect(address);
         for _ in 0..3 {
-            assert_eq!(connection.exchange(GET, LIMIT).await.unwrap().body, b"ok");
+            assert_eq!(connection.exchange(GET, soon()).await.unwrap().body, b"ok");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -688,7 +691,7 @@ mod tests {
         let mut connection = Connection::new(serve_in_turn(&REPLIES).await);
         let expected = ["one", "two", "three", "four!", "five!", ""];
         for (n, body) in expected.into_iter().enumerate() {
-            let reply = connection.exchange(GET, LIMIT).await.unwrap();
+            let reply = connection.exchange(GET, soon()).await.unwrap();
             assert_eq!(std::str::from_utf8(reply.body).unwrap(), body);
             assert_eq!(reply.retry_after_s, (n == 3 || n == 4).then_some(4));
         }
@@ -702,9 +705,9 @@ mod tests {
             b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\ntwo",
         ];
         let mut connection = Connection::new(serve_in_turn(&REPLIES).await);
-        assert_eq!(connection.exchange(GET, LIMIT).await.unwrap().body, b"one");
-        assert_eq!(connection.exchange(b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n", LIMIT).await.unwrap().body, b"");
-        assert_eq!(connection.exchange(GET, LIMIT).await.unwrap().body, b"two");
+        assert_eq!(connection.exchange(GET, soon()).await.unwrap().body, b"one");
+        assert_eq!(connection.exchange(b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n", soon()).await.unwrap().body, b"");
+        assert_eq!(connection.exchange(GET, soon()).await.unwrap().body, b"two");
     }
 
     #[tokio::test]
@@ -715,12 +718,12 @@ mod tests {
         for (limits, last) in [([LIMIT, LIMIT], ms(60)), ([ms(400), ms(300)], ms(700)), ([ms(300), ms(900)], ms(50))] {
             let mut connection = Connection::new(entry.clone());
             for limit in limits {
-                connection.exchange(GET, limit).await.unwrap();
+                connection.exchange(GET, within(limit)).await.unwrap();
             }
             // Elsewhere, so that the timer of before would wake nobody.
             let silent = tokio::spawn(async move {
                 let started = Instant::now();
-                let ended = connection.exchange(GET, last).await.map(drop);
+                let ended = connection.exchange(GET, within(last)).await.map(drop);
                 (ended, started.elapsed())
             });
             let (ended, took) = tokio::time::timeout(LIMIT, silent).await.expect("it ends by itself").unwrap();

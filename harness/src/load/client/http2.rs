@@ -10,6 +10,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, Request, Uri, Version};
+use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::http1::{Framing, Head, parse_head};
@@ -48,9 +49,9 @@ impl Connection {
         }
     }
 
-    pub async fn exchange(&mut self, request: &[u8], limit: Duration) -> Result<Reply<'_>, Broken> {
+    pub async fn exchange(&mut self, request: &[u8], deadline: Instant) -> Result<Reply<'_>, Broken> {
         let mut sent = false;
-        let result = tokio::time::timeout(limit, self.whole(request, &mut sent)).await;
+        let result = tokio::time::timeout_at(deadline, self.whole(request, &mut sent)).await;
         let head = self.outcome(result, sent)?;
         Ok(head.reply(&self.buffer, &[]))
     }

@@ -8,6 +8,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 pub mod entry;
 mod http1;
 mod http2;
@@ -152,9 +154,14 @@ impl Connection {
     /// # Errors
     /// [`Broken`] says what is known of an attempt without a reply.
     pub fn exchange<'a>(&'a mut self, request: &'a [u8], limit: Duration) -> Exchange<'a> {
+        self.exchange_by(request, Instant::now() + limit)
+    }
+
+    /// The same before a deadline, for who knows the time already.
+    pub fn exchange_by<'a>(&'a mut self, request: &'a [u8], deadline: Instant) -> Exchange<'a> {
         match &mut self.0 {
-            Transport::Http1(connection) => Exchange::Http1(connection.exchange(request, limit)),
-            Transport::Http2(connection) => Exchange::Http2(Box::pin(connection.exchange(request, limit))),
+            Transport::Http1(connection) => Exchange::Http1(connection.exchange(request, deadline)),
+            Transport::Http2(connection) => Exchange::Http2(Box::pin(connection.exchange(request, deadline))),
         }
     }
 

@@ -25,7 +25,11 @@ pub(super) fn steady_state(scenario: &Scenario, m: &mut Mistakes) {
         );
     }
     if steady.step.is_none() && steady.within.is_some() {
-        m.add(Place::key("steady_state.within"), "steady_state has `within`, and no `step`", "name the step, or remove the key");
+        m.add(
+            Place::key("steady_state.within"),
+            "steady_state has `within`, and no `step`",
+            "name the step, or remove the key",
+        );
     }
     if steady.every.0.is_zero() || steady.hold == 0 {
         let at = steady.step.as_ref().map_or(Place::key("steady_state"), |step| step.span().into());
@@ -37,7 +41,11 @@ pub(super) fn steady_state(scenario: &Scenario, m: &mut Mistakes) {
     for ((at, called), spec) in plain.chain(named).zip(&probes) {
         if spec.name.is_empty() || !seen.insert(&spec.name) {
             let what = format!("{called}: a probe has a `name`, and no other has the same");
-            m.add(at.clone(), what, "give each [[steady_state.probe]] a name of its own; one without a table is called as its step");
+            m.add(
+                at.clone(),
+                what,
+                "give each [[steady_state.probe]] a name of its own; one without a table is called as its step",
+            );
         }
         probe(scenario, &at, &called, spec, m);
     }
@@ -103,7 +111,13 @@ fn bounds(at: &Range<usize>, called: &str, spec: &ProbeSpec, m: &mut Mistakes) {
 }
 
 /// A window of the load that can be kept, of a cohort that exists.
-fn window(scenario: &Scenario, (at, called): (&Range<usize>, &str), cohort: Option<&str>, over: Duration, m: &mut Mistakes) {
+fn window(
+    scenario: &Scenario,
+    (at, called): (&Range<usize>, &str),
+    cohort: Option<&str>,
+    over: Duration,
+    m: &mut Mistakes,
+) {
     if let Some(name) = cohort.filter(|name| !scenario.cohort.contains_key(*name)) {
         let known: Vec<&str> = scenario.cohort.keys().map(String::as_str).collect();
         let what = format!("{called}: there is no cohort \"{name}\"");
@@ -121,7 +135,11 @@ pub(super) fn stops(scenario: &Scenario, m: &mut Mistakes) {
         let (stop, at): (&Stop, _) = (spanned.get_ref(), spanned.span());
         let called = format!("stop \"{}\"", stop.name);
         if stop.name.is_empty() || !seen.insert(&stop.name) {
-            m.add(at.clone(), format!("{called}: a stop has a `name`, and no other has the same"), "give each [[stop]] its own name");
+            m.add(
+                at.clone(),
+                format!("{called}: a stop has a `name`, and no other has the same"),
+                "give each [[stop]] its own name",
+            );
         }
         let given = [stop.p99.is_some(), stop.error_fraction.is_some(), stop.unsteady_for.is_some()];
         if given.iter().filter(|given| **given).count() != 1 {
