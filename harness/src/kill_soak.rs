@@ -229,7 +229,8 @@ impl Root {
         let path = std::env::temp_dir().join(format!("sks{}", std::process::id()));
         let made = std::fs::create_dir(&path)
             .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o711)));
-        made.map(|()| Root(path.clone())).map_err(|error| format!("cannot make {}: {error}", path.display()))
+        // Processes are looked for by where they really work.
+        made.and_then(|()| path.canonicalize()).map(Root).map_err(|error| format!("cannot make {}: {error}", path.display()))
     }
 }
 

@@ -74,6 +74,7 @@ pub fn passing() -> Summary {
             released_orders: 342,
         },
         faults: faults(),
+        stopped: None,
         cost: cost(),
         links: vec![
             link("generator", "gateway", 41_812, 7.83, 2_000, 9_182_331, 14_218_771),
@@ -502,6 +503,7 @@ pub fn empty() -> Summary {
         outcomes: Outcomes::default(),
         goodput: Goodput::default(),
         faults: vec![],
+        stopped: None,
         cost: Cost::default(),
         links: vec![],
         phases: vec![],
