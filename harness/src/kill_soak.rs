@@ -230,7 +230,9 @@ impl Root {
         let made = std::fs::create_dir(&path)
             .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o711)));
         // Processes are looked for by where they really work.
-        made.and_then(|()| path.canonicalize()).map(Root).map_err(|error| format!("cannot make {}: {error}", path.display()))
+        made.and_then(|()| path.canonicalize())
+            .map(Root)
+            .map_err(|error| format!("cannot make {}: {error}", path.display()))
     }
 }
 

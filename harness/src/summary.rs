@@ -50,6 +50,9 @@ pub struct Summary {
     /// The condition that ended the run before its time, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
+    /// What each fault changed for each cohort; absent where no fault was injected, and where there is but one cohort.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blast_radius: Option<BlastRadius>,
     /// What it cost.
     pub cost: Cost,
     /// Calls per link.
@@ -275,6 +278,111 @@ pub struct FaultSummary {
     pub hit: String,
     /// Why it could not be injected or healed.
     pub error: Option<String>,
+}
+
+/// What each fault changed for each cohort, against the undisturbed part of the same run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct BlastRadius {
+    /// The cohorts, by name.
+    pub cohorts: Vec<String>,
+    /// The faults that were injected during the load, in the order of the timeline.
+    pub faults: Vec<BlastFault>,
+}
+
+/// One fault of the matrix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BlastFault {
+    /// Its id.
+    pub fault: String,
+    /// When its window begins: its injection.
+    pub from_ms: f64,
+    /// When its window ends.
+    pub until_ms: f64,
+    /// What ends it.
+    pub ended_by: WindowEnd,
+    /// Faults whose windows share some time with this one: what they changed cannot be told apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overlapped_by: Vec<String>,
+    /// One for each cohort, in their order.
+    pub cells: Vec<BlastCell>,
+}
+
+/// What ends the window of a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WindowEnd {
+    /// The steady state held again.
+    Recovery,
+    /// It was healed, and no recovery was seen. Nothing after it counts as undisturbed.
+    Healing,
+    /// It was never healed.
+    EndOfLoad,
+}
+
+/// What one fault changed for one cohort.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct BlastCell {
+    /// The cohort.
+    pub cohort: String,
+    /// Its ops in the window that were compared, by their intended start.
+    pub samples: u64,
+    /// The undisturbed ops that they were held against.
+    pub undisturbed: u64,
+    /// Ops in the window that nothing undisturbed could be found for.
+    pub left_out: u64,
+    /// TP99 over all steps in microseconds, and its ratio. Undisturbed, steps are weighed as the window has them.
+    pub p99: Effect,
+    /// Share of ops that got no answer, and its difference. A refusal such as "sold out" is an answer.
+    pub errors: Effect,
+    /// Acknowledged orders per second, and their ratio.
+    pub goodput: Effect,
+}
+
+/// One figure with and without a fault.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Effect {
+    /// In the undisturbed part that it was held against.
+    pub without: Option<f64>,
+    /// In the fault's window.
+    pub with: Option<f64>,
+    /// The ratio, or for shares the difference, of the two.
+    pub effect: Option<f64>,
+    /// Its 95% confidence interval.
+    pub interval: Option<[f64; 2]>,
+    /// Whether that is a change: the interval excludes that there is none, and it is large enough to matter. TP99 has to
+    /// change by half and by 5 ms, errors by one in a hundred, goodput by a fifth down or a quarter up.
+    pub change: Change,
+    /// What it was held against.
+    pub against: Likeness,
+    /// Why there is no figure, if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+}
+
+/// Whether and how something changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// Nothing that could be told from chance, or that would matter.
+    #[default]
+    None,
+    /// For the worse.
+    Worse,
+    /// For the better.
+    Better,
+}
+
+/// How much what a window was held against is like it but for the fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Likeness {
+    /// Undisturbed time of the same phase with a like load.
+    #[default]
+    Phase,
+    /// Undisturbed time of other phases with a like load.
+    Load,
+    /// All undisturbed time, under whatever load: no change is claimed, since the load may have made it.
+    Run,
 }
 
 /// What the run cost.

@@ -283,6 +283,16 @@ impl Op {
         self.role == Role::Ticket && self.outcome == Outcome::Fail && self.state == OrderState::Refused
     }
 
+    /// Whether its buyer got no answer: it is indeterminate, was never sent, or never reached the service. A refusal such
+    /// as "sold out" is an answer.
+    pub fn is_unanswered(&self) -> bool {
+        match self.outcome {
+            Outcome::Ok => false,
+            Outcome::Fail => self.status == 0,
+            Outcome::Info | Outcome::Dropped => true,
+        }
+    }
+
     /// Latency from the intended start, in microseconds.
     pub fn latency_us(&self) -> u64 {
         u64::try_from(self.completed_us.saturating_sub(self.intended_us)).unwrap_or(0)

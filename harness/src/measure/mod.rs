@@ -12,6 +12,7 @@ use crate::check::{Finding, Rules};
 use crate::history::{COMPLETED, Event, FinalState, History, STOPPED};
 use crate::summary::{Load, SloResult, Summary};
 
+mod blast;
 mod faults;
 mod goodput;
 mod hash;
@@ -58,6 +59,7 @@ pub fn summarize(
     let ended = info.closed.as_ref().map_or("killed", |closed| closed.how.as_str()).to_string();
     let partial = ended != COMPLETED;
     let stopped = faults::stopped(history).filter(|_| ended == STOPPED);
+    let faults = faults::faults(history);
     let rows = audit.map_or("no audit".to_string(), |audit| format!("{} ledger rows", audit.ledger.len()));
     let grounds = verdict::Grounds {
         findings: &findings,
@@ -84,7 +86,8 @@ pub fn summarize(
         slos,
         latency: phases::latency(history, &phases),
         outcomes: outcomes::outcomes(history, &intents),
-        faults: faults::faults(history),
+        blast_radius: blast::blast_radius(history, &faults, &phases, &arrivals, &intents),
+        faults,
         stopped,
         cost: goodput::cost(history, goodput.committed_orders),
         links: goodput::links(history, goodput.committed_orders),

@@ -133,6 +133,8 @@ pub struct Intents {
     pub outcomes: IntentOutcomes,
     /// When each acknowledged one was first acknowledged.
     pub acknowledged: Vec<Micros>,
+    /// The cohort of each of these.
+    pub acknowledged_by: Vec<Sym>,
 }
 
 /// Folds attempts, lookups and tickets into purchases.
@@ -142,7 +144,7 @@ pub struct Intents {
 /// order after all, whether or not a retry found out.
 pub fn intents(history: &History, audit: Option<&FinalState>) -> Intents {
     let mut purchases: HashMap<u64, Purchase, BuildHasherDefault<MulHasher>> = HashMap::default();
-    let mut acknowledged = Vec::new();
+    let (mut acknowledged, mut acknowledged_by) = (Vec::new(), Vec::new());
     for op in &history.ops {
         if op.outcome == Outcome::Dropped || !matches!(op.role, Role::Order | Role::Lookup | Role::Ticket) {
             continue;
@@ -151,6 +153,7 @@ pub fn intents(history: &History, audit: Option<&FinalState>) -> Intents {
         if op.acknowledges() && !purchase.has(Purchase::OK) {
             purchase.0 |= Purchase::OK;
             acknowledged.push(op.completed_us);
+            acknowledged_by.push(op.cohort);
         }
         if op.role == Role::Order {
             purchase.0 |= Purchase::TRIED;
@@ -178,7 +181,7 @@ pub fn intents(history: &History, audit: Option<&FinalState>) -> Intents {
         let open = |p: Purchase| p.has(Purchase::INFO) || p.is_open() && !p.has(Purchase::OK);
         outcomes.recovered += u64::from(purchases.remove(&intent).is_some_and(open));
     }
-    Intents { outcomes, acknowledged }
+    Intents { outcomes, acknowledged, acknowledged_by }
 }
 
 /// The purchases that the ledger has orders of, by the number in their idempotency key.

@@ -186,12 +186,7 @@ impl<'a> Watch<'a> {
             return;
         }
         self.ops += 1;
-        let unanswered = match op.outcome {
-            Outcome::Ok => false,
-            Outcome::Fail => op.status == 0,
-            Outcome::Info | Outcome::Dropped => true,
-        };
-        self.errors += u64::from(unanswered);
+        self.errors += u64::from(op.is_unanswered());
         if op.outcome != Outcome::Dropped {
             self.latencies.record(op.latency_us());
         }

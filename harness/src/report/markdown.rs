@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use super::blast::{self, Measure};
 use super::words::{self, Tone};
 use super::{Render, ReportError, format};
 use crate::check::{Finding, Verdict, WitnessLine};
@@ -38,6 +39,7 @@ impl Render for Markdown {
         objectives(&mut out, summary);
         latency(&mut out, summary);
         faults(&mut out, summary);
+        blast_radius(&mut out, summary);
         list(&mut out, "Notes", &summary.notes);
         let _ = writeln!(
             out,
@@ -272,7 +274,7 @@ fn faults(out: &mut String, summary: &Summary) {
     }
     let _ = writeln!(
         out,
-        "\n### Faults\n\n| fault | kind | on | injected | healed | recovery | what it hit |\n|---|---|---|--:|--:|--:|---|"
+        "\n### Faults\n\n| fault | kind | on | injected | healed | steady again | recovery | what it hit |\n|---|---|---|--:|--:|--:|--:|---|"
     );
     for fault in summary.faults.iter().take(ROWS) {
         let on = fault.link.as_deref().or(fault.role.as_deref()).unwrap_or("");
@@ -287,17 +289,47 @@ fn faults(out: &mut String, summary: &Summary) {
         let hit = fault.error.as_ref().map_or_else(|| fault.hit.clone(), |error| format!("failed: {error}"));
         let _ = writeln!(
             out,
-            "| {} | {} {} | {} | {} | {} | {recovery} | {} |",
+            "| {} | {} {} | {} | {} | {} | {} | {recovery} | {} |",
             cell(&fault.id),
             cell(&fault.kind),
             cell(&fault.detail),
             cell(on),
             injected,
             format::moment_ms(fault.healed_at_ms),
+            format::moment_ms(fault.recovered_at_ms),
             cell(&hit),
         );
     }
     more(out, summary.faults.len(), ROWS);
+}
+
+/// The most cohorts beside each other.
+const COHORTS: usize = 8;
+
+fn blast_radius(out: &mut String, summary: &Summary) {
+    let Some(matrix) = blast::matrix(summary) else { return };
+    let cohorts: Vec<_> = matrix.cohorts.iter().take(COHORTS).map(|name| cell(name)).collect();
+    let _ = writeln!(out, "\n### Blast radius\n\n| fault | {} |", cohorts.join(" | "));
+    let _ = writeln!(out, "|---|{}", "---|".repeat(cohorts.len()));
+    for fault in matrix.faults.iter().take(ROWS) {
+        let figures = fault.cells.iter().take(COHORTS).map(|figures| {
+            let lines = Measure::ALL.into_iter().map(|measure| {
+                let effect = measure.of(figures);
+                let (name, short, change) = (measure.name(), measure.short(effect), blast::change(effect));
+                if change.is_empty() { format!("{name} {short}") } else { format!("**{name} {short} {change}**") }
+            });
+            lines.collect::<Vec<_>>().join("<br>")
+        });
+        let figures: Vec<_> = figures.collect();
+        let remark = blast::remark(fault).map(|remark| format!("<br>{}", cell(&remark))).unwrap_or_default();
+        let _ = writeln!(out, "| {}{remark} | {} |", cell(&fault.fault), figures.join(" | "));
+    }
+    more(out, matrix.faults.len(), ROWS);
+    more(out, matrix.cohorts.len(), COHORTS);
+    let _ = writeln!(out, "\n<sub>{}</sub>", blast::ABOUT);
+    if blast::doubtful(matrix) {
+        let _ = writeln!(out, "<sub>{}</sub>", blast::DOUBT);
+    }
 }
 
 fn machine(summary: &Summary) -> String {

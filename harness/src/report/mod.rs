@@ -5,6 +5,7 @@
 
 use crate::summary::Summary;
 
+mod blast;
 mod chart;
 pub mod comparison;
 pub(crate) mod format;

@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 use super::words::{self, Tone};
 use super::{Render, ReportError, format};
 use crate::check::{Finding, Verdict, WitnessLine};
-use crate::summary::{LatencyStats, Summary};
+use crate::summary::{FaultSummary, LatencyStats, Summary};
+
+mod blast;
 
 /// The run as text for a terminal.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,7 @@ impl Render for Terminal {
         page.load(summary);
         page.latency(summary);
         page.faults(summary);
+        page.blast(summary);
         page.sold(summary);
         page.cost(summary);
         page.bullets("Notes", &summary.notes);
@@ -349,20 +352,8 @@ impl Page {
         for fault in &summary.faults {
             let on = fault.link.as_deref().or(fault.role.as_deref()).map(|on| format!(" on {on}")).unwrap_or_default();
             let detail = if fault.detail.trim().is_empty() { String::new() } else { format!(" {}", fault.detail) };
-            let what = format::one_line(&format!("{}: {}{detail}{on}", fault.id, fault.kind));
-            let times = match (fault.injected_at_ms, fault.healed_at_ms) {
-                (Some(from), Some(until)) => {
-                    format!("{} to {}", format::moment_ms(Some(from)), format::moment_ms(Some(until)))
-                }
-                (Some(from), None) => format!("from {}, never healed", format::moment_ms(Some(from))),
-                (None, _) => "not injected".to_owned(),
-            };
-            let recovery = match (fault.recovery_ms, fault.injected_at_ms) {
-                (Some(ms), _) => format!(", recovered {} after healing", format::millis(ms)),
-                (None, Some(_)) => ", no recovery seen".to_owned(),
-                (None, None) => String::new(),
-            };
-            self.bullet(&format!("{what}; {times}{recovery}"));
+            self.bullet(&format::one_line(&format!("{}: {}{detail}{on}", fault.id, fault.kind)));
+            self.paragraph(6, &course(fault), None);
             if let Some(trigger) = words::trigger(fault) {
                 self.paragraph(6, &format::one_line(&trigger), fault.skipped.as_ref().map(|_| Ink::Amber));
             }
@@ -441,6 +432,22 @@ impl Page {
         if let Some(wal) = cost.wal_bytes_per_order {
             self.line(&format!("  {} of write-ahead log per order", format::bytes(wal)));
         }
+    }
+}
+
+/// When a fault was injected, when it was healed, and when all was well again.
+fn course(fault: &FaultSummary) -> String {
+    let Some(injected) = fault.injected_at_ms else { return "not injected".to_owned() };
+    let injected = format::moment_ms(Some(injected));
+    let Some(healed) = fault.healed_at_ms else { return format!("injected at {injected}, never healed") };
+    let healed = format::moment_ms(Some(healed));
+    match fault.recovery_ms {
+        Some(ms) => {
+            let steady = format::moment_ms(fault.recovered_at_ms);
+            let took = format::millis(ms);
+            format!("injected at {injected}, healed at {healed}, steady again at {steady}, {took} after healing")
+        }
+        None => format!("injected at {injected}, healed at {healed}, no recovery seen"),
     }
 }
 

@@ -293,6 +293,7 @@ pub(crate) const GLOSSARY: &[(&str, &str)] = &[
         "50, 99 or 99.9 percent of the requests took at most so long. The interval is the range in which the true value lies with 95% confidence.",
     ),
     ("Phase", "A named part of the load, such as base or spike."),
+    ("Blast radius", "Which cohorts a fault reached, and how much it changed for them. Isolation keeps it small."),
     ("Fault, heal", "Something broken on purpose, and the end of it."),
     ("Steady-state hypothesis", "What holds when all is well. Recovery is the time from healing until it holds again."),
     ("Oversell, undersell", "More sold than there was; or less than there was, while buyers were refused."),

@@ -75,6 +75,7 @@ pub fn passing() -> Summary {
         },
         faults: faults(),
         stopped: None,
+        blast_radius: None,
         cost: cost(),
         links: vec![
             link("generator", "gateway", 41_812, 7.83, 2_000, 9_182_331, 14_218_771),
@@ -504,6 +505,7 @@ pub fn empty() -> Summary {
         goodput: Goodput::default(),
         faults: vec![],
         stopped: None,
+        blast_radius: None,
         cost: Cost::default(),
         links: vec![],
         phases: vec![],
@@ -572,9 +574,93 @@ pub fn hostile() -> Summary {
             role: None,
         })
         .collect();
+    summary.blast_radius = blast().blast_radius;
+    let matrix = summary.blast_radius.as_mut().unwrap();
+    let mut cell = matrix.faults[0].cells[1].clone();
+    cell.p99.effect = Some(f64::INFINITY);
+    cell.errors.interval = Some([f64::NAN, f64::NEG_INFINITY]);
+    cell.cohort = long.clone();
+    cell.goodput = absent(&long);
+    matrix.cohorts = vec![long.clone(); 30];
+    let mut fault =
+        BlastFault { cells: vec![cell; 30], overlapped_by: vec![long.clone(); 9], ..matrix.faults[3].clone() };
+    fault.fault = HOSTILE.into();
+    matrix.faults = vec![fault; 60];
     summary.phases =
         (0..200).map(|i| PhaseSummary { name: HOSTILE.into(), from_us: i * 1_000, until_us: i * 500 }).collect();
     summary.series.stock.push((5_000_000, Some(-12)));
+    summary
+}
+
+fn effect(without: f64, with: f64, effect: f64, interval: [f64; 2], change: Change, against: Likeness) -> Effect {
+    let (without, with, effect, interval) = (Some(without), Some(with), Some(effect), Some(interval));
+    Effect { without, with, effect, interval, change, against, missing: None }
+}
+
+fn ratio(without: f64, ratio: f64, change: Change) -> Effect {
+    effect(without, without * ratio, ratio, [ratio * 0.9, ratio * 1.2], change, Likeness::Phase)
+}
+
+fn share(more: f64, change: Change) -> Effect {
+    effect(0.002, 0.002 + more, more, [more - 0.004, more + 0.005], change, Likeness::Phase)
+}
+
+fn absent(why: &str) -> Effect {
+    Effect { missing: Some(why.to_owned()), ..Effect::default() }
+}
+
+/// What one fault of [`blast`] changed for a cohort that orders, and for readers.
+fn cells(change: Change, [p99, errors, goodput]: [f64; 3]) -> Vec<BlastCell> {
+    let buyers = |cohort: &str, change, [p99, errors, goodput]: [f64; 3]| BlastCell {
+        cohort: cohort.to_owned(),
+        samples: 1_712,
+        undisturbed: 6_034,
+        left_out: 31,
+        p99: ratio(12_400.0, p99, change),
+        errors: share(errors, change),
+        goodput: ratio(96.0, goodput, change),
+    };
+    vec![
+        buyers("bystanders", Change::None, [1.04, 0.0, 0.98]),
+        buyers("flash-buyers", change, [p99, errors, goodput]),
+        BlastCell {
+            goodput: absent("it orders nothing"),
+            p99: absent("not enough samples for TP99 (412 of 1000 needed) under the fault"),
+            ..buyers("readers 只看不买的读者们", Change::None, [1.0, 0.001, 1.0])
+        },
+    ]
+}
+
+/// A run in which it was measured whom each fault reached, with everything that can be said about it.
+pub fn blast() -> Summary {
+    let mut summary = passing();
+    let row = |fault: &str, from_ms: f64, ended_by, others: &[&str], cells| BlastFault {
+        fault: fault.to_owned(),
+        from_ms,
+        until_ms: from_ms + 2_240.0,
+        ended_by,
+        overlapped_by: others.iter().map(|name| (*name).to_owned()).collect(),
+        cells,
+    };
+    let long = "the-database-connection-of-the-primary-is-slow-and-then-cut";
+    let mut unlike = cells(Change::None, [4.2, 0.02, 0.4]);
+    for effect in unlike.iter_mut().flat_map(|cell| [&mut cell.p99, &mut cell.errors, &mut cell.goodput]) {
+        effect.against = Likeness::Run;
+    }
+    let faults = vec![
+        row("lost-replies", 3_001.0, WindowEnd::Recovery, &[], cells(Change::Worse, [1.9, 0.243, 0.71])),
+        row(
+            long,
+            9_004.0,
+            WindowEnd::Recovery,
+            &["dead-database 数据库宕机"],
+            cells(Change::Worse, [41.3, 0.04, 0.02]),
+        ),
+        row("dead-database 数据库宕机", 9_900.0, WindowEnd::Healing, &[long], cells(Change::Better, [0.4, -0.14, 3.1])),
+        row("nothing-alike", 16_000.0, WindowEnd::EndOfLoad, &[], unlike),
+    ];
+    let cohorts = faults[0].cells.iter().map(|cell| cell.cohort.clone()).collect();
+    summary.blast_radius = Some(BlastRadius { cohorts, faults });
     summary
 }
 

@@ -14,6 +14,7 @@ fn all() -> Vec<(&'static str, Summary)> {
         ("unknown", fixture::unknown()),
         ("partial", fixture::partial()),
         ("empty", fixture::empty()),
+        ("blast", fixture::blast()),
         ("hostile", fixture::hostile()),
     ]
 }
@@ -122,6 +123,42 @@ fn cohorts_stand_beside_each_other_where_there_are_several() {
     summary.load.retries_suppressed.clear();
     for report in [text(Html, &summary), text(Markdown, &summary), text(PLAIN, &summary)] {
         assert!(!report.contains("people · order") && !report.contains("want of budget"), "{report}");
+    }
+}
+
+#[test]
+fn every_report_says_whom_each_fault_reached() {
+    let summary = fixture::blast();
+    let html = text(Html, &summary);
+    let map = html.split("<svg class=\"chart").find(|chart| chart.contains("Heat map of")).expect("it is drawn");
+    let title = &map[map.find("<title>").unwrap()..map.find("</title>").unwrap()];
+    assert!(title.contains("4 faults by 3 cohorts"), "{title}");
+    assert!(title.contains("lost-replies: flash-buyers (TP99 ×1.9, errors +24.3 pp, goodput ×0.71);"), "{title}");
+    assert!(title.contains("nothing-alike: nothing changed"), "{title}");
+    // What changed is bold, and coloured by which way.
+    assert!(map.contains("var(--worse)") && map.contains("var(--better)") && map.contains("font-weight=\"bold\""));
+    assert!(html.contains("12.4 ms → 23.6 ms") && html.contains("×1.9 (95%: ×1.71 to ×2.28)"));
+    for (name, report) in [("html", html), ("markdown", text(Markdown, &summary)), ("terminal", text(PLAIN, &summary))]
+    {
+        let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
+        for words in ["+24.3 pp", "×0.71", "too few", "×4.2 ?", "cannot be told apart from", "no recovery was seen"] {
+            assert!(report.contains(words), "{name} does not say {words}:\n{report}");
+        }
+        assert!(!text(Markdown, &fixture::passing()).contains("Blast radius"));
+    }
+    assert!(!text(PLAIN, &fixture::passing()).contains("Blast radius"));
+    assert!(!text(Html, &fixture::passing()).contains("Heat map"));
+}
+
+#[test]
+fn every_fault_says_when_it_was_injected_healed_and_recovered_from_and_what_it_hit() {
+    let summary = fixture::passing();
+    for (name, report) in
+        [("html", text(Html, &summary)), ("markdown", text(Markdown, &summary)), ("terminal", text(PLAIN, &summary))]
+    {
+        for words in ["9.00 s", "12.00 s", "12.24 s", "240 ms", "8 connections, 4,112 segments delayed"] {
+            assert!(report.contains(words), "{name} does not say {words}:\n{report}");
+        }
     }
 }
 

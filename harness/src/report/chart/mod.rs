@@ -20,6 +20,7 @@ use super::format;
 use crate::summary::Summary;
 
 pub(super) mod arrivals;
+pub(super) mod blast;
 pub(super) mod lanes;
 pub(super) mod latency;
 pub(super) mod outcomes;
@@ -89,10 +90,12 @@ pub(super) enum Paint {
     Recovery,
     PhaseA,
     PhaseB,
+    Worse,
+    Better,
 }
 
 impl Paint {
-    const ALL: [(Paint, &'static str); 20] = [
+    const ALL: [(Paint, &'static str); 22] = [
         (Paint::Ink, "ink"),
         (Paint::Muted, "muted"),
         (Paint::Grid, "grid"),
@@ -113,6 +116,8 @@ impl Paint {
         (Paint::Recovery, "recovery"),
         (Paint::PhaseA, "phase-a"),
         (Paint::PhaseB, "phase-b"),
+        (Paint::Worse, "worse"),
+        (Paint::Better, "better"),
     ];
 
     /// The marker that stands for this paint until the drawing is finished.
@@ -182,6 +187,12 @@ impl<'a> Canvas<'a> {
 
     fn text(&self, text: &str, x: f64, y: f64, align: HPos, paint: Paint) -> Drawn {
         self.sized_text(text, TEXT, (x, y), align, paint)
+    }
+
+    fn bold_text(&self, text: &str, (x, y): (f64, f64), align: HPos, paint: Paint) -> Drawn {
+        let style = TextStyle { font: text_style(TEXT, paint).font.style(FontStyle::Bold), ..text_style(TEXT, paint) };
+        let style = style.pos(Pos::new(align, VPos::Center));
+        self.area.draw_text(text, &style, Self::at(x, y))
     }
 
     fn sized_text(&self, text: &str, size: f64, (x, y): (f64, f64), align: HPos, paint: Paint) -> Drawn {

@@ -64,6 +64,17 @@ pub(super) fn timeline(summary: &Summary, time: &TimeAxis) -> Drawn {
     Ok(Figure::new("Phases and faults", "seconds since the load began", svg, legend))
 }
 
+/// Faults by cohorts.
+pub(super) fn blast(summary: &Summary) -> Drawn {
+    let legend = vec![
+        key("area", "worse", "worse"),
+        key("area", "better", "better"),
+        key("area", "phase-a", "no change"),
+        key("frame", "muted", "cannot be told"),
+    ];
+    Ok(Figure::new("Blast radius", "what each fault changed for whom", chart::blast::draw(summary)?, legend))
+}
+
 /// Planned, sent and dropped arrivals.
 pub(super) fn arrivals(summary: &Summary, time: &TimeAxis) -> Drawn {
     let mut legend = vec![key("area", "planned", "planned"), key("line", "sent", "sent")];

@@ -7,7 +7,7 @@ use askama::Template;
 
 use super::chart::TimeAxis;
 use super::words::{self, Tone};
-use super::{Render, ReportError, format};
+use super::{Render, ReportError, blast, format};
 use crate::check::{Verdict, WitnessLine};
 use crate::summary::{LatencyStats, Summary};
 
@@ -65,6 +65,9 @@ struct Page<'a> {
     slos: Vec<(Tone, &'static str, &'a str, &'a str)>,
     timeline: Option<Figure>,
     faults: Option<Table>,
+    blast: Option<Figure>,
+    blast_about: Vec<String>,
+    blast_table: Option<Table>,
     arrivals: Option<Figure>,
     load: Table,
     starved: Option<String>,
@@ -154,6 +157,9 @@ impl<'a> Page<'a> {
                 .collect(),
             timeline: figures::timeline(summary, &time)?,
             faults: tables::faults(summary),
+            blast: figures::blast(summary)?,
+            blast_about: blast_about(summary),
+            blast_table: tables::blast(summary),
             arrivals: figures::arrivals(summary, &time)?,
             load: tables::load(summary),
             starved: starved(summary),
@@ -376,6 +382,15 @@ impl Witness {
         });
         Ok(Witness { rows: rows.collect(), chart, left_out: lines.len().saturating_sub(WITNESS_ROWS) })
     }
+}
+
+/// What is to be known of the matrix as a whole, and of single rows.
+fn blast_about(summary: &Summary) -> Vec<String> {
+    let Some(matrix) = blast::matrix(summary) else { return Vec::new() };
+    let doubt = blast::doubtful(matrix).then(|| blast::DOUBT.to_owned());
+    let rows = matrix.faults.iter().filter_map(|fault| Some(format!("{}: {}.", fault.fault, blast::remark(fault)?)));
+    let rows: Vec<String> = rows.collect();
+    std::iter::once(blast::ABOUT.to_owned()).chain(doubt).chain(remarks(&rows)).collect()
 }
 
 fn starved(summary: &Summary) -> Option<String> {

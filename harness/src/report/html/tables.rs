@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use askama::Template;
 
+use super::super::blast::{self, Measure};
 use super::super::{format, words};
 use super::clip;
-use crate::summary::{LatencyStats, Summary};
+use crate::summary::{Change, LatencyStats, Summary};
 
 /// A table whose first columns are text and whose others are figures.
 #[derive(Template)]
@@ -139,6 +140,32 @@ pub(super) fn faults(summary: &Summary) -> Option<Table> {
     });
     let names = ["fault", "kind", "on", "#injected", "#healed", "#steady again", "#recovery took", "what it hit"];
     Some(Table::new(&names, rows))
+}
+
+/// The figures behind the blast radius.
+pub(super) fn blast(summary: &Summary) -> Option<Table> {
+    let matrix = blast::matrix(summary)?;
+    let rows = matrix.faults.iter().flat_map(|fault| fault.cells.iter().map(move |cell| (fault, cell)));
+    let rows = rows.map(|(fault, cell)| {
+        let mut row = vec![Cell::text(clip(&fault.fault)).below(clip(&cell.cohort))];
+        row.extend(Measure::ALL.into_iter().map(|measure| {
+            let effect = measure.of(cell);
+            let tone = match effect.change {
+                Change::None => "",
+                Change::Worse => "worse",
+                Change::Better => "better",
+            };
+            Cell::figure(measure.sides(effect)).below(clip(&measure.long(effect))).toned(tone)
+        }));
+        let left_out = match cell.left_out {
+            0 => blast::against(cell).to_owned(),
+            n => format!("{}; {} without a like left out", blast::against(cell), format::count(n)),
+        };
+        let samples = format!("{} against {}", format::count(cell.samples), format::count(cell.undisturbed));
+        row.push(Cell::figure(samples).below(left_out));
+        row
+    });
+    Some(Table::new(&["fault, cohort", "#TP99", "#errors", "#goodput", "#samples"], rows))
 }
 
 /// What the generator did.
