@@ -137,10 +137,11 @@ impl Sale {
                 detail: String::new(),
                 at_us: us(*from),
                 until_us: us(healed.unwrap_or(SECONDS)),
+                ..FaultPlan::default()
             }));
             events.push(Event::FaultInjected { id: id(), at_us: us(*from) });
             events.extend(healed.map(|at| Event::FaultHealed { id: id(), at_us: us(at), hit: String::new() }));
-            events.extend(recovered.map(|at| Event::FaultRecovered { id: id(), at_us: us(at) }));
+            events.extend(recovered.map(|at| Event::FaultRecovered { id: id(), at_us: us(at), last_probe: None }));
         }
         events
     }
