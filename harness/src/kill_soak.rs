@@ -64,11 +64,11 @@ pub struct Report {
     pub slowest_ms: f64,
     /// The mean.
     pub mean_ms: f64,
-    /// Kills before there was a private folder, with one, and with a history that had begun.
+    /// Kills before there was a private folder.
     pub before_the_stack: u64,
-    /// While the stack came up, or was warmed up.
+    /// Kills while the stack came up, or was warmed up.
     pub on_the_stack: u64,
-    /// While the load was under way or later.
+    /// Kills when a history had begun: under load, or later.
     pub under_load: u64,
     /// Rehearsals that ended before their moment had come, and were not killed.
     pub ended_before: u64,
