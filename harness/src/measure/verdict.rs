@@ -55,26 +55,11 @@ impl Grounds<'_> {
         };
         let obstacle = self.obstacle.iter().filter(|_| self.verdict() == Verdict::Unknown).map(String::as_str);
         let slos = [slos.as_str()].into_iter().filter(|slos| !slos.is_empty());
-        let stopped = self.stopped_sentence();
-        let stopped = [stopped.as_str()].into_iter().filter(|stopped| !stopped.is_empty());
-        obstacle.chain([main.as_str()]).chain(stopped).chain(slos).collect::<Vec<_>>().join(" ")
-    }
-
-    fn stopped_sentence(&self) -> String {
-        let Some(stopped) = self.stopped else { return String::new() };
-        let healed = match stopped.healed_after_ms {
-            _ if !stopped.unhealed.is_empty() => format!("not healed: {}", stopped.unhealed.join(", ")),
-            Some(after) if !stopped.healed.is_empty() => {
-                format!("{} healed within {:.1} s", stopped.healed.join(", "), after / 1e3)
-            }
-            _ => "no fault was in effect".to_owned(),
-        };
-        format!(
-            "Stopped at {:.1} s by {} ({}); {healed}.",
-            stopped.at_ms / 1e3,
-            stopped.name,
-            stopped.why.trim_end_matches('.')
-        )
+        let stopped = self.stopped.map(stopped_sentence);
+        let mut sentences: Vec<&str> = obstacle.chain([main.as_str()]).collect();
+        sentences.extend(stopped.as_deref());
+        sentences.extend(slos);
+        sentences.join(" ")
     }
 
     fn doubt(&self) -> String {
@@ -115,6 +100,23 @@ impl Grounds<'_> {
         }
         sentences.join(" ")
     }
+}
+
+/// By what the run was stopped, and what came of healing.
+fn stopped_sentence(stopped: &Stopped) -> String {
+    let healed = match stopped.healed_after_ms {
+        _ if !stopped.unhealed.is_empty() => format!("not healed: {}", stopped.unhealed.join(", ")),
+        Some(after) if !stopped.healed.is_empty() => {
+            format!("{} healed within {:.1} s", stopped.healed.join(", "), after / 1e3)
+        }
+        _ => "no fault was in effect".to_owned(),
+    };
+    format!(
+        "Stopped at {:.1} s by {} ({}); {healed}.",
+        stopped.at_ms / 1e3,
+        stopped.name,
+        stopped.why.trim_end_matches('.')
+    )
 }
 
 fn and_more(count: usize) -> String {

@@ -183,23 +183,27 @@ impl Asks {
 impl Request {
     async fn once(&mut self, clock: Clock) -> Answer {
         let name = &self.step.name;
-        let (mut why_not, mut available) = (None, None);
-        match self.connection.exchange(&self.bytes, self.within).await {
+        let mut available = None;
+        let why_not = match self.connection.exchange(&self.bytes, self.within).await {
             Ok(reply) if (200..300).contains(&reply.status) || self.step.check.declares(reply.status) => {
                 let json = serde_json::from_slice::<Value>(reply.body).unwrap_or_default();
                 available = self.available.as_ref().and_then(|pointer| json.pointer(pointer)?.as_i64());
-                why_not = self.step.check.failed(&reply, &json).map(|check| format!("`{name}`: {check}"));
-                if let (None, Some((pointer, least, most))) = (&why_not, &self.bound) {
-                    let value = json.pointer(pointer).and_then(Value::as_f64);
-                    if !value.is_some_and(|value| (*least..=*most).contains(&value)) {
-                        let value = json.pointer(pointer).map_or("nothing".to_owned(), Value::to_string);
-                        why_not = Some(format!("`{name}` has {value} at {pointer}, from {least} to {most} is allowed"));
-                    }
-                }
+                let failed = self.step.check.failed(&reply, &json).map(|check| format!("`{name}`: {check}"));
+                failed.or_else(|| out_of_bounds(name, &json, self.bound.as_ref()?))
             }
-            Ok(reply) => why_not = Some(format!("`{name}` answered {}", reply.status)),
-            Err(broken) => why_not = Some(format!("`{name}`: {} within {:?}", broken.reason(), self.within)),
-        }
+            Ok(reply) => Some(format!("`{name}` answered {}", reply.status)),
+            Err(broken) => Some(format!("`{name}`: {} within {:?}", broken.reason(), self.within)),
+        };
         Answer { answered_us: clock.now_us(), why_not, available }
     }
+}
+
+/// What is wrong with a number of a reply that has bounds.
+fn out_of_bounds(step: &str, reply: &Value, (pointer, least, most): &(String, f64, f64)) -> Option<String> {
+    let value = reply.pointer(pointer);
+    let number = value.and_then(Value::as_f64);
+    (!number.is_some_and(|number| (*least..=*most).contains(&number))).then(|| {
+        let value = value.map_or("nothing".to_owned(), Value::to_string);
+        format!("`{step}` has {value} at {pointer}, from {least} to {most} is allowed")
+    })
 }
