@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use crate::compare::{self, CompareError, Comparison};
+use crate::fault::{Inject, catalogue};
 use crate::load::clock::unix_us;
 use crate::load::slice::Slice;
 use crate::progress::Progress;
@@ -104,6 +105,14 @@ enum Command {
         #[arg(long)]
         install: bool,
         /// How the findings are printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// What can be broken: every kind of fault, its parameters, and what it needs.
+    Faults {
+        /// Only this kind.
+        kind: Option<String>,
+        /// How the catalogue is printed.
         #[arg(long, value_enum, default_value = "text")]
         output: Output,
     },
@@ -361,6 +370,7 @@ pub fn main() -> i32 {
             finish(summary, &run, output)
         }
         Command::Doctor { install, output } => doctor::run(install, output == Output::Json),
+        Command::Faults { kind, output } => print_faults(kind.as_deref(), output),
         Command::Schema { of } => print_schema(of),
         Command::Stack { command: StackCommand::Up { scenario, set, listen } } => {
             match load(&scenario, &set, None, None) {
@@ -656,6 +666,26 @@ fn print_summary(summary: &Summary, folder: &Path, output: Output) {
         }
         Err(error) => eprintln!("cannot print the summary: {error}"),
     }
+}
+
+fn print_faults(kind: Option<&str>, output: Output) -> i32 {
+    let mut all = catalogue::catalogue();
+    if let Some(kind) = kind {
+        all.retain(|entry| entry.kind == kind);
+        if all.is_empty() {
+            let what = format!("there is no kind of fault \"{kind}\"\nhelp: one of {}", Inject::KINDS.join(", "));
+            return complain(&what, exit::USAGE);
+        }
+    }
+    // Whoever reads only the beginning closes the pipe early, which is no failure.
+    let _ = match output {
+        Output::Json => writeln!(std::io::stdout(), "{:#}", serde_json::json!({ "faults": all })),
+        Output::Text => {
+            let text: Vec<String> = all.iter().map(ToString::to_string).collect();
+            write!(std::io::stdout(), "{}", text.join("\n"))
+        }
+    };
+    exit::PASS
 }
 
 fn print_schema(of: SchemaOf) -> i32 {

@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+#[path = "mistakes/faults.rs"]
+mod faults;
 mod support;
 
 use support::Sandbox;
@@ -386,6 +388,27 @@ fn each_mistake_in_a_trace_is_explained_with_its_line() {
         refused(&[says]);
     }
     sandbox.assert_nothing_left();
+}
+
+#[test]
+fn mistakes_in_faults_are_explained() {
+    explained(&Sandbox::new(), faults::NETWORK, faults::MISTAKES);
+}
+
+#[test]
+fn faults_are_listed_and_unknown_ones_are_not() {
+    let sandbox = Sandbox::new();
+    let ended = sandbox.seckill(&["faults", "--output", "json"]);
+    ended.assert_code(0);
+    let all: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let kinds: Vec<&str> = all["faults"].as_array().unwrap().iter().map(|f| f["kind"].as_str().unwrap()).collect();
+    assert!(kinds.len() > 20 && kinds.contains(&"latency") && kinds.contains(&"kill"), "{kinds:?}");
+    let text = sandbox.seckill(&["faults", "slow-close"]).assert_code(0).stdout.clone();
+    assert!(
+        text.starts_with("slow-close: ") && text.contains("delay      By how much later. (duration, required)"),
+        "{text}"
+    );
+    sandbox.seckill(&["faults", "slow"]).assert_code(2).assert_says(&["no kind of fault \"slow\"", "slow-close"]);
 }
 
 /// Makes each mistake by itself, and sees that it is told well.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::fault::proxy::{Protocol, ProxyError};
-use harness::fault::toxic::{Direction, Distribution, Toxic, ToxicHit, ToxicKind};
+use harness::fault::toxic::{Direction, Distribution, Down, Toxic, ToxicHit, ToxicKind};
 
 #[path = "support/proxied.rs"]
 mod proxied;
@@ -201,11 +201,95 @@ fn proxy_delays_in_each_direction() {
     }
 }
 
+#[test]
+fn proxy_connect_latency_delays_the_dialling_and_nothing_else() {
+    let accepted = mpsc::channel();
+    let upstream = server(move |stream| {
+        accepted.0.send(()).unwrap();
+        echo(stream);
+    });
+    let accepted = accepted.1;
+    let proxy = proxy_to(upstream, Protocol::Opaque);
+    let mut old = connect(&proxy);
+    round_trip(&mut old, b"old").unwrap();
+    accepted.recv_timeout(PATIENCE).unwrap();
+    let wait = |ms: u64| {
+        let delay = Duration::from_millis(ms);
+        ToxicKind::ConnectLatency { delay, jitter: Duration::ZERO, distribution: Distribution::Uniform }
+    };
+    let ids = [wait(60), wait(60)].map(|kind| arm(&proxy, kind));
+    round_trip(&mut old, b"untouched").unwrap();
+    let begun = Instant::now();
+    let mut new = connect(&proxy);
+    round_trip(&mut new, b"new").unwrap();
+    assert!(begun.elapsed() >= ms(120), "{:?}", begun.elapsed());
+    accepted.recv_timeout(PATIENCE).unwrap();
+    for id in ids {
+        assert_eq!(proxy.disarm(id).unwrap().unwrap(), ToxicHit { connections: 1, ..ToxicHit::default() });
+    }
+    // Healing lets those go on that wait, and what they have sent meanwhile is not lost.
+    let id = arm(&proxy, wait(3_600_000));
+    let mut waiting = connect(&proxy);
+    waiting.write_all(b"sent").unwrap();
+    assert_silent(&mut waiting, ms(50));
+    assert!(accepted.try_recv().is_err(), "the upstream was dialled");
+    proxy.disarm(id).unwrap();
+    let mut back = [0; 4];
+    waiting.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"sent");
+}
+
+#[test]
+fn proxy_flapping_resets_again_and_again() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    let mut old = connect(&proxy);
+    round_trip(&mut old, b"old").unwrap();
+    let begun = Instant::now();
+    let id = arm(&proxy, ToxicKind::Flapping { down: ms(100), up: ms(300), how: Down::Reset });
+    assert_reset(&mut old);
+    let mut resets = 0;
+    while resets < 3 {
+        // Down: refused until it is up again, works then, and is reset when it goes down.
+        let mut stream = connect(&proxy);
+        if round_trip(&mut stream, b"up").is_ok() {
+            assert_reset(&mut stream);
+            resets += 1;
+        }
+    }
+    assert!(begun.elapsed() >= ms(1150), "three periods take 1.2 s: {:?}", begun.elapsed());
+    assert!(proxy.disarm(id).unwrap().unwrap().connections > 3);
+    round_trip(&mut connect(&proxy), b"healed").unwrap();
+}
+
+#[test]
+fn proxy_flapping_that_stalls_loses_nothing() {
+    let proxy = proxy_to(echo_server(), Protocol::Opaque);
+    let mut old = connect(&proxy);
+    let begun = Instant::now();
+    let id = arm(&proxy, ToxicKind::Flapping { down: ms(150), up: ms(1), how: Down::Stall });
+    round_trip(&mut old, b"old").unwrap();
+    assert!(begun.elapsed() >= ms(150), "{:?}", begun.elapsed());
+    assert!(proxy.disarm(id).unwrap().unwrap().connections >= 1);
+    let id = arm(&proxy, ToxicKind::Flapping { down: Duration::from_secs(3600), up: ms(1), how: Down::Stall });
+    let mut new = connect(&proxy);
+    for stream in [&mut old, &mut new] {
+        stream.write_all(b"held").unwrap();
+        assert_silent(stream, ms(30));
+    }
+    proxy.disarm(id).unwrap();
+    for stream in [&mut old, &mut new] {
+        stream.read_exact(&mut [0; 4]).unwrap();
+    }
+    arm(&proxy, ToxicKind::Flapping { down: ms(2), up: ms(2), how: Down::Stall });
+    transfer(&proxy, &pattern(4 << 20), || {});
+}
+
 /// Every kind with parameters that leave nothing for it to do.
 fn without_effect() -> Vec<ToxicKind> {
     let distribution = Distribution::Pareto;
     vec![
         ToxicKind::Latency { delay: Duration::ZERO, jitter: Duration::ZERO, distribution },
+        ToxicKind::ConnectLatency { delay: Duration::ZERO, jitter: Duration::ZERO, distribution },
         ToxicKind::Bandwidth { bytes_per_second: u64::MAX },
         ToxicKind::SlowClose { delay: Duration::ZERO },
         ToxicKind::Slicer { size: u32::MAX / 2, variation: 0, delay: Duration::ZERO },
@@ -331,6 +415,8 @@ fn proxy_refuses_parameters_by_name() {
         (ToxicKind::Timeout { after: day_and_more }, "`after`"),
         (ToxicKind::Reset { after: day_and_more }, "`after`"),
         (ToxicKind::Bandwidth { bytes_per_second: 0 }, "`bytes_per_second`"),
+        (ToxicKind::Flapping { down: ms(0), up: ms(1), how: Down::Reset }, "`down`"),
+        (ToxicKind::Flapping { down: ms(1), up: ms(0), how: Down::Stall }, "`up`"),
     ];
     for (kind, key) in kinds {
         match proxy.arm(Toxic::new(kind)) {

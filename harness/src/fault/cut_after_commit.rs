@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::cut_reply::{check_every, one_in, one_in_one, pick};
+use super::choice::{Choice, one_in_one};
 use super::link::Poison;
 use super::proxy::Protocol;
 use super::toxic::{CutPoint, Toxic, ToxicKind};
@@ -37,7 +37,7 @@ impl Poison for CutAfterCommit {
             None => CutPoint::Commit,
             Some(contains) => CutPoint::Statement { contains: contains.clone() },
         };
-        Toxic::new(ToxicKind::CutReply { after, pick: pick(self.every) })
+        Toxic::new(ToxicKind::CutReply { after, pick: Choice::every(self.every).pick() })
     }
 
     fn struck_calls(&self) -> &'static str {
@@ -45,10 +45,10 @@ impl Poison for CutAfterCommit {
     }
 
     fn does(&self) -> String {
-        format!("{} cut after the commit", one_in(self.every))
+        format!("{} cut after the commit", Choice::every(self.every).words("reply", "replies"))
     }
 
     fn check(&self, about: &mut About<'_>) {
-        check_every(self.every, about);
+        Choice::every(self.every).check(about);
     }
 }

@@ -1,14 +1,13 @@
 //! The service answers, and its reply is cut.
 
-use std::num::NonZeroU64;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::choice::{Choice, one_in_one};
 use super::link::Poison;
 use super::proxy::Protocol;
-use super::toxic::{Pick, RequestPattern, Toxic, ToxicKind};
+use super::toxic::{RequestPattern, Toxic, ToxicKind};
 use crate::scenario::About;
 
 /// A reply over HTTP that is cut.
@@ -35,7 +34,7 @@ impl Poison for CutReply {
 
     fn toxic(&self) -> Toxic {
         let request = RequestPattern { method: None, path: self.pattern.clone() };
-        Toxic::new(ToxicKind::HttpCutReply { request, pick: pick(self.every) })
+        Toxic::new(ToxicKind::HttpCutReply { request, pick: Choice::every(self.every).pick() })
     }
 
     fn struck_calls(&self) -> &'static str {
@@ -43,32 +42,10 @@ impl Poison for CutReply {
     }
 
     fn does(&self) -> String {
-        format!("{} cut", one_in(self.every))
+        format!("{} cut", Choice::every(self.every).words("reply", "replies"))
     }
 
     fn check(&self, about: &mut About<'_>) {
-        check_every(self.every, about);
+        Choice::every(self.every).check(about);
     }
-}
-
-/// Which of the calls that could be struck are.
-pub(super) fn pick(every: u32) -> Pick {
-    NonZeroU64::new(every.into()).map_or(Pick::All, Pick::Every)
-}
-
-/// The same in words.
-pub(super) fn one_in(every: u32) -> String {
-    if every == 1 { "each reply".to_owned() } else { format!("1 reply in {every}") }
-}
-
-/// Says what is wrong with it.
-pub(super) fn check_every(every: u32, about: &mut About<'_>) {
-    if every == 0 {
-        about.parameter("every", "`every` is 0", "1 cuts each reply, 2 every second one");
-    }
-}
-
-/// What it is where a scenario does not say.
-pub(super) fn one_in_one() -> u32 {
-    1
 }

@@ -41,6 +41,13 @@ impl<T: Poison> Fault for T {
         Place::Link(self.link())
     }
 
+    fn needs() -> String {
+        match T::NEEDS {
+            Some(protocol) => format!("a link that speaks {protocol}"),
+            None => "a link".to_owned(),
+        }
+    }
+
     fn detail(&self) -> String {
         let fraction = self.toxic().fraction;
         let share =
@@ -87,6 +94,11 @@ impl ActiveFault for Armed {
 /// How a fault says that it strikes all connections, where a scenario does not say otherwise.
 pub(super) fn all() -> f64 {
     1.0
+}
+
+/// Where a scenario does not say which way: calls are struck, rather than their replies.
+pub(super) fn calls_themselves() -> Direction {
+    Direction::Up
 }
 
 /// Which way it strikes, in words for people; nothing for both.

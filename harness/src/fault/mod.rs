@@ -21,8 +21,16 @@ use crate::stack::{Stack, StackError};
 
 pub mod bandwidth;
 pub mod black_hole;
+pub mod catalogue;
+pub mod choice;
+pub mod connect_latency;
+pub mod cut_after_command;
 pub mod cut_after_commit;
 pub mod cut_reply;
+pub mod duplicate_request;
+pub mod flapping;
+pub mod garbage_body;
+pub mod http_status;
 pub mod kill;
 pub mod latency;
 pub mod limit_data;
@@ -34,6 +42,9 @@ pub mod refuse;
 pub mod reset;
 pub mod slicer;
 pub mod slow_close;
+pub mod slow_command;
+pub mod slow_request;
+pub mod slow_statement;
 pub mod timeout;
 pub mod toxic;
 
@@ -50,6 +61,14 @@ pub enum Place<'a> {
 pub trait Fault: Send + Sync + Debug {
     /// What it is done to.
     fn place(&self) -> Place<'_>;
+
+    /// What has to be there for it, for the catalogue of kinds.
+    fn needs() -> String
+    where
+        Self: Sized,
+    {
+        "a process that the harness has started".to_owned()
+    }
 
     /// What it does, in one line for people: `replies +8ms ±4ms`.
     fn detail(&self) -> String;
@@ -80,6 +99,14 @@ macro_rules! kinds {
         }
 
         impl Inject {
+            /// The names of all kinds.
+            pub const KINDS: &'static [&'static str] = &[$($kind,)*];
+
+            /// Each kind with what it needs.
+            fn needs() -> Vec<(&'static str, String)> {
+                vec![$(($kind, <$fault as Fault>::needs()),)*]
+            }
+
             /// The kind's name as it stands in scenario files.
             pub fn kind(&self) -> &'static str {
                 match self { $(Inject::$variant(_) => $kind,)* }
@@ -96,6 +123,8 @@ macro_rules! kinds {
 kinds! {
     /// Replies over a link are delayed, or requests.
     "latency" => Latency(latency::Latency),
+    /// New connections over a link take longer to be made.
+    "connect-latency" => ConnectLatency(connect_latency::ConnectLatency),
     /// Each connection carries only so many bytes per second.
     "bandwidth" => Bandwidth(bandwidth::Bandwidth),
     /// What is written at once arrives in small pieces, with pauses between them.
@@ -112,6 +141,22 @@ kinds! {
     "limit-data" => LimitData(limit_data::LimitData),
     /// The end of a stream arrives later than its bytes.
     "slow-close" => SlowClose(slow_close::SlowClose),
+    /// A link goes down and comes up again, over and over.
+    "flapping" => Flapping(flapping::Flapping),
+    /// Requests are answered with a status, and the service never sees them.
+    "http-status" => HttpStatus(http_status::HttpStatus),
+    /// The service sees a request twice, and the client gets one reply.
+    "duplicate-request" => DuplicateRequest(duplicate_request::DuplicateRequest),
+    /// Status and headers of a reply arrive, and something else in the place of its body.
+    "garbage-body" => GarbageBody(garbage_body::GarbageBody),
+    /// Requests of one kind reach the service later.
+    "slow-request" => SlowRequest(slow_request::SlowRequest),
+    /// Statements of one kind, such as COMMIT, reach Postgres later.
+    "slow-statement" => SlowStatement(slow_statement::SlowStatement),
+    /// Commands of one kind reach Redis later.
+    "slow-command" => SlowCommand(slow_command::SlowCommand),
+    /// Redis carries a command out, and its reply is cut.
+    "cut-after-command" => CutAfterCommand(cut_after_command::CutAfterCommand),
     /// Postgres commits, and its reply is cut.
     "cut-after-commit" => CutAfterCommit(cut_after_commit::CutAfterCommit),
     /// The service answers, and its reply is cut.

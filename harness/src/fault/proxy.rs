@@ -12,11 +12,13 @@
 //! is a refused connection: its listener has accepted before it can know.
 
 pub(crate) mod chunk;
+mod copy;
 pub mod endpoint;
 mod http;
 pub(crate) mod lane;
 mod link;
 mod postgres;
+mod redis;
 mod server;
 mod stream;
 mod timer;
@@ -49,6 +51,8 @@ pub enum Protocol {
     Http,
     /// The Postgres protocol: a call is an `Execute` or a simple `Query`.
     Postgres,
+    /// The Redis protocol: a call is a command.
+    Redis,
     /// Anything else: nothing is counted as a call.
     #[default]
     Opaque,
@@ -59,6 +63,7 @@ impl std::fmt::Display for Protocol {
         f.write_str(match self {
             Self::Http => "HTTP",
             Self::Postgres => "Postgres",
+            Self::Redis => "Redis",
             Self::Opaque => "a protocol that is not read",
         })
     }

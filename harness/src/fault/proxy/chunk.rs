@@ -5,7 +5,9 @@
 //! transfer that keeps filling the small one gets the large one, with which a system call moves as much as sixteen would.
 
 use std::cell::RefCell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use crate::fault::toxic::ToxicId;
 
 /// How much is read at once.
 pub(crate) const BUFFER: usize = 64 * 1024;
@@ -156,6 +158,19 @@ pub(crate) struct ReplyPart {
     pub(crate) failed: bool,
 }
 
+/// What is known about the call that a chunk is part of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CallPart {
+    /// Whether the call begins with this chunk.
+    pub(crate) first: bool,
+    /// Whether the call ends with this chunk.
+    pub(crate) complete: bool,
+    /// The call, as in [`ReplyPart`]; empty until as much of it has come as that takes.
+    pub(crate) texts: Vec<std::sync::Arc<str>>,
+    /// Whether no earlier call awaits a reply.
+    pub(crate) alone: bool,
+}
+
 /// Bytes (or the end of the stream) travelling in one direction.
 #[derive(Debug)]
 pub(crate) struct Chunk {
@@ -169,11 +184,15 @@ pub(crate) struct Chunk {
     pub(crate) end: Option<End>,
     /// The reply it belongs to, if a toxic of the connection asked for replies to be told apart.
     pub(crate) reply: Option<ReplyPart>,
+    /// The call it belongs to, if a toxic of the connection asked for calls to be told apart.
+    pub(crate) call: Option<CallPart>,
+    /// What single toxics have added to its delay because of the call that it is part of.
+    pub(crate) holds: Vec<(ToxicId, Duration)>,
 }
 
 impl Chunk {
     pub(crate) fn new(side: Side, payload: Payload, arrived: Instant) -> Self {
-        Self { side, payload, arrived, due: arrived, end: None, reply: None }
+        Self { side, payload, arrived, due: arrived, end: None, reply: None, call: None, holds: Vec::new() }
     }
 
     pub(crate) fn end(side: Side, end: End, arrived: Instant) -> Self {
@@ -184,7 +203,18 @@ impl Chunk {
     pub(crate) fn piece(&mut self, n: usize) -> Self {
         debug_assert!(n < self.payload.len());
         let payload = self.payload.split_to(n);
-        Self { due: self.due, reply: self.partial_reply(), ..Self::new(self.side, payload, self.arrived) }
+        let call = self.call.as_mut().map(|call| {
+            let piece = CallPart { complete: false, ..call.clone() };
+            call.first = false;
+            piece
+        });
+        let (reply, holds) = (self.partial_reply(), self.holds.clone());
+        Self { due: self.due, reply, call, holds, ..Self::new(self.side, payload, self.arrived) }
+    }
+
+    /// What a toxic added to its delay.
+    pub(crate) fn held_by(&self, id: ToxicId) -> Duration {
+        self.holds.iter().filter(|(by, _)| *by == id).map(|(_, time)| *time).sum()
     }
 
     /// What is known about a part of this chunk that does not reach its end.

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::chunk::ReplyPart;
-use super::wire::{IN_FLIGHT, ReplyEnd};
+use super::chunk::{CallPart, ReplyPart};
+use super::wire::{CallEnd, IN_FLIGHT, ReplyEnd};
 
 /// The longest head that is understood.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -19,6 +19,8 @@ pub(crate) struct Http {
     replies: Framer,
     /// Requests whose replies have not ended, oldest first.
     in_flight: VecDeque<Request>,
+    /// The request under way began with the bytes that came last.
+    begun_here: bool,
     pub(super) watch: bool,
 }
 
@@ -28,31 +30,61 @@ struct Request {
     is_head: bool,
     /// `METHOD /path`, if the connection was watched when the request was sent.
     line: Option<Arc<str>>,
+    /// No earlier request awaited a reply when it was sent.
+    alone: bool,
 }
 
 impl Request {
     fn reply(&self, complete: bool) -> ReplyPart {
         ReplyPart { complete, texts: self.line.iter().cloned().collect(), ..ReplyPart::default() }
     }
+
+    fn call(&self, first: bool, complete: bool) -> CallPart {
+        CallPart { first, complete, texts: self.line.iter().cloned().collect(), alone: self.alone }
+    }
 }
 
 impl Http {
-    pub(super) fn up(&mut self, bytes: &[u8]) -> u64 {
+    pub(super) fn up(&mut self, bytes: &[u8], ends: &mut Vec<CallEnd>) -> u64 {
         let (mut calls, watch) = (0, self.watch);
+        let mut first = self.requests.is_fresh();
         let Self { requests, in_flight, .. } = self;
-        requests.feed(bytes, |event, _| match event {
+        requests.feed(bytes, |event, at| match event {
             Event::Head(head) => {
                 calls += 1;
                 let line = watch.then(|| call_of(head).into());
-                in_flight.push_back(Request { is_head: head.starts_with(b"HEAD "), line });
+                let alone = in_flight.is_empty();
+                in_flight.push_back(Request { is_head: head.starts_with(b"HEAD "), line, alone });
                 request_body(head)
             }
-            Event::End => Body::None,
+            Event::End => {
+                if let Some(request) = in_flight.back().filter(|_| watch) {
+                    ends.push((at, request.call(first, true)));
+                }
+                first = true;
+                Body::None
+            }
         });
+        self.begun_here = first;
         if in_flight.len() > IN_FLIGHT {
             self.give_up();
         }
         calls
+    }
+
+    /// A part of a request that has not ended; without its text as long as its head has not.
+    pub(super) fn asking(&self) -> Option<CallPart> {
+        let first = self.begun_here;
+        match self.requests.state {
+            State::Opaque => None,
+            State::Head => (!self.requests.is_fresh()).then(|| CallPart { first, ..CallPart::default() }),
+            _ => self.in_flight.back().map(|request| request.call(first, false)),
+        }
+    }
+
+    /// The oldest request was answered by somebody else: no reply to it will come.
+    pub(super) fn answered(&mut self) {
+        self.in_flight.pop_front();
     }
 
     pub(super) fn down(&mut self, bytes: &[u8], ends: &mut Vec<ReplyEnd>) {
@@ -145,6 +177,11 @@ enum State {
 }
 
 impl Framer {
+    /// Whether the next byte begins a message.
+    fn is_fresh(&self) -> bool {
+        self.state == State::Head && self.head.is_empty()
+    }
+
     /// Feeds bytes and reports what they complete, with the offset behind it.
     fn feed(&mut self, bytes: &[u8], mut on: impl FnMut(Event<'_>, usize) -> Body) {
         let mut at = 0;
@@ -338,7 +375,7 @@ mod tests {
 
     fn parse(up: &[&[u8]], down: &[&[u8]]) -> (u64, Vec<(usize, String)>, Option<ReplyPart>) {
         let mut http = Http { watch: true, ..Http::default() };
-        let calls = up.iter().map(|bytes| http.up(bytes)).sum();
+        let calls = up.iter().map(|bytes| http.up(bytes, &mut Vec::new())).sum();
         let (mut found, mut offset) = (Vec::new(), 0);
         for bytes in down {
             let mut ends = Vec::new();
@@ -377,10 +414,29 @@ mod tests {
     #[test]
     fn proxy_http_stops_listening_after_an_upgrade() {
         let mut http = Http::default();
-        assert_eq!(http.up(b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"), 1);
+        assert_eq!(http.up(b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", &mut Vec::new()), 1);
         http.down(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", &mut Vec::new());
-        assert_eq!(http.up(b"GET /ws HTTP/1.1\r\n\r\n"), 0);
+        assert_eq!(http.up(b"GET /ws HTTP/1.1\r\n\r\n", &mut Vec::new()), 0);
         assert_eq!(http.current(), None);
+    }
+
+    #[test]
+    fn proxy_http_tells_the_parts_of_requests_apart() {
+        let mut http = Http { watch: true, ..Http::default() };
+        let mut up = |bytes: &[u8]| {
+            let mut ends = Vec::new();
+            http.up(bytes, &mut ends);
+            let tell = |part: &CallPart| (part.first, part.alone, part.texts.first().map(|text| text.to_string()));
+            (ends.iter().map(|(at, part)| (*at, tell(part))).collect::<Vec<_>>(), http.asking().map(|part| tell(&part)))
+        };
+        let line = |line: &str| Some(line.to_owned());
+        assert_eq!(up(b"POST /a HT"), (vec![], Some((true, false, None))));
+        assert_eq!(up(b"TP/1.1\r\n"), (vec![], Some((false, false, None))));
+        assert_eq!(up(b"Content-Length: 4\r\n\r\nbo"), (vec![], Some((false, true, line("POST /a")))));
+        let rest = b"dyGET /b HTTP/1.1\r\n\r\nPUT /c HTTP/1.1\r\nContent-Length: 1\r\n\r\n";
+        let ends = vec![(2, (false, true, line("POST /a"))), (21, (true, false, line("GET /b")))];
+        assert_eq!(up(rest), (ends, Some((true, false, line("PUT /c")))));
+        assert_eq!(up(b"x"), (vec![(1, (false, false, line("PUT /c")))], None));
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWrite;
 
@@ -84,11 +84,11 @@ impl Lane {
     }
 
     /// Gives every queued chunk a new moment to leave, in order.
-    pub(crate) fn replan(&mut self, mut plan: impl FnMut(Instant, usize) -> Instant) {
+    pub(crate) fn replan(&mut self, mut plan: impl FnMut(&Chunk) -> Instant) {
         let Some(first) = self.queue.front() else { return };
         let mut latest = first.arrived;
         for chunk in &mut self.queue {
-            latest = latest.max(plan(chunk.arrived, chunk.payload.len()));
+            latest = latest.max(plan(chunk));
             chunk.due = latest;
         }
         self.latest = latest;
@@ -179,14 +179,30 @@ pub(crate) struct Outlet<'a, 'c, 'w, W> {
     pub(crate) dst: &'a mut W,
     pub(crate) cx: &'a mut Context<'c>,
     pub(crate) now: Instant,
-    /// Set when a toxic asks for the connection to be reset.
-    pub(crate) reset: &'w mut bool,
+    /// The other direction, for replies that a toxic gives by itself.
+    pub(crate) back: &'a mut Lane,
+    /// What toxics ask of the connection.
+    pub(crate) asked: &'w mut Asked,
+}
+
+/// What toxics ask of a connection beyond passing chunks on.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// To be reset.
+    pub(crate) reset: bool,
+    /// To forget so many requests: a toxic has answered them.
+    pub(crate) answered: u32,
+    /// To deliver these once more, each so long from now.
+    pub(crate) copies: Vec<(Vec<u8>, Duration)>,
 }
 
 impl<W: AsyncWrite + Unpin> Sink for Outlet<'_, '_, '_, W> {
     fn leave(&mut self, mut chunk: Chunk) {
         // What follows a cut must not arrive.
-        if *self.reset || self.lane.over.is_some() {
+        if chunk.side != self.lane.side {
+            return self.back.push(chunk);
+        }
+        if self.asked.reset || self.lane.over.is_some() {
             return;
         }
         if !self.lane.is_idle() || chunk.due > self.now {
@@ -200,7 +216,15 @@ impl<W: AsyncWrite + Unpin> Sink for Outlet<'_, '_, '_, W> {
     }
 
     fn reset(&mut self) {
-        *self.reset = true;
+        self.asked.reset = true;
+    }
+
+    fn answered(&mut self) {
+        self.asked.answered += 1;
+    }
+
+    fn copy(&mut self, bytes: Vec<u8>, after: Duration) {
+        self.asked.copies.push((bytes, after));
     }
 }
 
@@ -222,4 +246,13 @@ impl Sink for Queues<'_> {
     fn reset(&mut self) {
         self.reset = true;
     }
+}
+
+/// Takes what toxics pass on for a connection that has no lanes yet.
+pub(crate) struct Nowhere;
+
+impl Sink for Nowhere {
+    fn leave(&mut self, _chunk: Chunk) {}
+
+    fn reset(&mut self) {}
 }

@@ -15,10 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::chunk::{BUFFER, Chunk, End, Payload, Side, give_buffer, take_buffer, take_bulk_buffer};
-use super::lane::{Flushed, Lane, Outlet, Queues};
+use super::copy;
+use super::lane::{Asked, Flushed, Lane, Nowhere, Outlet, Queues};
 use super::server::{Member, Shared};
 use super::stream::{Upstream, reset_on_close};
-use super::wire::{ReplyEnd, Wire};
+use super::wire::{CallEnd, ReplyEnd, Wire};
 use crate::fault::toxic::chain::Chain;
 use crate::fault::toxic::{Dial, Fate, Sink, ToxicId};
 
@@ -30,6 +31,7 @@ const TURN: usize = 4 * BUFFER;
 pub(crate) async fn serve(shared: Arc<Shared>, client: TcpStream, member: Member) {
     let mut chain = Chain::default();
     let generation = shared.adopt(&mut chain, member.number).0;
+    wait(&shared, &mut chain, &member).await;
     let Some(upstream) = dial(&shared, &client, &mut chain, &member).await else {
         return reset_on_close(&client);
     };
@@ -43,16 +45,38 @@ pub(crate) async fn serve(shared: Arc<Shared>, client: TcpStream, member: Member
         chain,
         generation,
         ends: Vec::new(),
+        call_ends: Vec::new(),
         born,
         alarm: None,
         shared,
         member,
     };
-    link.wire.watch(link.chain.needs_replies());
+    link.wire.watch(link.chain.reads());
     if poll_fn(|cx| link.poll(cx)).await == Ending::Reset {
         reset_on_close(&link.client);
         link.upstream.reset_on_close();
     }
+}
+
+/// Waits for as long as the toxics want a new connection to wait. Those that are disarmed meanwhile count no more.
+async fn wait(shared: &Shared, chain: &mut Chain, member: &Member) {
+    if shared.opens_in(chain).is_zero() {
+        return;
+    }
+    let accepted = Instant::now();
+    chain.touch_waiting();
+    poll_fn(|cx| {
+        member.waker(cx.waker());
+        let at = accepted + shared.opens_in(chain);
+        if at <= Instant::now() {
+            return Poll::Ready(());
+        }
+        shared.timer.wake_at(at, cx.waker().clone());
+        Poll::Pending
+    })
+    .await;
+    // Nothing has been held back for a connection that does not exist yet.
+    shared.heal(chain, &mut Nowhere);
 }
 
 /// Connects to the upstream, if the toxics allow it. Without a result the client is to be reset.
@@ -66,6 +90,11 @@ async fn dial(shared: &Shared, client: &TcpStream, chain: &mut Chain, member: &M
         _ => {}
     }
     client.set_nodelay(true).ok()?;
+    reach(shared).await
+}
+
+/// Connects to the upstream.
+pub(super) async fn reach(shared: &Shared) -> Option<Upstream> {
     // Where several share the work, one that is down is passed over, as a balancer in front of them would.
     for endpoint in shared.upstreams() {
         match Upstream::connect(&endpoint).await {
@@ -124,6 +153,7 @@ struct Link {
     generation: u64,
     /// Reused by every chunk.
     ends: Vec<ReplyEnd>,
+    call_ends: Vec<CallEnd>,
     /// Stands for "now" while no toxic needs the time: reading the clock would be the dearest part of a small chunk.
     born: Instant,
     /// The moment for which the timer was last asked to wake the toxics.
@@ -182,7 +212,7 @@ impl Link {
         }
         let (generation, first_new) = self.shared.adopt(&mut self.chain, self.member.number);
         self.generation = generation;
-        self.wire.watch(self.chain.needs_replies());
+        self.wire.watch(self.chain.reads());
         if healed {
             self.chain.replan([&mut self.up, &mut self.down], Instant::now());
         }
@@ -197,26 +227,33 @@ impl Link {
             chain: &mut self.chain,
             wire: &mut self.wire,
             ends: &mut self.ends,
+            call_ends: &mut self.call_ends,
             born: self.born,
         };
         match side {
-            Side::Up => tract.drive(&mut self.up, client, upstream, cx),
-            Side::Down => tract.drive(&mut self.down, upstream, client, cx),
+            Side::Up => {
+                let fate = tract.drive(&mut self.up, &mut self.down, client, upstream, cx);
+                // A toxic may have given a reply by itself.
+                self.down.flush(client, &self.shared.timer, cx);
+                fate
+            }
+            Side::Down => tract.drive(&mut self.down, &mut self.up, upstream, client, cx),
         }
     }
 }
 
 /// What a chunk meets between being read and reaching its lane.
 struct Tract<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     chain: &'a mut Chain,
     wire: &'a mut Wire,
     ends: &'a mut Vec<ReplyEnd>,
+    call_ends: &'a mut Vec<CallEnd>,
     born: Instant,
 }
 
 impl Tract<'_> {
-    fn drive<R, W>(&mut self, lane: &mut Lane, src: &mut R, dst: &mut W, cx: &mut Context<'_>) -> Fate
+    fn drive<R, W>(&mut self, lane: &mut Lane, back: &mut Lane, src: &mut R, dst: &mut W, cx: &mut Context<'_>) -> Fate
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -237,11 +274,13 @@ impl Tract<'_> {
                 Poll::Pending => return Fate::Live,
                 Poll::Ready(Err(_)) if self.chain.is_empty() => return Fate::Reset,
                 // The toxics decide when the other side learns of it, and whether: a black hole keeps it to itself.
-                Poll::Ready(Err(_)) => return self.forward(lane, payload, Some(End::Reset), dst, cx),
+                Poll::Ready(Err(_)) => {
+                    return self.forward([&mut *lane, &mut *back], payload, Some(End::Reset), dst, cx);
+                }
                 Poll::Ready(Ok(())) => lane.bulk = len >= BUFFER,
             }
             let end = payload.is_empty().then_some(End::Half);
-            if self.forward(lane, payload, end, dst, cx) == Fate::Reset {
+            if self.forward([&mut *lane, &mut *back], payload, end, dst, cx) == Fate::Reset {
                 return Fate::Reset;
             }
         }
@@ -252,7 +291,7 @@ impl Tract<'_> {
     /// Sends what was read, or the end of the stream, through the toxics.
     fn forward<W>(
         &mut self,
-        lane: &mut Lane,
+        [lane, back]: [&mut Lane; 2],
         payload: Payload,
         end: Option<End>,
         dst: &mut W,
@@ -266,26 +305,45 @@ impl Tract<'_> {
         lane.ended = end.is_some();
         let now = if self.chain.is_empty() { self.born } else { Instant::now() };
         let chunk = Chunk { end, ..Chunk::new(side, payload, now) };
-        let mut reset = false;
-        let mut outlet = Outlet { lane, dst, cx, now, reset: &mut reset };
-        if self.chain.is_empty() {
-            outlet.leave(chunk);
-        } else if side == Side::Down && self.chain.needs_replies() {
-            self.run_by_replies(chunk, &mut outlet);
-        } else {
-            self.chain.run(chunk, &mut outlet);
+        let mut asked = Asked::default();
+        let mut outlet = Outlet { lane, dst, cx, now, back, asked: &mut asked };
+        match side {
+            _ if self.chain.is_empty() => outlet.leave(chunk),
+            Side::Down if self.chain.needs_replies() => self.run_by_replies(chunk, &mut outlet),
+            Side::Up if self.chain.needs_calls() => self.run_by_calls(chunk, &mut outlet),
+            _ => self.chain.run(chunk, &mut outlet),
         }
         // What was just queued may be the first thing the timer has to wake this connection for.
         lane.flush(dst, &self.shared.timer, cx);
-        if reset { Fate::Reset } else { Fate::Live }
+        (0..asked.answered).for_each(|_| self.wire.answered());
+        for (bytes, after) in asked.copies {
+            tokio::spawn(copy::deliver(self.shared.clone(), bytes, after));
+        }
+        if asked.reset { Fate::Reset } else { Fate::Live }
     }
 
     fn listen(&mut self, side: Side, payload: &Payload) {
         self.shared.counters.read(side, payload.len());
         self.ends.clear();
+        self.call_ends.clear();
         match side {
-            Side::Up => self.shared.counters.calls(self.wire.up(payload.bytes())),
+            Side::Up => self.shared.counters.calls(self.wire.up(payload.bytes(), self.call_ends)),
             Side::Down => self.wire.down(payload.bytes(), self.ends),
+        }
+    }
+
+    /// Splits a chunk where calls end, so that a toxic sees at most one call in each part.
+    fn run_by_calls(&mut self, mut chunk: Chunk, sink: &mut dyn Sink) {
+        let mut cut = 0;
+        for (end, call) in std::mem::take(self.call_ends) {
+            let payload = chunk.payload.split_to(end - cut);
+            cut = end;
+            let part = Chunk { call: Some(call), ..Chunk::new(chunk.side, payload, chunk.arrived) };
+            self.chain.run(part, sink);
+        }
+        if !chunk.payload.is_empty() || chunk.end.is_some() {
+            chunk.call = self.wire.asking();
+            self.chain.run(chunk, sink);
         }
     }
 

@@ -8,8 +8,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::chunk::ReplyPart;
-use super::wire::{IN_FLIGHT, ReplyEnd};
+use super::chunk::{CallPart, ReplyPart};
+use super::wire::{CallEnd, IN_FLIGHT, ReplyEnd};
 
 /// How much of the body of a message is looked at.
 const LOOK: usize = 1024;
@@ -59,7 +59,7 @@ struct Reply {
 }
 
 impl Postgres {
-    pub(super) fn up(&mut self, bytes: &[u8]) -> u64 {
+    pub(super) fn up(&mut self, bytes: &[u8], ends: &mut Vec<CallEnd>) -> u64 {
         let (mut calls, mut at) = (0, 0);
         while at < bytes.len() {
             at += match self.phase {
@@ -73,7 +73,15 @@ impl Postgres {
                 Phase::Messages => {
                     let mut front = std::mem::take(&mut self.front);
                     let looks = |kind| if matches!(kind, b'P' | b'B' | b'Q' | b'C') { LOOK } else { 0 };
-                    front.feed(&bytes[at..], looks, |kind, body, _| calls += u64::from(self.front_message(kind, body)));
+                    front.feed(&bytes[at..], looks, |kind, body, end| {
+                        let alone = self.in_flight.is_empty();
+                        calls += u64::from(self.front_message(kind, body));
+                        if self.watch && matches!(kind, b'Q' | b'S') {
+                            let texts = self.in_flight.back().cloned().unwrap_or_default();
+                            // Where a group of messages began is of no interest to anybody.
+                            ends.push((at + end, CallPart { first: false, complete: true, texts, alone }));
+                        }
+                    });
                     self.front = front;
                     bytes.len() - at
                 }
@@ -194,6 +202,11 @@ impl Postgres {
         // What ran outside a transaction and was followed by BEGIN is not committed by the time of this message.
         let committed = wrote && !reply.failed && !in_transaction;
         Some(ReplyPart { complete: true, texts, committed, failed: reply.failed })
+    }
+
+    /// A part of a group of messages. What it is about is known when it ends, and nothing is carried out before.
+    pub(super) fn asking(&self) -> Option<CallPart> {
+        (self.phase == Phase::Messages).then(CallPart::default)
     }
 
     pub(super) fn current(&self) -> Option<ReplyPart> {
@@ -370,7 +383,7 @@ mod tests {
 
     fn check(up: &[&[u8]], down: &[&[u8]]) {
         let mut postgres = Postgres { watch: true, ..Postgres::default() };
-        assert_eq!(up.iter().map(|bytes| postgres.up(bytes)).sum::<u64>(), 6);
+        assert_eq!(up.iter().map(|bytes| postgres.up(bytes, &mut Vec::new())).sum::<u64>(), 6);
         let (mut found, mut offset) = (Vec::new(), 0);
         for bytes in down {
             let mut ends = Vec::new();
@@ -403,11 +416,11 @@ mod tests {
     fn proxy_postgres_listens_through_a_refused_encryption_and_not_through_a_granted_one() {
         for (answer, calls) in [(b"N", 6), (b"S", 0)] {
             let mut postgres = Postgres::default();
-            assert_eq!(postgres.up(&untyped(SSL_REQUEST, b"")), 0);
+            assert_eq!(postgres.up(&untyped(SSL_REQUEST, b""), &mut Vec::new()), 0);
             postgres.down(answer, &mut Vec::new());
-            assert_eq!(postgres.up(&client()), calls);
+            assert_eq!(postgres.up(&client(), &mut Vec::new()), calls);
         }
-        assert_eq!(Postgres::default().up(&untyped(CANCEL_REQUEST, &[0; 8])), 0);
+        assert_eq!(Postgres::default().up(&untyped(CANCEL_REQUEST, &[0; 8]), &mut Vec::new()), 0);
     }
 
     #[test]
@@ -429,9 +442,9 @@ mod tests {
         #[test]
         fn proxy_postgres_never_panics(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 0..16)) {
             let mut postgres = Postgres { watch: true, ..Postgres::default() };
-            postgres.up(&untyped(196_608, b""));
+            postgres.up(&untyped(196_608, b""), &mut Vec::new());
             for chunk in &chunks {
-                postgres.up(chunk);
+                postgres.up(chunk, &mut Vec::new());
                 postgres.down(chunk, &mut Vec::new());
             }
         }

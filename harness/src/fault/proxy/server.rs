@@ -107,6 +107,11 @@ impl Shared {
         self.rack.lock().unwrap().contains(id)
     }
 
+    /// How long a new connection with these toxics is to wait.
+    pub(super) fn opens_in(&self, chain: &mut Chain) -> Duration {
+        chain.opens_in(&self.rack.lock().unwrap())
+    }
+
     /// Makes a chain take up new toxics; the generation it then reflects, and the index of its first new toxic.
     pub(super) fn adopt(&self, chain: &mut Chain, connection: u64) -> (u64, usize) {
         let first_new = chain.adopt(&self.rack.lock().unwrap(), self.seed, connection);

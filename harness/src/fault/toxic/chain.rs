@@ -1,7 +1,7 @@
 //! The toxics of one connection, in the order of their arming.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -67,6 +67,7 @@ pub(crate) struct Chain {
     /// The latest arming this connection knows of.
     seen: u64,
     needs_replies: bool,
+    needs_calls: bool,
     /// The earliest moment at which one of them wants to act by itself.
     wakes_at: Option<Instant>,
 }
@@ -80,13 +81,29 @@ impl Chain {
         self.needs_replies
     }
 
+    pub(crate) fn needs_calls(&self) -> bool {
+        self.needs_calls
+    }
+
+    /// Whether one of them reads what passes.
+    pub(crate) fn reads(&self) -> bool {
+        self.needs_replies || self.needs_calls
+    }
+
     pub(crate) fn wakes_at(&self) -> Option<Instant> {
         self.wakes_at
+    }
+
+    /// How long a new connection is to wait before it is made, for the toxics of its own that are still armed.
+    pub(crate) fn opens_in(&self, rack: &Rack) -> Duration {
+        let armed = self.struck.iter().filter(|struck| rack.contains(struck.id));
+        armed.map(|struck| struck.toxic.opens_in()).sum()
     }
 
     /// Learns anew what its toxics need.
     fn changed(&mut self) {
         self.needs_replies = self.struck.iter().any(|struck| struck.toxic.needs_replies());
+        self.needs_calls = self.struck.iter().any(|struck| struck.toxic.needs_calls());
         self.wakes_at = self.struck.iter().filter_map(|struck| struck.toxic.wakes_at()).min();
     }
 
@@ -121,6 +138,13 @@ impl Chain {
         fate
     }
 
+    /// Counts the connection as hit by those that make it wait.
+    pub(crate) fn touch_waiting(&mut self) {
+        for struck in self.struck.iter_mut().filter(|struck| !struck.toxic.opens_in().is_zero()) {
+            struck.tally.touch_connection();
+        }
+    }
+
     /// Asks every toxic about a new connection; the first that objects decides.
     pub(crate) fn on_connect(&mut self) -> (Dial, Option<ToxicId>) {
         for struck in &mut self.struck {
@@ -152,7 +176,7 @@ impl Chain {
             healed = true;
             let mut gone = self.struck.remove(at);
             let rest = &mut self.struck[at..];
-            if gone.toxic.on_heal(&mut Next { rest, sink, tally: &mut gone.tally }) == Fate::Reset {
+            if gone.toxic.on_heal(&mut Next { id: gone.id, rest, sink, tally: &mut gone.tally }) == Fate::Reset {
                 fate = Fate::Reset;
             }
         }
@@ -165,10 +189,10 @@ impl Chain {
         let mut fate = Fate::Live;
         for at in 0..self.struck.len() {
             let (head, rest) = self.struck.split_at_mut(at + 1);
-            let Struck { toxic, tally, .. } = &mut head[at];
+            let Struck { id, toxic, tally, .. } = &mut head[at];
             if toxic.wakes_at().is_some_and(|at| at <= now) {
                 tally.touch_connection();
-                if toxic.on_time(now, &mut Next { rest, sink, tally }) == Fate::Reset {
+                if toxic.on_time(now, &mut Next { id: *id, rest, sink, tally }) == Fate::Reset {
                     fate = Fate::Reset;
                 }
             }
@@ -184,9 +208,11 @@ impl Chain {
         }
         for lane in lanes {
             let side = lane.side;
-            lane.replan(|arrived, len| {
+            lane.replan(|chunk| {
                 let covering = self.struck.iter_mut().filter(|struck| struck.direction.covers(side));
-                covering.fold(arrived, |due, struck| struck.toxic.delay(side, due, len))
+                covering.fold(chunk.arrived, |due, struck| {
+                    struck.toxic.delay(side, due, chunk.payload.len()) + chunk.held_by(struck.id)
+                })
             });
         }
     }
@@ -203,8 +229,8 @@ pub(super) fn run(chain: &mut [Struck], sink: &mut dyn Sink, chunk: Chunk) {
         return sink.leave(chunk);
     };
     let (head, rest) = chain.split_at_mut(at + 1);
-    let Struck { toxic, tally, .. } = &mut head[at];
-    toxic.on_chunk(chunk, &mut Next { rest, sink, tally });
+    let Struck { id, toxic, tally, .. } = &mut head[at];
+    toxic.on_chunk(chunk, &mut Next { id: *id, rest, sink, tally });
 }
 
 /// The random numbers of one toxic on one connection: independent of every other, and the same for the same seed.

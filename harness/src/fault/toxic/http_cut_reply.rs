@@ -25,7 +25,7 @@ pub struct RequestPattern {
 
 impl RequestPattern {
     /// Whether a call written as `METHOD /path?query` matches.
-    fn matches_call(&self, call: &str) -> bool {
+    pub(super) fn fits(&self, call: &str) -> bool {
         let (method, target) = call.split_once(' ').unwrap_or((call, ""));
         let path = target.split_once('?').map_or(target, |(path, _)| path);
         self.method.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
@@ -79,7 +79,7 @@ impl ArmedToxic for HttpCutReply {
 
 impl Judge for RequestPattern {
     fn may_match(&self, reply: &ReplyPart) -> bool {
-        reply.texts.iter().any(|call| self.matches_call(call))
+        reply.texts.iter().any(|call| self.fits(call))
     }
 
     fn matches(&self, reply: &ReplyPart) -> bool {
@@ -94,11 +94,11 @@ mod tests {
     #[test]
     fn proxy_request_patterns() {
         let orders = RequestPattern { method: Some("post".into()), path: Some("/items/*/orders".into()) };
-        assert!(orders.matches_call("POST /items/7/orders"));
-        assert!(orders.matches_call("POST /items/7/orders?x=1"));
-        assert!(!orders.matches_call("GET /items/7/orders"));
-        assert!(!orders.matches_call("POST /items/7"));
-        assert!(RequestPattern::default().matches_call("GET /"));
+        assert!(orders.fits("POST /items/7/orders"));
+        assert!(orders.fits("POST /items/7/orders?x=1"));
+        assert!(!orders.fits("GET /items/7/orders"));
+        assert!(!orders.fits("POST /items/7"));
+        assert!(RequestPattern::default().fits("GET /"));
         assert!(glob("*", "") && glob("a*", "abc") && glob("*c", "abc") && glob("a*b*c", "axbxc"));
         assert!(!glob("abc", "abcd") && !glob("a*b*c", "acb") && !glob("ab*b", "ab"));
     }

@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Pareto, StandardNormal};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ArmedToxic, LONGEST, LinkToxic, Next, Wrong, not_too_long};
 use crate::fault::proxy::chunk::{Chunk, Side};
@@ -15,7 +15,7 @@ use crate::fault::proxy::chunk::{Chunk, Side};
 const SHAPE: f64 = 1.5;
 
 /// How random delays are spread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Distribution {
     /// Evenly from `delay` - `jitter` to `delay` + `jitter`.

@@ -14,38 +14,54 @@
 //! their order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fault::proxy::Protocol;
-use crate::fault::proxy::chunk::{Chunk, Side};
+use crate::fault::proxy::chunk::{Chunk, Payload, ReplyPart, Side};
 
 mod bandwidth;
 mod black_hole;
+mod call_pattern;
 pub(crate) mod chain;
+mod connect_latency;
 mod cut_reply;
 mod cutter;
+mod flapping;
+mod http_body;
 mod http_cut_reply;
+mod http_duplicate;
+mod http_status;
+mod kind;
 mod latency;
 mod limit_data;
 mod pick;
+mod redis_cut_reply;
 mod refuse;
 mod reset;
 mod slicer;
+mod slow_call;
 mod slow_close;
+mod tally;
 mod timeout;
 
+pub use call_pattern::{CallPattern, CommandPattern, StatementPattern};
 pub use cut_reply::CutPoint;
+pub use flapping::Down;
+pub use http_body::Garbage;
 pub use http_cut_reply::RequestPattern;
+pub use kind::ToxicKind;
 pub use latency::Distribution;
 pub use pick::Pick;
+pub use tally::ToxicHit;
+
+use tally::{Hits, Tally};
 
 /// Which direction of a connection a toxic strikes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// From who connects to who listens: requests.
@@ -82,7 +98,11 @@ impl Toxic {
     /// A toxic that strikes every connection, and both directions of it unless the kind has a natural one: a delay of a
     /// round trip is added once, to its reply.
     pub fn new(kind: ToxicKind) -> Self {
-        let direction = if matches!(kind, ToxicKind::Latency { .. }) { Direction::Down } else { Direction::Both };
+        let direction = match kind {
+            ToxicKind::Latency { .. } => Direction::Down,
+            ToxicKind::SlowCall { .. } => Direction::Up,
+            _ => Direction::Both,
+        };
         Self { kind, direction, fraction: 1.0 }
     }
 
@@ -97,99 +117,6 @@ impl Toxic {
     }
 }
 
-/// What a toxic does.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ToxicKind {
-    /// Delays every chunk of the struck directions.
-    Latency {
-        /// The delay that the others are spread around, or, for [`Distribution::Pareto`], that they begin at.
-        delay: Duration,
-        /// How far they are spread; none is spread by zero, and none is negative.
-        jitter: Duration,
-        /// How they are spread.
-        distribution: Distribution,
-    },
-    /// Swallows everything, the ends of streams included. New connections are accepted but, unless only `Down` is struck,
-    /// never reach the upstream. When it is disarmed, the connections on which something was swallowed are reset.
-    BlackHole,
-    /// Swallows everything, and closes the connection on both sides so long after it was armed, or after the connection
-    /// was made if that is later. When it is disarmed before, the connections on which something was swallowed are reset.
-    Timeout {
-        /// How long bytes are swallowed before the connection is closed.
-        after: Duration,
-    },
-    /// Resets existing connections so long after it was armed, and new ones so long after they came.
-    Reset {
-        /// How long a connection works before; zero resets at once.
-        after: Duration,
-    },
-    /// Resets new connections and leaves existing ones alone.
-    Refuse,
-    /// Lets each struck direction of each connection carry so many bytes per second.
-    Bandwidth {
-        /// The rate.
-        bytes_per_second: u64,
-    },
-    /// Lets the end of each struck direction arrive later than its bytes.
-    SlowClose {
-        /// By how much.
-        delay: Duration,
-    },
-    /// Cuts what was written at once into small pieces, with a pause between two of them.
-    Slicer {
-        /// The mean size of a piece in bytes.
-        size: u32,
-        /// The largest deviation from it, uniform on both sides; less than `size`.
-        variation: u32,
-        /// The least time between two pieces.
-        delay: Duration,
-    },
-    /// Closes the connection on both sides when a struck direction has carried so many bytes since it was armed.
-    LimitData {
-        /// How many it still carries.
-        bytes: u64,
-    },
-    /// Postgres only: lets a statement take effect, withholds its whole reply and resets the connection on both sides once
-    /// the server has said that it is ready again. Needs [`Protocol::Postgres`].
-    CutReply {
-        /// Which replies.
-        after: CutPoint,
-        /// Which of them.
-        pick: Pick,
-    },
-    /// HTTP only: lets a request be carried out, withholds its whole reply and resets the connection on both sides once the
-    /// reply is complete. Needs [`Protocol::Http`].
-    HttpCutReply {
-        /// Which requests.
-        request: RequestPattern,
-        /// Which of them.
-        pick: Pick,
-    },
-}
-
-impl ToxicKind {
-    /// The one place that knows all kinds.
-    pub(crate) fn arm(&self, direction: Direction) -> Box<dyn ArmedToxic> {
-        match self.clone() {
-            Self::Latency { delay, jitter, distribution } => {
-                Box::new(latency::Latency(latency::Delays { delay, jitter, distribution }))
-            }
-            Self::BlackHole => Box::new(black_hole::BlackHole { direction }),
-            Self::Timeout { after } => Box::new(timeout::Timeout { after, direction }),
-            Self::Reset { after } => Box::new(reset::Reset { after }),
-            Self::Refuse => Box::new(refuse::Refuse),
-            Self::Bandwidth { bytes_per_second } => Box::new(bandwidth::Bandwidth { bytes_per_second }),
-            Self::SlowClose { delay } => Box::new(slow_close::SlowClose { delay }),
-            Self::Slicer { size, variation, delay } => Box::new(slicer::Slicer { size, variation, delay }),
-            Self::LimitData { bytes } => Box::new(limit_data::LimitData { bytes }),
-            Self::CutReply { after, pick } => Box::new(cut_reply::CutReply { after, picker: pick::Picker::new(pick) }),
-            Self::HttpCutReply { request, pick } => {
-                Box::new(http_cut_reply::HttpCutReply { request, picker: pick::Picker::new(pick) })
-            }
-        }
-    }
-}
-
 /// Names an armed toxic of one proxy. Ids are given in the order of arming, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ToxicId(pub(crate) u64);
@@ -198,19 +125,6 @@ impl std::fmt::Display for ToxicId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)
     }
-}
-
-/// What a toxic really hit while it was armed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ToxicHit {
-    /// Connections on which it did something.
-    pub connections: u64,
-    /// Bytes that it delayed, swallowed or withheld.
-    pub bytes: u64,
-    /// Chunks of them, as they were read.
-    pub chunks: u64,
-    /// Calls whose reply it cut; 0 for a toxic that does not look at calls.
-    pub calls: u64,
 }
 
 /// A parameter that makes no sense. Parameters have the same names here and in scenario files.
@@ -288,6 +202,11 @@ pub(crate) trait LinkToxic: Send {
         Dial::Proceed
     }
 
+    /// How long a new connection waits before the upstream is dialled, counted from its acceptance.
+    fn opens_in(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Called for a connection that existed when the toxic was armed.
     fn on_armed(&mut self) -> Fate {
         Fate::Live
@@ -327,16 +246,26 @@ pub(crate) trait LinkToxic: Send {
     fn needs_replies(&self) -> bool {
         false
     }
+
+    /// Whether chunks must come split by calls, with [`Chunk::call`] filled in.
+    fn needs_calls(&self) -> bool {
+        false
+    }
 }
 
 /// Where a chunk goes after the last toxic.
 pub(crate) trait Sink {
     fn leave(&mut self, chunk: Chunk);
     fn reset(&mut self);
+    /// The oldest call gets no reply from the upstream any more.
+    fn answered(&mut self) {}
+    /// These bytes are to be sent to the upstream once more, on a connection of their own.
+    fn copy(&mut self, _bytes: Vec<u8>, _after: Duration) {}
 }
 
 /// What follows a toxic on its connection: the toxics armed after it, then the destination.
 pub(crate) struct Next<'a, 's> {
+    id: ToxicId,
     rest: &'a mut [chain::Struck],
     sink: &'a mut (dyn Sink + 's),
     tally: &'a mut Tally,
@@ -346,6 +275,24 @@ impl Next<'_, '_> {
     /// Passes a chunk on.
     pub(crate) fn pass(&mut self, chunk: Chunk) {
         chain::run(self.rest, self.sink, chunk);
+    }
+
+    /// Makes a chunk leave later because of the call that it is part of. The toxic's `delay` must know nothing of it.
+    pub(crate) fn hold(&mut self, chunk: &mut Chunk, time: Duration) {
+        chunk.due += time;
+        chunk.holds.push((self.id, time));
+    }
+
+    /// Answers a call in the place of the upstream, which must not have got it; nothing else may await a reply.
+    pub(crate) fn answer(&mut self, reply: Payload, texts: Vec<Arc<str>>, now: Instant) {
+        self.sink.answered();
+        let part = ReplyPart { complete: true, texts, ..ReplyPart::default() };
+        self.pass(Chunk { reply: Some(part), ..Chunk::new(Side::Down, reply, now) });
+    }
+
+    /// Sends a copy of a call to the upstream so long from now, on a connection of its own.
+    pub(crate) fn copy(&mut self, bytes: Vec<u8>, after: Duration) {
+        self.sink.copy(bytes, after);
     }
 
     /// Resets the connection.
@@ -361,57 +308,5 @@ impl Next<'_, '_> {
     /// Counts a call as hit.
     pub(crate) fn touch_call(&mut self) {
         self.tally.touch_call();
-    }
-}
-
-/// Counts what one toxic does to one connection.
-#[derive(Debug)]
-pub(crate) struct Tally {
-    hits: Arc<Hits>,
-    touched: bool,
-}
-
-impl Tally {
-    pub(crate) fn new(hits: Arc<Hits>) -> Self {
-        Self { hits, touched: false }
-    }
-
-    pub(crate) fn touch_connection(&mut self) {
-        if !self.touched {
-            self.touched = true;
-            self.hits.connections.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn touch(&mut self, len: usize) {
-        self.touch_connection();
-        if len > 0 {
-            self.hits.bytes.fetch_add(len as u64, Ordering::Relaxed);
-            self.hits.chunks.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn touch_call(&mut self) {
-        self.hits.calls.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// The sum of the tallies of one toxic.
-#[derive(Debug, Default)]
-pub(crate) struct Hits {
-    connections: AtomicU64,
-    bytes: AtomicU64,
-    chunks: AtomicU64,
-    calls: AtomicU64,
-}
-
-impl Hits {
-    pub(crate) fn read(&self) -> ToxicHit {
-        ToxicHit {
-            connections: self.connections.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            chunks: self.chunks.load(Ordering::Relaxed),
-            calls: self.calls.load(Ordering::Relaxed),
-        }
     }
 }

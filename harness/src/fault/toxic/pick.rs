@@ -19,6 +19,10 @@ pub enum Pick {
     Every(NonZeroU64),
     /// Each with this probability, drawn from the seeded stream of its connection.
     Share(f64),
+    /// The first so many, counted over all struck connections.
+    First(u64),
+    /// The first so many of each struck connection.
+    FirstOfEach(u64),
 }
 
 impl Pick {
@@ -37,11 +41,13 @@ impl Pick {
 pub(super) struct Picker {
     pick: Pick,
     seen: Arc<AtomicU64>,
+    /// Those of this connection.
+    own: u64,
 }
 
 impl Picker {
     pub(super) fn new(pick: Pick) -> Self {
-        Self { pick, seen: Arc::default() }
+        Self { pick, seen: Arc::default(), own: 0 }
     }
 
     pub(super) fn pick(&self) -> Pick {
@@ -49,11 +55,14 @@ impl Picker {
     }
 
     /// Whether the next matching call is to be struck.
-    pub(super) fn take(&self, rng: &mut ChaCha8Rng) -> bool {
+    pub(super) fn take(&mut self, rng: &mut ChaCha8Rng) -> bool {
+        self.own += 1;
         match self.pick {
             Pick::All => true,
             Pick::Every(n) => (self.seen.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(n.get()),
             Pick::Share(share) => rng.random::<f64>() < share,
+            Pick::First(n) => self.seen.fetch_add(1, Ordering::Relaxed) < n,
+            Pick::FirstOfEach(n) => self.own <= n,
         }
     }
 }
@@ -69,9 +78,15 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let third = Picker::new(Pick::Every(NonZeroU64::new(3).unwrap()));
         assert_eq!((0..9).filter(|_| third.clone().take(&mut rng)).count(), 3);
-        let half = Picker::new(Pick::Share(0.5));
+        let mut half = Picker::new(Pick::Share(0.5));
         let struck = (0..1000).filter(|_| half.take(&mut rng)).count();
         assert!((400..600).contains(&struck), "{struck}");
+        for (pick, struck) in [(Pick::First(3), 3), (Pick::FirstOfEach(3), 6)] {
+            let armed = Picker::new(pick);
+            let mut connections = [armed.clone(), armed];
+            let all = (0..10).map(|n| usize::from(connections[n % 2].take(&mut rng)));
+            assert_eq!(all.sum::<usize>(), struck);
+        }
         assert!(Pick::Share(1.5).validate().is_err());
     }
 }

@@ -1,0 +1,79 @@
+//! Requests are answered by the link itself.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::choice::{Choice, Of, one_in_one};
+use super::link::{Poison, all};
+use super::proxy::Protocol;
+use super::toxic::{RequestPattern, Toxic, ToxicKind};
+use crate::scenario::About;
+
+/// Requests are answered with a status, and the service never sees them.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpStatus {
+    /// The link: `client→service`; `->` is accepted for the arrow.
+    #[schemars(with = "String")]
+    pub link: Spanned<String>,
+    /// The status of the answer, from 200 to 599.
+    #[serde(default = "unavailable")]
+    pub status: u16,
+    /// Only requests whose path looks like this, `*` standing for any text: `/items/*/orders`.
+    #[serde(rename = "match")]
+    pub pattern: Option<String>,
+    /// Only requests with this method, such as `POST`.
+    pub method: Option<String>,
+    /// Every n-th of them is.
+    #[serde(default = "one_in_one")]
+    pub every: u32,
+    /// Each of them is with this probability, from 0 to 1, instead of every n-th.
+    pub share: Option<f64>,
+    /// Only the first so many are, instead of every n-th.
+    pub first: Option<u64>,
+    /// What `first` is counted over: the `link`, or each `connection`.
+    #[serde(default)]
+    pub of: Of,
+    /// Share of the connections it hits, from 0 to 1.
+    #[serde(default = "all")]
+    pub fraction: f64,
+}
+
+/// What a service says that is not there for a while.
+fn unavailable() -> u16 {
+    503
+}
+
+impl HttpStatus {
+    fn choice(&self) -> Choice {
+        let Self { every, share, first, of, .. } = *self;
+        Choice { every, share, first, of }
+    }
+}
+
+impl Poison for HttpStatus {
+    const NEEDS: Option<Protocol> = Some(Protocol::Http);
+
+    fn link(&self) -> &Spanned<String> {
+        &self.link
+    }
+
+    fn toxic(&self) -> Toxic {
+        let request = RequestPattern { method: self.method.clone(), path: self.pattern.clone() };
+        let kind = ToxicKind::HttpStatus { status: self.status, request, pick: self.choice().pick() };
+        Toxic::new(kind).fraction(self.fraction)
+    }
+
+    fn struck_calls(&self) -> &'static str {
+        "requests answered"
+    }
+
+    fn does(&self) -> String {
+        format!("{} answered with {}", self.choice().words("request", "requests"), self.status)
+    }
+
+    fn check(&self, about: &mut About<'_>) {
+        self.choice().check(about);
+    }
+}

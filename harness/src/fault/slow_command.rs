@@ -1,0 +1,74 @@
+//! One command of Redis takes longer.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::choice::{Choice, one_in_one};
+use super::latency::{check_jitter, spread};
+use super::link::{Poison, all, calls_themselves, way};
+use super::proxy::Protocol;
+use super::toxic::{CallPattern, CommandPattern, Direction, Distribution, Toxic, ToxicKind};
+use crate::scenario::About;
+use crate::scenario::value::Dur;
+
+/// Commands of one kind reach Redis later, and everything else at once.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SlowCommand {
+    /// The link: `service→redis`; `->` is accepted for the arrow.
+    #[schemars(with = "String")]
+    pub link: Spanned<String>,
+    /// Only this command, such as `EVALSHA`.
+    pub command: Option<String>,
+    /// Only commands that contain this, such as a key.
+    #[serde(rename = "match")]
+    pub pattern: Option<String>,
+    /// By how much each command is delayed.
+    pub delay: Dur,
+    /// How far delays are spread.
+    #[serde(default)]
+    pub jitter: Dur,
+    /// How delays are spread.
+    #[serde(default)]
+    pub distribution: Distribution,
+    /// Every n-th of them is.
+    #[serde(default = "one_in_one")]
+    pub every: u32,
+    /// Share of the connections it hits, from 0 to 1.
+    #[serde(default = "all")]
+    pub fraction: f64,
+    /// Which way: `up` delays the command, `down` its reply, when it has taken effect.
+    #[serde(default = "calls_themselves")]
+    pub direction: Direction,
+}
+
+impl Poison for SlowCommand {
+    const NEEDS: Option<Protocol> = Some(Protocol::Redis);
+
+    fn link(&self) -> &Spanned<String> {
+        &self.link
+    }
+
+    fn toxic(&self) -> Toxic {
+        let Self { delay, jitter, distribution, .. } = *self;
+        let calls = CallPattern::Command(CommandPattern { name: self.command.clone(), contains: self.pattern.clone() });
+        let pick = Choice::every(self.every).pick();
+        let kind = ToxicKind::SlowCall { calls, delay: delay.0, jitter: jitter.0, distribution, pick };
+        Toxic::new(kind).direction(self.direction).fraction(self.fraction)
+    }
+
+    fn struck_calls(&self) -> &'static str {
+        "commands delayed"
+    }
+
+    fn does(&self) -> String {
+        let which = Choice::every(self.every).words("command", "commands");
+        format!("{}{}", spread(&which, self.delay, self.jitter, self.distribution), way(self.direction))
+    }
+
+    fn check(&self, about: &mut About<'_>) {
+        Choice::every(self.every).check(about);
+        check_jitter(self.delay, self.jitter, self.distribution, about);
+    }
+}
