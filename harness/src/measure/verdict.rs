@@ -44,6 +44,7 @@ impl Grounds<'_> {
 
     /// One or two sentences that say what the verdict rests on.
     pub fn reason(&self) -> String {
+        let stopped = self.stopped.map(stopped_sentence);
         let slos = self.slo_sentence();
         let main = match self.verdict() {
             Verdict::Fail => self.naming(Verdict::Fail, "is violated"),
@@ -55,7 +56,6 @@ impl Grounds<'_> {
         };
         let obstacle = self.obstacle.iter().filter(|_| self.verdict() == Verdict::Unknown).map(String::as_str);
         let slos = [slos.as_str()].into_iter().filter(|slos| !slos.is_empty());
-        let stopped = self.stopped.map(stopped_sentence);
         let mut sentences: Vec<&str> = obstacle.chain([main.as_str()]).collect();
         sentences.extend(stopped.as_deref());
         sentences.extend(slos);
