@@ -237,6 +237,14 @@ enum Command {
         /// Which of them.
         mode: String,
     },
+    /// A process that draws the timeline of a scenario; not for people.
+    #[command(name = bench::timeline::SUBCOMMAND, hide = true)]
+    BenchTimeline {
+        /// The scenario file.
+        scenario: PathBuf,
+        /// The seed.
+        seed: u64,
+    },
     /// The process whose judging is measured; not for people.
     #[command(name = bench::checker::SUBCOMMAND, hide = true)]
     BenchCheck {
@@ -333,6 +341,9 @@ pub fn main() -> i32 {
     if let Command::CalibrationGoose { host, plan } = &cli.command {
         return calibrate::goose::main(host, plan);
     }
+    if let Command::BenchTimeline { scenario, seed } = &cli.command {
+        return bench::timeline::main(scenario, *seed);
+    }
     if let Command::BenchProxyServer { core, mode } = &cli.command {
         return bench::proxy::server::main(*core, mode);
     }
@@ -405,6 +416,7 @@ pub fn main() -> i32 {
         Command::Guard { .. }
         | Command::BenchServer { .. }
         | Command::BenchProxyServer { .. }
+        | Command::BenchTimeline { .. }
         | Command::BenchCheck { .. }
         | Command::CalibrationServer { .. }
         | Command::CalibrationGoose { .. } => exit::INTERNAL,

@@ -396,6 +396,7 @@ fn run_info(scenario: &Scenario, part: &Part, clock: Clock) -> RunInfo {
         scenario: scenario.name.clone(),
         seed: scenario.seed,
         schedule_hash,
+        timeline_hash: scenario.timeline_hash(),
         epoch_unix_us: part.start_unix_us.unwrap_or_else(|| clock.epoch_unix_us()),
         user_prefix: format!("r{run_id}-u"),
         key_prefix: format!("r{run_id}-k"),

@@ -67,6 +67,9 @@ pub struct Summary {
     pub seed: u64,
     /// Hash of the planned arrivals.
     pub schedule_hash: String,
+    /// A hash of the timeline of faults as the seed drew it; empty in a run of before it was told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub timeline_hash: String,
     /// Why the harness distrusts its own measurement; empty if it does not.
     pub distrust: Vec<String>,
     /// Remarks with no bearing on the verdict.

@@ -173,6 +173,7 @@ fn info() -> RunInfo {
         scenario: "made-up".into(),
         seed: 7,
         schedule_hash: String::new(),
+        timeline_hash: String::new(),
         epoch_unix_us: 0,
         user_prefix: "u".into(),
         key_prefix: "k".into(),

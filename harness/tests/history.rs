@@ -8,8 +8,8 @@ use harness::history::audit::{read_audit, write_audit};
 use harness::history::reader::read;
 use harness::history::recorder::{NameId, OpSink, RawOp, Recorder, RecorderOptions};
 use harness::history::{
-    Event, FinalState, History, HistoryError, LedgerEntry, LinkCalls, LoadTotals, Machine, OrderState, Outcome, Role,
-    RoleCost, RunInfo, StockRow,
+    Event, FinalState, History, HistoryError, LedgerEntry, LinkCalls, LoadTotals, Machine, OrderState, Outcome,
+    PaymentEntry, PaymentKind, Role, RoleCost, RunInfo, StockRow,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -20,6 +20,7 @@ fn info() -> RunInfo {
         scenario: "spike".into(),
         seed: 7,
         schedule_hash: "abc".into(),
+        timeline_hash: "def".into(),
         epoch_unix_us: 1_700_000_000_000_000,
         user_prefix: "u".into(),
         key_prefix: "k".into(),
@@ -450,7 +451,32 @@ fn state() -> FinalState {
         stock: vec![StockRow { item: 1, initial: 5, available: 3, sold: 2, ..StockRow::default() }],
         ledger: vec![entry.clone(), LedgerEntry { seq: 2, ..entry }],
         probes: Vec::new(),
+        payments: None,
     }
+}
+
+#[test]
+fn the_books_of_the_payment_dependency_come_back_whole_or_not_at_all() {
+    let dir = TempDir::new().unwrap();
+    let entry = |seq, kind| PaymentEntry {
+        seq,
+        at_unix_us: 7,
+        kind,
+        key: "order-17-1".into(),
+        order: "17".into(),
+        amount_cents: 200,
+    };
+    let books = vec![entry(1, PaymentKind::Capture), entry(2, PaymentKind::Refund)];
+    for payments in [Some(Vec::new()), Some(books)] {
+        let state = FinalState { payments, ..state() };
+        write_audit(dir.path(), &state).unwrap();
+        assert_eq!(read_audit(dir.path()).unwrap(), Some(state));
+    }
+    let path = dir.path().join("payments.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.lines().next().unwrap()).unwrap();
+    let error = read_audit(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("payments.jsonl: it has 1 rows where audit.json counts 2"), "{error}");
 }
 
 #[test]

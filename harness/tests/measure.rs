@@ -23,6 +23,7 @@ fn info(duration_us: i64) -> RunInfo {
         scenario: "spike".into(),
         seed: 7,
         schedule_hash: "abc".into(),
+        timeline_hash: "def".into(),
         epoch_unix_us: EPOCH,
         user_prefix: "u".into(),
         key_prefix: "k".into(),
@@ -213,6 +214,7 @@ fn golden_audit() -> FinalState {
             ledger_entry(5, EntryKind::Release, "18", "", 1_900_000),
         ],
         probes: Vec::new(),
+        payments: None,
     }
 }
 

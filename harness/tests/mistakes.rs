@@ -213,6 +213,24 @@ const MISTAKES: &[Mistake] = &[
         says: &["`pool` is 1000", "from 1 to 180"],
     },
     Mistake {
+        name: "more processes of the access layer than have a name",
+        replace: ("pool = 16", "pool = 16\naccess = 9"),
+        line: "access = 9",
+        says: &["`access` is 9", "from 0 to 8 processes"],
+    },
+    Mistake {
+        name: "payments declined by nobody",
+        replace: ("pool = 16", "pool = 16\npayment_declines = 0.1"),
+        line: "payment_declines = 0.1",
+        says: &["without a payment dependency", "payment = true"],
+    },
+    Mistake {
+        name: "a link of a role that is not there",
+        replace: ("link = \"service→postgres\"", "link = \"service→payment\""),
+        line: "service→payment",
+        says: &["there is no link \"service→payment\"", "client→service, service→postgres"],
+    },
+    Mistake {
         name: "accounts for nobody",
         replace: ("item = 1\nquantity", "item = 1\nusers = 0\nquantity"),
         line: "users = 0",

@@ -123,6 +123,8 @@ fn a_correct_target_passes_side_by_side_with_another_and_its_evidence_bears_it_o
         summary(&sandbox.path("other"))["schedule_hash"],
         "the same seed, the same load"
     );
+    let timeline = |summary: &Value| summary["timeline_hash"].as_str().map(str::len);
+    assert_eq!(timeline(&printed), Some(16), "and the faults are told as well");
 
     assert_eq!(printed["latency"]["step_order"], serde_json::json!(["login", "state", "order", "lookup", "pay"]));
     judged_again_it_comes_to_the_same(&sandbox);
@@ -447,8 +449,17 @@ fn a_stack_alone_comes_up_prints_its_addresses_and_goes_down_when_asked() {
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
     assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    // A client of the proxies' API that keeps its connection does not keep the stack up.
+    let line = text.lines().find(|line| line.starts_with("toxiproxy API")).expect("an address for toxics");
+    let mut toxics = TcpStream::connect(line.split_whitespace().last().unwrap()).unwrap();
+    toxics.write_all(b"GET /proxies/client-to-service HTTP/1.1\r\nhost: api\r\n\r\n").unwrap();
+    let mut reply = [0; 4096];
+    let length = toxics.read(&mut reply).unwrap();
+    let reply = String::from_utf8_lossy(&reply[..length]).into_owned();
+    assert!(reply.starts_with("HTTP/1.1 200") && reply.contains(address), "{reply}");
     kill(Pid::from_raw(started.id()), Signal::SIGINT).unwrap();
     assert_eq!(started.code(), Some(0));
+    drop(toxics);
     drop(room);
     // The logs stay behind in TMPDIR for whoever wants to read them; the stack does not.
     let left: Vec<String> = sandbox.left_behind().into_iter().filter(|left| !left.ends_with(".log")).collect();

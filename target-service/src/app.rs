@@ -11,11 +11,13 @@ use crate::admin::probe::Probe;
 use crate::api::pages::Pages;
 use crate::bugs::Bug;
 use crate::clock::Clock;
+use crate::extras::Profiles;
 use crate::gateway::Admission;
 use crate::idempotency::InFlight;
 use crate::inventory::Inventory;
 use crate::metrics::Metrics;
 use crate::session::Sessions;
+use crate::settle::client::Payments;
 use crate::store::Store;
 use crate::switches::Switches;
 
@@ -36,7 +38,11 @@ pub struct App {
     /// The bound on requests.
     pub admission: Arc<Admission>,
     /// Mechanisms on and off.
-    pub switches: Switches,
+    pub switches: Arc<Switches>,
+    /// The payment dependency; without one, an order is paid by saying so.
+    pub payments: Option<Arc<Payments>>,
+    /// The user-profile dependency; without one, nothing about a buyer is shown.
+    pub profiles: Option<Profiles>,
     /// Counters and gauges.
     pub metrics: Metrics,
     /// Open audit snapshots.

@@ -1,20 +1,19 @@
 //! The command line: arguments into [`Settings`], and what each command prints.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 
 use crate::bugs::{Bug, Pending};
-use crate::config::{Address, Secret, Settings, SwitchSetting, parse_duration};
+use crate::config::{Address, Secret, Settings, SwitchSetting, at_least_one, parse_duration};
 use crate::inventory::Strategy;
-use crate::server;
 use crate::store::Limits;
 use crate::switches::{SwitchId, Switches};
+use crate::{access, payment, process, profile, server};
 
 /// The reference flash-sale service of a rehearsal harness.
 #[derive(Debug, Parser)]
@@ -28,6 +27,12 @@ pub struct Cli {
 enum Command {
     /// Run the service. It prints one line of JSON when it is ready.
     Serve(Box<Serve>),
+    /// Run a process of the access layer, which answers what it can from memory and passes the rest on to the service.
+    Access(access::Options),
+    /// Run the payment dependency, which takes money once for each key and keeps its books on disk.
+    Payment(payment::Options),
+    /// Run the user-profile dependency.
+    Profile(profile::Options),
     /// List the seeded bugs.
     Bugs {
         /// How to print the list.
@@ -62,6 +67,12 @@ struct Serve {
     /// Such as `host=127.0.0.1 port=5432 user=postgres dbname=seckill`.
     #[arg(long, value_name = "URL")]
     database_url: String,
+    /// The payment dependency: `unix:/path` or `127.0.0.1:port`. Without one, an order is paid by saying so.
+    #[arg(long, value_name = "ADDR")]
+    payment: Option<Address>,
+    /// The user-profile dependency. Without one, nothing about a buyer is shown.
+    #[arg(long, value_name = "ADDR")]
+    profile: Option<Address>,
     /// Connections to the database.
     #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pool_size: usize,
@@ -118,18 +129,14 @@ struct Serve {
     trace_requests: bool,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
-        Ok(number) => Ok(number),
-    }
-}
-
 impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> Result<()> {
         match self.command {
             Command::Serve(serve) => serve.run(),
+            Command::Access(options) => process::run(options.workers, access::run(options)),
+            Command::Payment(options) => process::run(1, payment::run(options)),
+            Command::Profile(options) => process::run(1, profile::run(options)),
             Command::Bugs { output } => {
                 list_bugs(output);
                 Ok(())
@@ -147,24 +154,8 @@ impl Serve {
         if let Err(complaint) = self.check_bug() {
             Cli::command().error(ErrorKind::ValueValidation, complaint).exit();
         }
-        tracing_subscriber::fmt()
-            .with_env_filter(
-                tracing_subscriber::EnvFilter::try_from_default_env()
-                    .unwrap_or_else(|_| "info,deadpool=error,refinery_core=warn,tokio_postgres=warn".into()),
-            )
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-            .init();
         let settings = self.settings();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(settings.workers)
-            .enable_all()
-            .build()
-            .context("starting the runtime")?;
-        let outcome = runtime.block_on(server::run(settings));
-        // Whatever still runs has had its chance to finish in the drain.
-        runtime.shutdown_background();
-        outcome
+        process::run(settings.workers, server::run(settings))
     }
 
     fn check_bug(&self) -> Result<(), String> {
@@ -194,6 +185,8 @@ impl Serve {
             admin_listen: self.admin_listen,
             tls: self.tls,
             database_url: self.database_url,
+            payment: self.payment,
+            profile: self.profile,
             workers: self.workers,
             strategy: self.strategy,
             switches: self.switches,

@@ -108,6 +108,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err(complaint()) } else { Ok(duration) }
 }
 
+/// Reads a whole number that is not zero.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
+        Ok(number) => Ok(number),
+    }
+}
+
 /// Everything that `serve` needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -119,6 +127,10 @@ pub struct Settings {
     pub tls: Option<PathBuf>,
     /// A tokio-postgres connection string.
     pub database_url: String,
+    /// Where the payment dependency is, if there is one.
+    pub payment: Option<Address>,
+    /// Where the user-profile dependency is, if there is one.
+    pub profile: Option<Address>,
     /// Threads that run the service.
     pub workers: usize,
     /// How stock is deducted.

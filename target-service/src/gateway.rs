@@ -45,7 +45,7 @@ impl Admission {
     }
 
     /// A place, if there is one left or the bound is off.
-    fn enter(self: &Arc<Self>, bounded: bool) -> Option<Place> {
+    pub(crate) fn enter(self: &Arc<Self>, bounded: bool) -> Option<Place> {
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
         let place = Place(Arc::clone(self));
         if bounded && before >= self.bound { None } else { Some(place) }

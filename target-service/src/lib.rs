@@ -5,8 +5,12 @@
 //!
 //! A request passes the [`gateway`], is understood by [`api`], decided by an [`inventory`] strategy and
 //! kept by the [`store`]. The [`sweeper`] gives back what unpaid holds tie up. [`admin`] is the listener
-//! for tests, drills and monitoring.
+//! for tests, drills and monitoring. With a payment dependency, [`settle`] takes the money.
+//!
+//! The same program plays the roles around the service, each as a process of its own: [`access`]
+//! in front of it, [`payment`] and [`profile`] behind it.
 
+pub mod access;
 pub mod admin;
 pub mod api;
 pub mod app;
@@ -14,15 +18,21 @@ pub mod bugs;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod extras;
 pub mod gateway;
 pub mod idempotency;
 pub mod inventory;
 pub mod listen;
 pub mod metrics;
 pub mod order;
+pub mod outbound;
+pub mod payment;
 pub mod problem;
+pub mod process;
+pub mod profile;
 pub mod server;
 pub mod session;
+pub mod settle;
 pub mod store;
 pub mod sweeper;
 pub mod switches;

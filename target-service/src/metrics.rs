@@ -46,6 +46,7 @@ pub struct StockUnits {
 pub struct Metrics {
     registry: Mutex<Registry>,
     orders: Family<Outcome, Counter>,
+    payments: Family<Outcome, Counter>,
     stock: Family<State, Gauge>,
     durations: Family<Route, Histogram, fn() -> Histogram>,
     active: Gauge,
@@ -65,6 +66,7 @@ impl Default for Metrics {
         let metrics = Self {
             registry: Mutex::default(),
             orders: Family::default(),
+            payments: Family::default(),
             stock: Family::default(),
             durations: Family::new_with_constructor(latency_buckets),
             active: Gauge::default(),
@@ -83,6 +85,11 @@ impl Metrics {
     fn register(&self) {
         let mut registry = lock(&self.registry);
         registry.register("seckill_orders", "Attempts to order, by outcome", self.orders.clone());
+        registry.register(
+            "seckill_payments",
+            "Attempts to pay through the dependency, by outcome",
+            self.payments.clone(),
+        );
         registry.register("seckill_stock_units", "Units of stock over all items", self.stock.clone());
         registry.register("seckill_holds_expired", "Holds released by the sweeper", self.expired.clone());
         registry.register("seckill_degrade_level", "0: everything works", self.degrade_level.clone());
@@ -108,6 +115,11 @@ impl Metrics {
     /// Counts an attempt to order.
     pub fn order(&self, outcome: &'static str) {
         self.orders.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Counts an attempt to pay through the payment dependency.
+    pub fn payment(&self, outcome: &'static str) {
+        self.payments.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// Counts holds that the sweeper released.

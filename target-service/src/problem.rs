@@ -29,9 +29,13 @@ pub enum Kind {
     HoldExpired,
     Cancelled,
     AlreadyPaid,
+    PaymentDeclined,
+    PaymentUnclear,
     SnapshotGone,
     Overloaded,
     Timeout,
+    UpstreamTimeout,
+    UpstreamUnavailable,
     DatabaseUnavailable,
     Internal,
 }
@@ -63,11 +67,30 @@ impl Kind {
             Self::HoldExpired => (S::CONFLICT, "hold-expired", "The hold ran out before it was paid", None),
             Self::Cancelled => (S::CONFLICT, "cancelled", "The order was cancelled", None),
             Self::AlreadyPaid => (S::CONFLICT, "already-paid", "The order is paid", None),
+            Self::PaymentDeclined => (S::PAYMENT_REQUIRED, "payment-declined", "The payment was declined", None),
+            Self::PaymentUnclear => (
+                S::SERVICE_UNAVAILABLE,
+                "payment-unclear",
+                "The payment dependency gave no clear answer; the payment may yet go through",
+                Some("1"),
+            ),
             Self::SnapshotGone => (S::NOT_FOUND, "snapshot-gone", "The audit snapshot is closed", None),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Too many requests at once", Some("1")),
             Self::Timeout => {
                 (S::SERVICE_UNAVAILABLE, "timeout", "The request took too long; its outcome is unknown", Some("1"))
             }
+            Self::UpstreamTimeout => (
+                S::SERVICE_UNAVAILABLE,
+                "upstream-timeout",
+                "The service did not answer in time; the outcome is unknown",
+                Some("1"),
+            ),
+            Self::UpstreamUnavailable => (
+                S::SERVICE_UNAVAILABLE,
+                "upstream-unavailable",
+                "The service cannot be reached; the outcome may be unknown",
+                Some("1"),
+            ),
             Self::DatabaseUnavailable => (
                 S::SERVICE_UNAVAILABLE,
                 "database-unavailable",

@@ -1,13 +1,10 @@
 //! The life of the process, top to bottom: database, listeners, ready line, signals, drain.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -16,14 +13,16 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::bugs;
 use crate::config::Settings;
+use crate::extras::Profiles;
 use crate::gateway::Admission;
 use crate::idempotency::InFlight;
 use crate::listen::{Bound, bind};
 use crate::session::Sessions;
+use crate::settle::client::Payments;
 use crate::store::Store;
 use crate::store::schema::{self, Soundness};
 use crate::switches::Switches;
-use crate::{admin, api, sweeper, tls};
+use crate::{admin, api, process, settle, sweeper, tls};
 
 /// A second bound, for when the one on requests is switched off.
 const MAX_KEYS_IN_FLIGHT: usize = 65_536;
@@ -31,7 +30,7 @@ const MAX_KEYS_IN_FLIGHT: usize = 65_536;
 /// Runs the service until it is told to stop.
 pub async fn run(settings: Settings) -> Result<()> {
     // Registered first, so that an early SIGTERM ends the process in an orderly way, too.
-    let shutdown = stop_on_signals()?;
+    let shutdown = process::stop_on_signals()?;
     let prepared = async {
         let tls = settings.tls.as_deref().map(tls::acceptor).transpose()?;
         let app = prepare(&settings, shutdown.clone()).await?;
@@ -46,13 +45,17 @@ pub async fn run(settings: Settings) -> Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(serve(public, api::router(Arc::clone(&app)), tls, shutdown.clone()));
     tasks.spawn(serve(admin, admin::router(Arc::clone(&app)), None, shutdown.clone()));
-    let sweeper = tokio::spawn(sweeper::run(Arc::clone(&app), settings.sweep_interval));
-    announce(&json!({"ready": true, "listen": public_address.to_string(), "admin": admin_address.to_string()}))?;
+    let mut workers = JoinSet::new();
+    workers.spawn(sweeper::run(Arc::clone(&app), settings.sweep_interval));
+    if let Some(payments) = &app.payments {
+        workers.spawn(settle::worker::run(Arc::clone(&app), Arc::clone(payments)));
+    }
+    process::announce(&public_address, &admin_address)?;
 
     shutdown.cancelled().await;
     tracing::info!("stopping: no new connections, requests under way are finished");
     drain(&app, tasks, settings.drain).await;
-    sweeper.abort();
+    workers.abort_all();
     Ok(())
 }
 
@@ -68,10 +71,6 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
             bugs::plant(bug, settings.strategy, store.clone())
         }
     };
-    let switches = Switches::default();
-    for setting in &settings.switches {
-        switches.set(setting.id, setting.on);
-    }
     Ok(Arc::new(App {
         store,
         inventory,
@@ -80,7 +79,9 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
         in_flight: InFlight::new(MAX_KEYS_IN_FLIGHT),
         pages: Default::default(),
         admission: Admission::new(settings.max_in_flight),
-        switches,
+        switches: Switches::with(&settings.switches),
+        profiles: settings.profile.clone().map(Profiles::new),
+        payments: settings.payment.clone().map(|address| Arc::new(Payments::new(address))),
         metrics: Default::default(),
         snapshots: Default::default(),
         probe: Default::default(),
@@ -107,12 +108,6 @@ async fn serve(listener: Bound, router: axum::Router, tls: Option<TlsAcceptor>, 
     listener.serve(router, tls, shutdown.cancelled_owned()).await;
 }
 
-/// The one line on standard output. Whoever started the process waits for it.
-fn announce(line: &serde_json::Value) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("writing the ready line")
-}
-
 async fn drain(app: &App, mut tasks: JoinSet<()>, patience: Duration) {
     let finished = async {
         while tasks.join_next().await.is_some() {}
@@ -125,19 +120,4 @@ async fn drain(app: &App, mut tasks: JoinSet<()>, patience: Duration) {
     if timeout(patience, finished).await.is_err() {
         tracing::warn!(in_flight = app.admission.in_flight(), "requests were cut off at the end of the drain");
     }
-}
-
-fn stop_on_signals() -> Result<CancellationToken> {
-    let shutdown = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let token = shutdown.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        token.cancel();
-    });
-    Ok(shutdown)
 }

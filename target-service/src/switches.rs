@@ -2,7 +2,21 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::api::{fresh, parse_body};
+use crate::config::SwitchSetting;
+use crate::problem::{Kind, Problem};
 
 /// A mechanism, by the name it has in scenario files and reports. What its comment says is what `seckill-target
 /// catalogue` tells people.
@@ -13,13 +27,15 @@ pub enum SwitchId {
     C3,
     /// Beyond the bound on requests in flight, further ones are dropped.
     K8,
-    /// Static item pages are answered from memory.
+    /// The access layer answers item states from memory for a short time.
+    M2,
+    /// Static item pages are answered from memory, by the access layer and by the service.
     P5,
 }
 
 impl SwitchId {
     /// Every switch there is.
-    pub const ALL: [Self; 3] = [Self::C3, Self::K8, Self::P5];
+    pub const ALL: [Self; 4] = [Self::C3, Self::K8, Self::M2, Self::P5];
 }
 
 impl fmt::Display for SwitchId {
@@ -52,6 +68,15 @@ impl Default for Switches {
 }
 
 impl Switches {
+    /// These settings, and every other mechanism at work.
+    pub fn with(settings: &[SwitchSetting]) -> Arc<Self> {
+        let switches = Self::default();
+        for setting in settings {
+            switches.set(setting.id, setting.on);
+        }
+        Arc::new(switches)
+    }
+
     /// Whether the mechanism works.
     pub fn is_on(&self, id: SwitchId) -> bool {
         self.on[id as usize].load(Ordering::Relaxed)
@@ -63,6 +88,43 @@ impl Switches {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Position {
+    on: bool,
+}
+
+/// The routes by which drills look at the switches of a process and turn them.
+pub fn router(switches: Arc<Switches>) -> Router {
+    Router::new().route("/switches", get(all)).route("/switches/{id}", get(one).put(turn)).with_state(switches)
+}
+
+async fn all(State(switches): State<Arc<Switches>>) -> Response {
+    let all: Vec<Value> = SwitchId::ALL.into_iter().map(|id| position(&switches, id)).collect();
+    fresh(StatusCode::OK, &json!({"switches": all}))
+}
+
+async fn one(State(switches): State<Arc<Switches>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let id = known(&id)?;
+    Ok(fresh(StatusCode::OK, &position(&switches, id)))
+}
+
+async fn turn(State(switches): State<Arc<Switches>>, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
+    let id = known(&id)?;
+    let Position { on } = parse_body(&body)?;
+    switches.set(id, on);
+    tracing::info!(%id, on, "switched");
+    Ok(fresh(StatusCode::OK, &position(&switches, id)))
+}
+
+fn known(id: &str) -> Result<SwitchId, Problem> {
+    id.parse().map_err(|complaint: String| Problem::because(Kind::NotFound, complaint))
+}
+
+fn position(switches: &Switches, id: SwitchId) -> Value {
+    json!({"id": id.to_string(), "on": switches.is_on(id)})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,7 +133,7 @@ mod tests {
     fn a_switch_moves_alone() {
         let switches = Switches::default();
         switches.set(SwitchId::K8, false);
-        assert_eq!(SwitchId::ALL.map(|id| switches.is_on(id)), [true, false, true]);
+        assert_eq!(SwitchId::ALL.map(|id| switches.is_on(id)), [true, false, true, true]);
         for id in SwitchId::ALL {
             assert_eq!(id.to_string().parse(), Ok(id));
         }

@@ -21,6 +21,7 @@ mod rate_error;
 mod rss_slope;
 mod send_lag;
 pub mod server;
+pub mod timeline;
 mod virtual_buyers;
 
 /// Where the figures are written.
@@ -37,7 +38,7 @@ struct Bench {
 }
 
 /// All measurements, in the order in which they are made.
-const BENCHES: [Bench; 12] = [
+const BENCHES: [Bench; 13] = [
     Bench {
         name: "generator_vs_oha",
         figures: &["generator_with_history_vs_oha", "generator_on_schedule_vs_oha", "oha_requests_per_cpu_second"],
@@ -109,6 +110,7 @@ const BENCHES: [Bench; 12] = [
         optional: false,
         run: proxy::zero,
     },
+    Bench { name: "timeline", figures: &["timeline_hash_same"], optional: false, run: timeline::run },
 ];
 
 /// One figure.

@@ -3,7 +3,7 @@
 use super::claims::says_paid;
 use super::index::{Ack, Books, DurableOrder};
 use super::tally::{Tally, count, show, show_all};
-use super::{Case, Check, Finding};
+use super::{Case, Check, Finding, i07_captures};
 use crate::history::{EntryKind, LedgerEntry, Op, OrderState, Outcome, Role, Sym};
 
 pub(super) struct Money;
@@ -21,7 +21,7 @@ impl Check for Money {
         let mut tally = Tally::new(case);
         tally.needs_ledger();
         tally.needs_whole_history();
-        let mut pays = 0;
+        let (mut pays, mut captured) = (0, None);
         if let Some(books) = &case.index.books {
             pays = books.brief.iter().filter(|row| row.kind == EntryKind::Pay && row.item.is_some()).count() as i64;
             prices(case, books, &mut tally);
@@ -36,6 +36,7 @@ impl Check for Money {
                     asked_to_pay(case, books, order, &mut tally);
                 }
             }
+            captured = i07_captures::judge(case, books, &mut tally);
             if unpaid > 0 {
                 let paid = count(unpaid, "order");
                 tally.gap(format!("{paid} are paid, and the ledger has not one pay row: have the audit give them"));
@@ -76,6 +77,10 @@ impl Check for Money {
                 count(reserved, "reservation"),
                 count(stated, "reply"),
             )
+        };
+        let seen = match captured {
+            Some(captured) => format!("{seen}.\n{captured}"),
+            None => seen,
         };
         tally.finish(self, seen)
     }

@@ -21,6 +21,7 @@ mod i05a_conservation;
 mod i05b_drain;
 mod i05c_false_sold_out;
 mod i06_limits;
+mod i07_captures;
 mod i07_money;
 mod i08_release;
 mod i09_queue;
@@ -35,6 +36,7 @@ pub mod witness;
 
 use claims::Claim;
 use index::Index;
+use witness::Witness;
 
 /// What a check, and the run as a whole, comes to. Ordered by severity: merging takes the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -71,7 +73,7 @@ pub struct WitnessLine {
     pub at_us: Option<Micros>,
     /// Until when, for what takes time.
     pub until_us: Option<Micros>,
-    /// `op`, `ledger`, `stock`, `fault`, `probe` or `note`.
+    /// `op`, `ledger`, `payment`, `stock`, `fault`, `probe` or `note`.
     pub source: String,
     /// The buyer it concerns, or empty.
     pub user: String,

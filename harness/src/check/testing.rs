@@ -7,7 +7,7 @@
 use super::{CHECKS, Case, Evidence, Expectations, Finding, ItemRules, Rules, judge_one};
 use crate::history::{
     Closed, DrainProbe, EntryKind, Event, FaultPlan, FinalState, History, LedgerEntry, Machine, Micros, Names, Op,
-    OrderState, Outcome, Role, RunInfo, StockRow,
+    OrderState, Outcome, PaymentEntry, PaymentKind, Role, RunInfo, StockRow,
 };
 
 /// Wall-clock time of the epoch of every story.
@@ -267,6 +267,7 @@ pub fn run_info() -> RunInfo {
         scenario: "story".to_owned(),
         seed: 1,
         schedule_hash: String::new(),
+        timeline_hash: String::new(),
         epoch_unix_us: EPOCH_UNIX_US,
         user_prefix: "u".to_owned(),
         key_prefix: "k".to_owned(),
@@ -360,6 +361,18 @@ impl Story {
                 entry.user = owner.map(|row| row.user.clone()).unwrap_or_default();
             }
             audit.ledger.push(entry);
+        }
+        self
+    }
+
+    /// An entry in the books of the payment dependency, after those before it: 100 cents for this order, under this key.
+    pub fn payment(mut self, kind: PaymentKind, key: &str, order: &str) -> Story {
+        if let Some(audit) = &mut self.audit {
+            let books = audit.payments.get_or_insert_default();
+            let seq = books.len() as i64 + 1;
+            let at_unix_us = EPOCH_UNIX_US + seq * 100_000;
+            let (key, order) = (key.to_owned(), order.to_owned());
+            books.push(PaymentEntry { seq, at_unix_us, kind, key, order, amount_cents: 100 });
         }
         self
     }

@@ -1235,6 +1235,7 @@ mod i06 {
 
 mod i07 {
     use super::*;
+    use crate::history::PaymentKind::{self, Capture, Decline, Refund, Void};
 
     fn rows(state: OrderState, rows: &[RowSpec]) -> Story {
         let story = Story::new(5)
@@ -1254,6 +1255,63 @@ mod i07 {
          10130 ledger u1 row 2: release, order o1, 1 unit of item 1, expired
         > 10200 ledger u1 row 3: pay, order o1, 1 unit of item 1, 100 cents
         "#);
+    }
+
+    /// Order o1 in this state, with what the payment dependency's own books say of it under the key a.
+    fn captured(state: OrderState, books: &[PaymentKind]) -> Story {
+        let story = match state {
+            Paid => rows(Paid, &[paid("o1").at(200)]),
+            state => rows(state, &[release("o1", "expired").at(10_130)]),
+        };
+        let story = story.with(|s| s.audit.as_mut().unwrap().payments = Some(Vec::new()));
+        books.iter().fold(story, |story, kind| story.payment(*kind, "a", if *kind == Void { "" } else { "o1" }))
+    }
+
+    #[test]
+    fn the_payment_dependency_says_the_same() {
+        passes(&captured(Paid, &[Capture]), "I7");
+        passes(&captured(Expired, &[Capture, Refund]), "I7");
+        passes(&captured(Expired, &[Decline]), "I7");
+        passes(&captured(Expired, &[Void]), "I7");
+        passes(&captured(Expired, &[]), "I7");
+        passes(&captured(Paid, &[Decline]).payment(Capture, "b", "o1"), "I7");
+        passes(&captured(Paid, &[Capture]).payment(Capture, "b", "o1").payment(Refund, "b", "o1"), "I7");
+        let seen = captured(Expired, &[Capture, Refund]).finding("I7").detail;
+        assert!(seen.contains("1 capture and 1 refund in the books of the payment dependency"), "{seen}");
+    }
+
+    #[test]
+    fn a_capture_without_its_order() {
+        fails(&captured(Expired, &[Capture]), "I7", "its money was taken and not given back", &["payment 1"]);
+        fails(&captured(Paid, &[]), "I7", "the payment dependency has no money for it", &[]);
+        fails(&captured(Paid, &[Capture, Refund]), "I7", "has no money for it", &[]);
+        fails(
+            &captured(Paid, &[Capture]).payment(Capture, "b", "o1"),
+            "I7",
+            "taken more than once",
+            &["payment 1", "payment 2"],
+        );
+        fails(&captured(Paid, &[Capture, Capture]), "I7", "taken twice under the key a", &["payment 1", "payment 2"]);
+        fails(
+            &captured(Paid, &[Capture]).payment(Capture, "b", "o9"),
+            "I7",
+            "order o9, which the ledger does not know",
+            &["payment 2"],
+        );
+        fails(
+            &captured(Expired, &[Capture, Refund, Refund]),
+            "I7",
+            "and 200 given back",
+            &["payment 1", "payment 2", "payment 3"],
+        );
+        let amount = |n: usize, cents| {
+            captured(Expired, &[Capture, Refund])
+                .with(|s| s.audit.as_mut().unwrap().payments.as_mut().unwrap()[n].amount_cents = cents)
+        };
+        fails(&amount(1, 60), "I7", "and only 60 given back", &["payment 1", "payment 2"]);
+        let dear = captured(Paid, &[Capture])
+            .with(|s| s.audit.as_mut().unwrap().payments.as_mut().unwrap()[0].amount_cents = 900);
+        fails(&dear, "I7", "costs 100 cents, and 900 were taken", &["payment 1"]);
     }
 
     #[test]

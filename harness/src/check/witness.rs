@@ -4,7 +4,7 @@ use super::index::FaultWindow;
 use super::tally::{count, seconds};
 use super::{Case, WitnessLine};
 use crate::history::{
-    DrainProbe, EntryKind, FinalState, LedgerEntry, Micros, Op, OrderState, Outcome, Role, StockRow, Sym,
+    DrainProbe, EntryKind, FinalState, LedgerEntry, Micros, Op, OrderState, Outcome, PaymentEntry, Role, StockRow, Sym,
 };
 
 /// Lines that a witness may have, faults and the remark on what was left out apart.
@@ -37,6 +37,16 @@ impl Witness {
     /// A ledger row that shows the violation.
     pub fn bad_row(&mut self, case: &Case<'_>, row: &LedgerEntry) {
         self.push(row_line(case, row, true));
+    }
+
+    /// An entry in the books of the payment dependency that shows the violation.
+    pub fn bad_payment(&mut self, case: &Case<'_>, entry: &PaymentEntry) {
+        self.push(payment_line(case, entry, true));
+    }
+
+    /// One that leads up to it.
+    pub fn payment(&mut self, case: &Case<'_>, entry: &PaymentEntry) {
+        self.push(payment_line(case, entry, false));
     }
 
     /// The ops of an intent; a purchase with many retries is shown by its first and last ones.
@@ -201,6 +211,14 @@ fn short(token: &str) -> String {
 fn row_line(case: &Case<'_>, row: &LedgerEntry, offending: bool) -> WitnessLine {
     let at = Some(case.since_epoch(row.at_unix_us));
     line(at, None, "ledger", row.user.clone(), row_text(row), offending)
+}
+
+fn payment_line(case: &Case<'_>, entry: &PaymentEntry, offending: bool) -> WitnessLine {
+    let at = Some(case.since_epoch(entry.at_unix_us));
+    let order = if entry.order.is_empty() { String::new() } else { format!(", order {}", entry.order) };
+    let PaymentEntry { seq, kind, amount_cents, key, .. } = entry;
+    let text = format!("payment {seq}: {}{order}, {amount_cents} cents, key {key}", kind.name());
+    line(at, None, "payment", String::new(), text, offending)
 }
 
 /// A ledger row in words: `row 9: reserve, order 17, 1 unit of item 1, key k4, held at the audit`.

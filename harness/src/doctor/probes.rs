@@ -26,8 +26,8 @@ const WANTED_BYTES: u64 = 1 << 30;
 /// The kernel's limit for the path of a unix socket, with its closing zero.
 const SOCKET_PATH_BYTES: usize = 108;
 
-/// What a run appends to the temporary folder at most: `/seckill-<13 digits>/service/public.sock`.
-const SOCKET_SUFFIX_BYTES: usize = 42;
+/// What a run appends to the temporary folder at most: `/seckill-<13 digits>/access/1/public.sock`.
+const SOCKET_SUFFIX_BYTES: usize = 43;
 
 /// The user whom the harness becomes to run what refuses to run as root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -45,7 +45,9 @@ impl Choice {
     /// The same in words: `1 request in 3`.
     pub(super) fn words(&self, what: &str, many: &str) -> String {
         match self.pick() {
+            Pick::First(1) => format!("the first {what}"),
             Pick::First(n) => format!("the first {n} {many}"),
+            Pick::FirstOfEach(1) => format!("the first {what} of each connection"),
             Pick::FirstOfEach(n) => format!("the first {n} {many} of each connection"),
             Pick::Share(share) => format!("{:.0}% of the {many}", share * 100.0),
             Pick::Every(n) if n.get() > 1 => format!("1 {what} in {n}"),

@@ -315,6 +315,9 @@ pub struct RunInfo {
     pub seed: u64,
     /// A hash of the planned arrivals: the same seed gives the same hash.
     pub schedule_hash: String,
+    /// A hash of the timeline of faults as the seed drew it; empty in a run of before it was told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub timeline_hash: String,
     /// Wall-clock time of the epoch, in Unix microseconds.
     pub epoch_unix_us: i64,
     /// Buyers are called this followed by a number.
@@ -692,6 +695,51 @@ pub struct LedgerEntry {
     pub expires_at_unix_us: Option<i64>,
 }
 
+/// The kind of an entry in the books of the payment dependency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PaymentKind {
+    /// Money was taken.
+    Capture,
+    /// Money was not taken.
+    Decline,
+    /// What was taken was given back.
+    Refund,
+    /// The taking was called off before it happened.
+    Void,
+}
+
+impl PaymentKind {
+    /// The name used in files and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            PaymentKind::Capture => "capture",
+            PaymentKind::Decline => "decline",
+            PaymentKind::Refund => "refund",
+            PaymentKind::Void => "void",
+        }
+    }
+}
+
+/// One entry in the books that the payment dependency keeps itself; one JSON line each in `payments.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PaymentEntry {
+    /// Position in the books.
+    pub seq: i64,
+    /// The dependency's clock, in Unix microseconds.
+    #[serde(rename = "at")]
+    pub at_unix_us: i64,
+    /// What happened.
+    pub kind: PaymentKind,
+    /// The idempotency key of the capture that it is about.
+    pub key: String,
+    /// The order that the money is for; empty where nothing was taken.
+    #[serde(default)]
+    pub order: String,
+    /// Amount in the currency's smallest unit.
+    pub amount_cents: i64,
+}
+
 /// One item's counters, as audited.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct StockRow {
@@ -749,4 +797,8 @@ pub struct FinalState {
     pub ledger: Vec<LedgerEntry>,
     /// The drain probes, made after the snapshot.
     pub probes: Vec<DrainProbe>,
+    /// The books of the payment dependency by `seq`, read right after the snapshot; none if there is no such thing. They are
+    /// kept in a file of their own.
+    #[serde(skip)]
+    pub payments: Option<Vec<PaymentEntry>>,
 }

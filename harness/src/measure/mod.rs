@@ -96,6 +96,7 @@ pub fn summarize(
         machine: info.machine.clone(),
         seed: info.seed,
         schedule_hash: info.schedule_hash.clone(),
+        timeline_hash: info.timeline_hash.clone(),
         notes: notes(history, &load),
         distrust,
         load,

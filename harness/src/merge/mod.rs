@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::history::INTENTS_PER_ARRIVAL;
-use crate::history::audit::{AUDIT_FILE, LEDGER_FILE, read_audit};
+use crate::history::audit::{AUDIT_FILE, LEDGER_FILE, PAYMENTS_FILE, read_audit};
 use crate::history::{
     self, Closed, Event, FinalState, History, HistoryError, LoadTotals, MergedShard, Outcome, RunInfo, ShardInfo,
     reader,
@@ -128,7 +128,9 @@ pub fn merge(folders: &[PathBuf], out: &Path) -> Result<(), MergeError> {
     // The leader's audit is copied as it is, whatever is wrong with it: judging will tell.
     let mut copies = vec![first.folder.join(SCENARIO_FILE)];
     copies.extend(attached.iter().map(|file| first.folder.join(&file.name)));
-    let audits = leader.into_iter().flat_map(|leader| [LEDGER_FILE, AUDIT_FILE].map(|name| leader.folder.join(name)));
+    let audits = leader
+        .into_iter()
+        .flat_map(|leader| [LEDGER_FILE, PAYMENTS_FILE, AUDIT_FILE].map(|name| leader.folder.join(name)));
     copies.extend(audits.filter(|file| file.exists()));
     Ok(history::assemble(out, &info, &events, &in_turns(&shards), &copies)?)
 }

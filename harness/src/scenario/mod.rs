@@ -159,12 +159,32 @@ pub struct Reference {
     pub switches: BTreeMap<String, Toggle>,
     /// Whether the service is reached with TLS only. Its certificate is made for the run, and no other is trusted.
     pub tls: bool,
+    /// Processes of the access layer in front of the service, which the buyers' connections are dealt out to; the service
+    /// is reached straight without any.
+    pub access: u32,
+    /// Whether orders are paid through a payment dependency of its own, whose books are audited.
+    pub payment: bool,
+    /// The share of payments that it declines, from 0 to 1.
+    pub payment_declines: f64,
+    /// Whether there is a user-profile dependency, which item states are dressed with.
+    pub profile: bool,
 }
 
 impl Default for Reference {
     fn default() -> Self {
         let (strategy, switches) = ("conditional-update".into(), BTreeMap::new());
-        Reference { strategy, pool: 8, workers: 2, bug: None, switches, tls: false }
+        Reference {
+            strategy,
+            pool: 8,
+            workers: 2,
+            bug: None,
+            switches,
+            tls: false,
+            access: 0,
+            payment: false,
+            payment_declines: 0.0,
+            profile: false,
+        }
     }
 }
 
@@ -178,6 +198,9 @@ pub struct External {
     /// Where its audit listener is; without one, only what the clients saw is judged.
     #[schemars(with = "Option<String>")]
     pub audit: Option<Spanned<String>>,
+    /// Where the audit listener of its payment dependency is, whose books are then held against the ledger.
+    #[schemars(with = "Option<String>")]
+    pub payments: Option<Spanned<String>>,
     /// Private networks that it may be in, such as `10.99.0.0/24`; without one it has to be on this machine.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]

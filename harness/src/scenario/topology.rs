@@ -6,6 +6,19 @@ use crate::fault::proxy::Protocol;
 
 /// The link on which the buyers come, straight to the service.
 pub const ENTRANCE: &str = "client→service";
+/// The link on which the buyers come where there is an access layer.
+pub const TO_ACCESS: &str = "client→access";
+/// The link from the access layer to the service.
+pub const ACCESS_TO_SERVICE: &str = "access→service";
+/// The link from the service to its payment dependency.
+pub const TO_PAYMENT: &str = "service→payment";
+/// The link from the service to its user-profile dependency.
+pub const TO_PROFILE: &str = "service→profile";
+/// The role of the access layer as a whole.
+pub const ACCESS: &str = "access";
+/// The roles of its processes, each alone; there may be as many as have a name here.
+pub const ACCESS_PROCESSES: [&str; 8] =
+    ["access-1", "access-2", "access-3", "access-4", "access-5", "access-6", "access-7", "access-8"];
 /// The link from the service to its database.
 pub const TO_POSTGRES: &str = "service→postgres";
 
@@ -21,24 +34,47 @@ pub struct Link {
 impl Scenario {
     /// The link on which the buyers come.
     pub fn entrance(&self) -> &'static str {
-        ENTRANCE
+        match &self.target {
+            Target::Reference(reference) if reference.access > 0 => TO_ACCESS,
+            _ => ENTRANCE,
+        }
     }
 
     /// The links of its stack, from the buyers on.
     pub fn links(&self) -> Vec<Link> {
         let mut links = vec![Link { name: self.entrance(), speaks: self.spoken() }];
-        if let Target::Reference(_) = &self.target {
-            links.push(Link { name: TO_POSTGRES, speaks: Protocol::Postgres });
+        let Target::Reference(reference) = &self.target else { return links };
+        if reference.access > 0 {
+            links.push(Link { name: ACCESS_TO_SERVICE, speaks: Protocol::Http });
+        }
+        links.push(Link { name: TO_POSTGRES, speaks: Protocol::Postgres });
+        for (there, name) in [(reference.payment, TO_PAYMENT), (reference.profile, TO_PROFILE)] {
+            links.extend(there.then_some(Link { name, speaks: Protocol::Http }));
         }
         links
     }
 
     /// The roles of its stack that processes belong to which the harness has started.
     pub fn roles(&self) -> Vec<&'static str> {
-        match &self.target {
-            Target::Reference(_) => vec!["service", "postgres"],
-            Target::External(_) => Vec::new(),
+        let Target::Reference(reference) = &self.target else { return Vec::new() };
+        let mut roles = vec!["service", "postgres"];
+        for (there, role) in [(reference.payment, "payment"), (reference.profile, "profile")] {
+            roles.extend(there.then_some(role));
         }
+        if reference.access > 0 {
+            roles.push(ACCESS);
+            roles.extend(self.access_processes());
+        }
+        roles
+    }
+
+    /// The roles of the processes of its access layer, each alone.
+    pub fn access_processes(&self) -> &'static [&'static str] {
+        let count = match &self.target {
+            Target::Reference(reference) => reference.access as usize,
+            Target::External(_) => 0,
+        };
+        &ACCESS_PROCESSES[..count.min(ACCESS_PROCESSES.len())]
     }
 
     /// What the proxy on the buyers' link understands of what passes.

@@ -10,7 +10,7 @@ use super::diagnose::{Mistake, Place};
 use super::journey::Journey;
 use super::reading::{Checks, PLACES, Source, is_token};
 use super::value::{self, Dur, normal_link};
-use super::{Cohort, Retry, Scenario, Step, Target, TicketWords};
+use super::{Cohort, Retry, Scenario, Step, Target, TicketWords, topology};
 use crate::fault::proxy::Protocol;
 use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
 use crate::load::arrival::Arrivals;
@@ -142,10 +142,34 @@ fn target(target: &Target, m: &mut Mistakes) {
                     m.add(at, format!("target: `{key}` is {value}"), format!("from 1 to {most}"));
                 }
             }
+            let most = topology::ACCESS_PROCESSES.len();
+            if reference.access as usize > most {
+                let what = format!("target: `access` is {}", reference.access);
+                m.add(Place::key("target.reference.access"), what, format!("from 0 to {most} processes"));
+            }
+            let declines = reference.payment_declines;
+            let at = || Place::key("target.reference.payment_declines");
+            if !(0.0..=1.0).contains(&declines) {
+                m.add(at(), format!("target: `payment_declines` is {declines}"), "a share from 0 to 1");
+            } else if declines > 0.0 && !reference.payment {
+                let what = "target: `payment_declines` without a payment dependency declines nothing";
+                m.add(at(), what, "add payment = true, or remove it");
+            }
         }
         Target::External(external) => {
-            let both = [("address", Some(&external.address)), ("audit", external.audit.as_ref())];
-            for (key, address) in both.into_iter().filter_map(|(key, address)| Some((key, address?))) {
+            if let Some(payments) = external.payments.as_ref().filter(|_| external.audit.is_none()) {
+                m.add(
+                    payments.span(),
+                    "target.external.payments: without `audit` there is no ledger to hold the books against",
+                    "add audit = \"ADDRESS\", or remove it",
+                );
+            }
+            let all = [
+                ("address", Some(&external.address)),
+                ("audit", external.audit.as_ref()),
+                ("payments", external.payments.as_ref()),
+            ];
+            for (key, address) in all.into_iter().filter_map(|(key, address)| Some((key, address?))) {
                 if let Err(what) = value::endpoint(address.get_ref(), &external.allowed()) {
                     m.add(
                         address.span(),

@@ -13,6 +13,7 @@ use crate::scenario::{External, Scenario, topology, value};
 
 const CONNECTION: &str = "load.connection";
 const ADDRESS: &str = "target.external.address";
+const PAYMENTS: &str = "target.external.payments";
 /// The key of the audit listener.
 pub const AUDIT: &str = "target.external.audit";
 
@@ -30,6 +31,14 @@ pub async fn up(scenario: &Scenario, external: &External, provision: &Provision)
             reachable(AUDIT, &address).await?;
             Some(Control::new(&address)?)
         }
+    };
+    let control = match (control, &external.payments) {
+        (Some(control), Some(payments)) => {
+            let address = endpoint_of(PAYMENTS, payments.get_ref(), external)?;
+            reachable(PAYMENTS, &address).await?;
+            Some(control.with_payments(&address)?)
+        }
+        (control, _) => control,
     };
     let proxy = Proxy::start(ProxyConfig {
         name: topology::ENTRANCE.to_owned(),

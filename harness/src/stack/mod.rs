@@ -212,7 +212,8 @@ impl Stack {
         let (entry, control) = (self.entry.address, self.control.as_ref()?);
         let allow =
             if entry.ip().is_loopback() { String::new() } else { format!(",allow=[\"{}\"]", IpNet::from(entry.ip())) };
-        Some(format!("target={{external={{address=\"{entry}\",audit=\"{}\"{allow}}}}}", control.endpoint()))
+        let payments = control.payments().map_or(String::new(), |at| format!(",payments=\"{at}\""));
+        Some(format!("target={{external={{address=\"{entry}\",audit=\"{}\"{payments}{allow}}}}}", control.endpoint()))
     }
 
     /// The proxy on a link.

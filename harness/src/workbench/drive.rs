@@ -176,6 +176,7 @@ fn info(scenario: &Scenario, clock: Clock) -> RunInfo {
         scenario: scenario.name.clone(),
         seed: scenario.seed,
         schedule_hash: String::new(),
+        timeline_hash: String::new(),
         epoch_unix_us: clock.epoch_unix_us(),
         user_prefix: "bench-u".into(),
         key_prefix: "bench-k".into(),

@@ -96,6 +96,7 @@ pub fn passing() -> Summary {
         },
         seed: 42,
         schedule_hash: "9f86d081884c7d65".into(),
+        timeline_hash: String::new(),
         distrust: vec![],
         notes: vec!["The kernel has no netem: delays were made by the proxy.".into()],
     }
@@ -513,6 +514,7 @@ pub fn empty() -> Summary {
         machine: Machine::default(),
         seed: 0,
         schedule_hash: String::new(),
+        timeline_hash: String::new(),
         distrust: vec![],
         notes: vec![],
     }

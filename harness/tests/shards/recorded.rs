@@ -26,6 +26,7 @@ pub fn info(scenario: &Scenario, shard: Option<ShardInfo>) -> RunInfo {
         scenario: scenario.name.clone(),
         seed: scenario.seed,
         schedule_hash: scenario.plan().count_and_hash().1,
+        timeline_hash: scenario.timeline_hash(),
         epoch_unix_us: EPOCH,
         user_prefix: "rr1-u".into(),
         key_prefix: "rr1-k".into(),

@@ -18,7 +18,7 @@ use tokio_postgres::Row;
 use crate::api::fresh;
 use crate::app::App;
 use crate::problem::{Kind, Problem};
-use crate::store::{DirectClient, Store, StoreError};
+use crate::store::{DirectClient, Store, StoreError, intents};
 
 /// An old snapshot keeps dead rows from being cleaned up, which slows the hot row down.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -170,6 +170,24 @@ pub(super) async fn ledger(State(app): State<Arc<App>>, Query(query): Query<Ledg
     let entries: Vec<Value> = rows.iter().map(entry).collect();
     let page = json!({"snapshot": snapshot.name, "as_of": snapshot.as_of, "entries": entries, "next": next});
     Ok(fresh(StatusCode::OK, &page))
+}
+
+/// Payments that are begun and not ended. What became of the others is in the payment dependency's own books.
+pub(super) async fn payments(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let as_of = app.clock.now_us();
+    let open = intents::open(&app.store).await?;
+    let intents: Vec<Value> = open
+        .iter()
+        .map(|intent| {
+            json!({
+                "key": intent.key,
+                "order": intent.order.to_string(),
+                "amount_cents": intent.amount_cents,
+                "state": intent.state.as_str(),
+            })
+        })
+        .collect();
+    Ok(fresh(StatusCode::OK, &json!({"as_of": as_of, "open": intents.len(), "intents": intents})))
 }
 
 fn entry(row: &Row) -> Value {

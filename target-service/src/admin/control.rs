@@ -1,33 +1,26 @@
-//! Resetting the sale, turning mechanisms on and off, and skewing the clock.
+//! Resetting the sale, and skewing the clock.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::api::{fresh, parse_body};
 use crate::app::App;
 use crate::bugs;
 use crate::problem::{Kind, Problem};
 use crate::store::schema::{self, NewItem};
-use crate::switches::SwitchId;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Reset {
     items: Vec<NewItem>,
     now: Option<i64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SwitchPosition {
-    on: bool,
 }
 
 #[derive(Deserialize)]
@@ -68,36 +61,6 @@ fn check(item: &NewItem) -> Result<(), &'static str> {
         return Err("opens_at must be before closes_at");
     }
     Ok(())
-}
-
-pub(super) async fn switches(State(app): State<Arc<App>>) -> Response {
-    let all: Vec<Value> = SwitchId::ALL.into_iter().map(|id| position(&app, id)).collect();
-    fresh(StatusCode::OK, &json!({"switches": all}))
-}
-
-pub(super) async fn switch(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let id = known(&id)?;
-    Ok(fresh(StatusCode::OK, &position(&app, id)))
-}
-
-pub(super) async fn set_switch(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let id = known(&id)?;
-    let SwitchPosition { on } = parse_body(&body)?;
-    app.switches.set(id, on);
-    tracing::info!(%id, on, "switched");
-    Ok(fresh(StatusCode::OK, &position(&app, id)))
-}
-
-fn known(id: &str) -> Result<SwitchId, Problem> {
-    id.parse().map_err(|complaint: String| Problem::because(Kind::NotFound, complaint))
-}
-
-fn position(app: &App, id: SwitchId) -> Value {
-    json!({"id": id.to_string(), "on": app.switches.is_on(id)})
 }
 
 pub(super) async fn clock(State(app): State<Arc<App>>) -> Response {

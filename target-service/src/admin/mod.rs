@@ -12,20 +12,21 @@ use axum::routing::{get, post};
 
 use crate::api::{unknown_route, wrong_method};
 use crate::app::App;
+use crate::switches;
 
 /// The routes of the admin listener.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/reset", post(control::reset))
-        .route("/switches", get(control::switches))
-        .route("/switches/{id}", get(control::switch).put(control::set_switch))
         .route("/clock", get(control::clock).put(control::set_clock))
         .route("/audit/stock", get(audit::stock))
         .route("/audit/ledger", get(audit::ledger))
+        .route("/audit/payments", get(audit::payments))
         .route("/metrics", get(probe::metrics))
         .route("/healthz", get(probe::healthz))
         .route("/readyz", get(probe::readyz))
+        .with_state(Arc::clone(&app))
+        .merge(switches::router(Arc::clone(&app.switches)))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(app)
 }

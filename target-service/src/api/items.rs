@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::json;
 
-use super::{fresh, parse_id};
+use super::{fresh, parse_id, user_of};
 use crate::app::App;
 use crate::problem::{Kind, Problem};
 use crate::switches::SwitchId;
@@ -25,15 +25,25 @@ pub(super) async fn page(
     Ok(page.reply(&headers))
 }
 
-pub(super) async fn state(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
+/// The small part of a page that changes; with what the shop knows of the buyer, if he shows who he is.
+pub(super) async fn state(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let id = parse_id(&id)?;
+    // A token that is not ours is no reason not to show the state.
+    let extras = match (&app.profiles, user_of(&app, &headers)) {
+        (Some(profiles), Ok(user)) => Some(profiles.of(&user).await),
+        _ => None,
+    };
     let mut lease = app.store.lease().await?;
     let row = lease.query_opt(STATE, &[&id]).await?;
     drop(lease);
     let row = row.ok_or_else(|| Problem::because(Kind::NotFound, "no such item"))?;
     let (available, opens_at, closes_at): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
     let now = app.clock.now_us();
-    let state = json!({
+    let mut state = json!({
         "item": id,
         "available": available,
         "as_of": now,
@@ -42,6 +52,9 @@ pub(super) async fn state(State(app): State<Arc<App>>, Path(id): Path<String>) -
         "closes_at": closes_at,
         "on_sale": available > 0 && (opens_at..closes_at).contains(&now),
     });
+    if let Some(extras) = extras {
+        state["you"] = json!(extras);
+    }
     Ok(fresh(StatusCode::OK, &state))
 }
 

@@ -15,6 +15,7 @@ use crate::bugs::Bug;
 use crate::idempotency::{Entry, InFlightGuard, parse_key};
 use crate::order::{Claim, Reservation, Settlement, Wanted};
 use crate::problem::{Kind, Problem};
+use crate::settle;
 
 #[derive(Deserialize)]
 struct NewOrder {
@@ -119,7 +120,10 @@ pub(super) async fn pay(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let claim = claim(&app, &order, &headers)?;
-    settled(app.inventory.confirm(&claim).await?)
+    match &app.payments {
+        None => settled(app.inventory.confirm(&claim).await?),
+        Some(payments) => settled(settle::pay(&app, payments, &claim).await?),
+    }
 }
 
 pub(super) async fn cancel(

@@ -3,6 +3,7 @@
 //! Owns the pool, the time limits and the meaning of errors. Knows nothing of HTTP.
 
 mod error;
+pub mod intents;
 mod lease;
 pub mod orders;
 pub mod schema;

@@ -183,16 +183,8 @@ pub async fn pay(store: &Store, claim: &Claim) -> Result<Settlement, StoreError>
     if let Some(row) = lease.query_opt(PAY, &[&claim.order, &claim.user, &claim.now]).await? {
         return Ok(Settlement::Settled(order_from(&row)?));
     }
-    let order = find_by_id(&mut lease, claim.order).await?;
-    if order.as_ref().is_some_and(|order| is_live(order, claim) && order.expires_at > claim.now) {
-        return Err(changed_meanwhile());
-    }
-    Ok(judge(order, claim, |order| match order.state {
-        OrderState::Paid => None,
-        OrderState::Cancelled => Some(Refusal::Cancelled),
-        // A hold that ran out is refused even if the sweeper has not come by yet.
-        OrderState::Expired | OrderState::Held => Some(Refusal::HoldExpired),
-    }))
+    drop(lease);
+    judge_payment(store, claim).await
 }
 
 /// Cancels an order and gives its units back, once.
@@ -210,6 +202,26 @@ pub async fn cancel(store: &Store, claim: &Claim) -> Result<Settlement, StoreErr
         OrderState::Cancelled | OrderState::Expired | OrderState::Held => None,
         OrderState::Paid => Some(Refusal::AlreadyPaid),
     }))
+}
+
+/// What a buyer is told whose payment has come to an end: the order says whether it is paid, or why not.
+pub async fn judge_payment(store: &Store, claim: &Claim) -> Result<Settlement, StoreError> {
+    let mut lease = store.lease().await?;
+    let order = find_by_id(&mut lease, claim.order).await?;
+    if order.as_ref().is_some_and(|order| is_live(order, claim) && order.expires_at > claim.now) {
+        return Err(changed_meanwhile());
+    }
+    Ok(judge(order, claim, refusal_to_pay))
+}
+
+/// Why an order cannot be paid; nothing if it is.
+fn refusal_to_pay(order: &Order) -> Option<Refusal> {
+    match order.state {
+        OrderState::Paid => None,
+        OrderState::Cancelled => Some(Refusal::Cancelled),
+        // A hold that ran out is refused even if the sweeper has not come by yet.
+        OrderState::Expired | OrderState::Held => Some(Refusal::HoldExpired),
+    }
 }
 
 fn is_live(order: &Order, claim: &Claim) -> bool {

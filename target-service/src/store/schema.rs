@@ -160,7 +160,7 @@ pub async fn reset(store: &Store, items: &[NewItem], without: &[Guard]) -> Resul
     let transaction = client.transaction().await?;
     // Requests of the run before may still hold locks: wait for them longer than a buyer would.
     transaction.batch_execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10s'").await?;
-    transaction.batch_execute("TRUNCATE item, orders, order_event, purchase").await?;
+    transaction.batch_execute("TRUNCATE item, orders, order_event, purchase, payment_intent").await?;
     enforce(transaction.client(), without).await?;
     let insert = transaction
         .prepare(

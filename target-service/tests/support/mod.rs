@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod http;
+pub mod payment;
 pub mod postgres;
 pub mod proxy;
 pub mod service;

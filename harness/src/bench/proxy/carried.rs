@@ -50,9 +50,9 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
         Figure::new(name, value, "ratio").against(what, interval)
     };
     let detail = format!(
-        "median of {TURNS} turns of {TOTAL} bytes over one connection in one direction; in turns with it {:.2} GB/s straight, \
-         {:.2} by a bare loop that copies {BARE} bytes at once, {:.2} by a bare splice; client, proxy and server share the \
-         processors",
+        "median of {TURNS} turns of {TOTAL} bytes over one connection in one direction; in turns with it {:.2} GB/s \
+         straight, {:.2} by a bare loop that copies {BARE} bytes at once, {:.2} by a bare splice; client, proxy and \
+         server share the processors",
         middle(&straight) / 1e9,
         middle(&copied) / 1e9,
         middle(&spliced) / 1e9

@@ -36,7 +36,7 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
             let toxic = Toxic::new(latency(Duration::ZERO));
             let id = armed.then(|| proxy.arm(toxic)).transpose().map_err(|error| refused(&error))?;
             let before = crowd.errors;
-            p99[usize::from(armed)] = at(&mut crowd.turn(REQUESTS / TURNS)?, 0.99);
+            p99[usize::from(armed)] = at(&mut context.cores.on_client(|| crowd.turn(REQUESTS / TURNS))?, 0.99);
             if let Some(id) = id {
                 errors += crowd.errors - before;
                 hit += proxy.disarm(id).map_err(|error| refused(&error))?.map_or(0, |hit| hit.chunks);

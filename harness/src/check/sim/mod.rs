@@ -707,6 +707,7 @@ impl Sim {
             stock: vec![self.shop.stock],
             ledger: self.shop.ledger,
             probes: vec![probe],
+            payments: None,
         };
         Run { history, audit, rules: self.rules, shown: self.shop.shown, crash: self.crash }
     }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::group::Group;
 use super::guard::Guard;
 use super::postgres::Postgres;
 use super::process::RunAs;
@@ -21,9 +22,13 @@ use crate::load::client::Entry;
 use crate::scenario::catalogue::Catalogue;
 use crate::scenario::{Reference, Scenario, topology};
 
+mod access;
+mod dependency;
 mod program;
 mod service;
 
+use access::Access;
+use dependency::Dependency;
 use service::Service;
 
 /// How long a part may take to come up. Generous: a loaded machine is slow, not broken.
@@ -92,7 +97,7 @@ async fn start(component: &impl Local) -> Result<(), StackError> {
     component.ready(PATIENCE).await
 }
 
-/// Provisions Postgres, the service, and the proxies between them.
+/// Provisions Postgres, the service, the roles around it that the scenario asks for, and the proxies between them.
 ///
 /// # Errors
 /// What is missing or refused. Nothing is left running: the guard cleans up when it is dropped.
@@ -107,28 +112,60 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
 
     let postgres = Postgres::create(&binaries.bin_dir, &ground.folder, ground.logs, run_as)?;
     start(&postgres).await?;
-
     let to_postgres = ground.link(topology::TO_POSTGRES, Endpoint::Unix(postgres.socket()))?;
-    let service = Service::new(&ground, &to_postgres)?;
+    let dependencies = dependency::up(&ground).await?;
+
+    // Whoever the buyers reach first speaks TLS with them.
+    let tls = reference.tls.then(|| ground.folder_of("tls")).transpose()?;
+    let with_access = reference.access > 0;
+    let service = Service::new(&ground, &to_postgres, &dependencies, tls.as_deref().filter(|_| !with_access))?;
     let public = Endpoint::Unix(service.program.public.clone());
-    let entrance = ground.link_at(scenario.entrance(), public, provision.listen)?;
+    let (entrance, to_service, access) = if with_access {
+        let to_service = ground.link(topology::ACCESS_TO_SERVICE, public)?;
+        let access = Access::all(&ground, &to_service, tls.as_deref())?;
+        let entrance = ground.link_at(scenario.entrance(), access[0].public(), provision.listen)?;
+        entrance.share_among(access.iter().map(Access::public).collect())?;
+        (entrance, Some(to_service), access)
+    } else {
+        (ground.link_at(scenario.entrance(), public, provision.listen)?, None, Vec::new())
+    };
     start(&service).await?;
+    for process in &access {
+        start(process).await?;
+    }
 
-    let certificate = service.certificate(reference)?;
-    let entry = Entry::of(scenario, entrance.listen_addr(), certificate.as_deref()).map_err(StackError::Other)?;
+    let certificate = tls.map(|folder| folder.join("certificate.pem"));
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|e| StackError::io(format!("cannot read {path:?}"), e));
+    let pem = certificate.as_ref().map(read).transpose()?;
+    let entry = Entry::of(scenario, entrance.listen_addr(), pem.as_deref()).map_err(StackError::Other)?;
 
+    let first = if with_access { topology::ACCESS } else { "service" };
     let mut addresses = vec![
-        ("service (through its proxy)".to_owned(), format!("{}://{}", entry.scheme(), entry.address)),
+        (format!("{first} (through its proxy)"), format!("{}://{}", entry.scheme(), entry.address)),
         ("service, audit listener".to_owned(), format!("unix:{}", service.program.admin.display())),
         ("postgres (through its proxy)".to_owned(), format!("{}", to_postgres.listen_addr())),
         ("postgres, directly".to_owned(), format!("unix:{}", postgres.socket().display())),
     ];
-    if reference.tls {
-        addresses.push(("service, its certificate".to_owned(), service.certificate_path().display().to_string()));
+    addresses.extend(certificate.map(|path| (format!("{first}, its certificate"), path.display().to_string())));
+    addresses.extend(dependencies.iter().map(Dependency::address));
+
+    let mut control = service.program.control.clone();
+    if let Some(payment) = dependencies.iter().find(|dependency| dependency.name() == dependency::PAYMENT) {
+        control = control.with_payments(&Endpoint::Unix(payment.program.admin.clone()))?;
     }
-    let control = Some(service.program.control.clone());
-    let components: Vec<Box<dyn Component>> = vec![Box::new(postgres), Box::new(service)];
-    Ok(Stack { links: vec![entrance, to_postgres], control, components, entry, addresses, guard: Some(guard) })
+    let mut links: Vec<Proxy> = [Some(entrance), to_service, Some(to_postgres)].into_iter().flatten().collect();
+    let mut components: Vec<Box<dyn Component>> = vec![Box::new(postgres)];
+    for dependency in dependencies {
+        let (link, component) = dependency.into_parts();
+        links.push(link);
+        components.push(component);
+    }
+    components.push(Box::new(service));
+    if with_access {
+        let members = access.into_iter().map(|process| Box::new(process) as Box<dyn Component>);
+        components.push(Box::new(Group::new(topology::ACCESS, members.collect())));
+    }
+    Ok(Stack { links, control: Some(control), components, entry, addresses, guard: Some(guard) })
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, StackError> {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::Ground;
 use crate::fault::proxy::Endpoint;
+use crate::scenario::Reference;
+use crate::scenario::value::Toggle;
 use crate::stack::StackError;
 use crate::stack::control::Control;
 use crate::stack::process::{Process, Spec};
@@ -22,8 +24,6 @@ pub(super) struct Program {
     pub public: PathBuf,
     /// Where its admin listener is.
     pub admin: PathBuf,
-    /// The folder that it works in, by which it is known.
-    pub folder: PathBuf,
 }
 
 impl Program {
@@ -43,8 +43,8 @@ impl Program {
         }
         let control = Control::new(&Endpoint::Unix(admin.clone()))?;
         let log = ground.logs.join(format!("{role}.log"));
-        let spec = Spec { role, program: ground.program.clone(), arguments, folder: folder.clone(), log, run_as: None };
-        Ok(Program { process: Arc::new(Process::new(spec)), control, public, admin, folder })
+        let spec = Spec { role, program: ground.program.clone(), arguments, folder, log, run_as: None };
+        Ok(Program { process: Arc::new(Process::new(spec)), control, public, admin })
     }
 }
 
@@ -66,4 +66,12 @@ pub(super) async fn is_ready(program: &Program, limit: Duration) -> Result<(), S
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())
+}
+
+/// How the switches of a scenario are given to a process that has some of them.
+pub(super) fn switches(reference: &Reference) -> impl Iterator<Item = String> + '_ {
+    let one = |(id, toggle): (&String, &Toggle)| {
+        ["--switch".to_owned(), format!("{id}={}", if toggle.0 { "on" } else { "off" })]
+    };
+    reference.switches.iter().flat_map(one)
 }

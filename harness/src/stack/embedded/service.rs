@@ -1,6 +1,6 @@
 //! The reference service: sells, on the database that it is shown the way to.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use futures_util::future::BoxFuture;
 use nix::sys::signal::Signal;
 
 use super::Ground;
-use super::program::{Program, is_ready};
+use super::dependency::Dependency;
+use super::program::{Program, is_ready, switches};
 use crate::fault::proxy::Proxy;
-use crate::scenario::Reference;
 use crate::stack::process::Process;
 use crate::stack::{Local, StackError};
 
@@ -21,11 +21,17 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// The service on the database behind `database`. Nothing is started yet.
+    /// The service on the database behind `database`, which is told where its dependencies are, and speaks TLS if there
+    /// is a folder for its certificate. Nothing is started yet.
     ///
     /// # Errors
     /// Its folder cannot be made.
-    pub(super) fn new(ground: &Ground<'_>, database: &Proxy) -> Result<Service, StackError> {
+    pub(super) fn new(
+        ground: &Ground<'_>,
+        database: &Proxy,
+        dependencies: &[Dependency],
+        tls: Option<&Path>,
+    ) -> Result<Service, StackError> {
         let reference = ground.reference;
         let folder = ground.folder_of("service")?;
         let database = database.listen_addr();
@@ -40,34 +46,23 @@ impl Service {
         ] {
             arguments.extend([flag.to_owned(), value]);
         }
-        for (id, toggle) in &reference.switches {
-            arguments.extend(["--switch".to_owned(), format!("{id}={}", if toggle.0 { "on" } else { "off" })]);
-        }
-        if reference.tls {
+        arguments.extend(switches(reference));
+        if let Some(folder) = tls {
             // The same at each start, too: the service makes its certificate where there is none yet.
             arguments.extend(["--tls".to_owned(), folder.display().to_string()]);
+        }
+        for dependency in dependencies {
+            arguments.extend([format!("--{}", dependency.name()), dependency.link().listen_addr().to_string()]);
         }
         if let Some(bug) = &reference.bug {
             arguments.extend(["--bug".to_owned(), bug.0.clone(), "--allow-seeded-bugs".to_owned()]);
         }
         Ok(Service { program: Program::new(ground, "service", folder, arguments)? })
     }
-
-    /// Where the certificate is that it makes for itself.
-    pub(super) fn certificate_path(&self) -> PathBuf {
-        self.program.folder.join("certificate.pem")
-    }
-
-    /// The certificate that it made for itself, if it speaks TLS. It is there when the service is ready.
-    pub(super) fn certificate(&self, reference: &Reference) -> Result<Option<Vec<u8>>, StackError> {
-        let path = self.certificate_path();
-        let read = || std::fs::read(&path).map_err(|e| StackError::io(format!("cannot read {}", path.display()), e));
-        reference.tls.then(read).transpose()
-    }
 }
 
 /// A key for session tokens that is the same for the whole run and different for each: it is no secret from this machine.
-fn secret(folder: &std::path::Path) -> String {
+fn secret(folder: &Path) -> String {
     folder.as_os_str().as_encoded_bytes().iter().rev().take(32).map(|b| format!("{b:02x}")).collect()
 }
 

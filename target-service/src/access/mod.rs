@@ -1,0 +1,215 @@
+//! The access layer, as a process of its own in front of the service: it answers what it can from memory, refuses what is too
+//! much, and passes the rest on over kept connections to the services behind it, in turns.
+//!
+//! What it answers itself says so (`X-Served-By-Tier: access`) and how old it is; it never decides about an order.
+
+mod cache;
+mod forward;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use clap::Args;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use serde_json::json;
+
+use crate::api::{fresh, unknown_route, wrong_method};
+use crate::config::{Address, SwitchSetting, at_least_one, parse_duration};
+use crate::gateway::Admission;
+use crate::outbound::Outbound;
+use crate::problem::{Kind, Problem};
+use crate::switches::{self, SwitchId, Switches};
+use crate::{process, tls};
+
+use cache::{Cache, What};
+
+const TIER: HeaderName = HeaderName::from_static("x-served-by-tier");
+
+/// How `seckill-target access` is started.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Where buyers come: `unix:/path` or `127.0.0.1:port`; port 0 lets the system choose.
+    #[arg(long, value_name = "ADDR")]
+    listen: Address,
+    /// The listener for drills and monitoring.
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Address,
+    /// Speak TLS with buyers, with certificate.pem and key.pem in this folder; they are made if there are none.
+    #[arg(long, value_name = "FOLDER")]
+    tls: Option<PathBuf>,
+    /// A service to pass requests on to; may be repeated, and they take turns.
+    #[arg(long = "service", value_name = "ADDR", required = true)]
+    services: Vec<Address>,
+    /// Threads that run the process.
+    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
+    pub workers: usize,
+    /// Requests under way at once; further ones are told to come back later.
+    #[arg(long, default_value_t = 4096, value_parser = at_least_one)]
+    max_in_flight: usize,
+    /// How long a service may take to answer.
+    #[arg(long, value_name = "DURATION", default_value = "1900ms", value_parser = parse_duration)]
+    timeout: Duration,
+    /// How old an item's state from memory may be.
+    #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = parse_duration)]
+    state_ttl: Duration,
+    /// How old an item's page from memory may be.
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = parse_duration)]
+    page_ttl: Duration,
+    /// Turn a mechanism on or off; may be repeated. M2, P5 and K8 are those of this layer.
+    #[arg(long = "switch", value_name = "ID=on|off")]
+    switches: Vec<SwitchSetting>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Served {
+    tier: &'static str,
+    outcome: &'static str,
+}
+
+/// What the handlers share.
+struct Access {
+    services: Vec<Outbound>,
+    turn: AtomicUsize,
+    admission: Arc<Admission>,
+    timeout: Duration,
+    switches: Arc<Switches>,
+    cache: Cache,
+    served: Family<Served, Counter>,
+}
+
+/// Runs a process of the access layer until it is told to stop.
+pub async fn run(options: Options) -> Result<()> {
+    let shutdown = process::stop_on_signals()?;
+    let acceptor = options.tls.as_deref().map(tls::acceptor).transpose()?;
+    let switches = Switches::with(&options.switches);
+    let access = Arc::new(Access {
+        services: options.services.into_iter().map(Outbound::new).collect(),
+        turn: AtomicUsize::new(0),
+        admission: Admission::new(options.max_in_flight),
+        timeout: options.timeout,
+        switches: Arc::clone(&switches),
+        cache: Cache::new(options.page_ttl, options.state_ttl),
+        served: Family::default(),
+    });
+    let public = Router::new().fallback(handle).with_state(Arc::clone(&access));
+    let admin = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(healthz))
+        .with_state(access)
+        .merge(switches::router(switches))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method);
+    process::serve_both((&options.listen, public, acceptor), (&options.admin_listen, admin), &shutdown).await
+}
+
+/// Every request: a place, then memory where it may answer, then the service.
+async fn handle(State(access): State<Arc<Access>>, request: Request) -> Response {
+    let Some(_place) = access.admission.enter(access.switches.is_on(SwitchId::K8)) else {
+        access.count("access", "refused");
+        return access.own(Problem::new(Kind::Overloaded).into_response());
+    };
+    match access.cacheable(&request) {
+        Some((what, item)) => access.from_memory(what, item, request).await,
+        None => {
+            let response = forward::forward(&access, request).await;
+            access.told(response)
+        }
+    }
+}
+
+impl Access {
+    /// The service whose turn it is, and the others after it.
+    fn in_turn(&self) -> impl Iterator<Item = &Outbound> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        (0..self.services.len()).map(move |n| &self.services[first.wrapping_add(n) % self.services.len()])
+    }
+
+    fn count(&self, tier: &'static str, outcome: &'static str) {
+        self.served.get_or_create(&Served { tier, outcome }).inc();
+    }
+
+    /// Says that the reply is this layer's own.
+    fn own(&self, mut response: Response) -> Response {
+        response.headers_mut().insert(TIER, HeaderValue::from_static("access"));
+        response
+    }
+
+    /// What to tell a client of a service's reply, or of its absence.
+    fn told(&self, forwarded: Result<Response, Problem>) -> Response {
+        match forwarded {
+            Ok(response) => {
+                self.count("service", "passed-on");
+                response
+            }
+            Err(problem) => {
+                self.count("access", problem.kind.slug());
+                self.own(problem.into_response())
+            }
+        }
+    }
+
+    /// What a request asks for that may come from memory. Whoever shows who he is gets what is his own, and that is for nobody
+    /// else.
+    fn cacheable(&self, request: &Request) -> Option<(What, i64)> {
+        let uri = request.uri();
+        if request.method() != Method::GET
+            || uri.query().is_some()
+            || request.headers().contains_key(header::AUTHORIZATION)
+        {
+            return None;
+        }
+        let mut parts = uri.path().strip_prefix("/items/")?.split('/');
+        let item = parts.next()?.parse().ok()?;
+        let what = match (parts.next(), parts.next()) {
+            (None, None) => What::Page,
+            (Some("state"), None) => What::State,
+            _ => return None,
+        };
+        self.switches.is_on(what.switch()).then_some((what, item))
+    }
+
+    /// Answers from memory; one of those who come at once and find nothing there asks the service for all of them.
+    async fn from_memory(self: &Arc<Self>, what: What, item: i64, request: Request) -> Response {
+        let known = request.headers().clone();
+        let (access, path) = (Arc::clone(self), request.uri().path().to_owned());
+        match self.cache.get(what, item, async move { forward::fetch(&access, &path).await }).await {
+            Ok(kept) => {
+                self.count("access", what.name());
+                self.own(kept.reply(&known))
+            }
+            Err(other) => {
+                self.count("service", "not-kept");
+                other.reply()
+            }
+        }
+    }
+}
+
+async fn metrics(State(access): State<Arc<Access>>) -> Result<Response, Problem> {
+    let mut registry = Registry::default();
+    registry.register("access_requests", "Requests by who answered them, and how", access.served.clone());
+    let mut text = String::new();
+    encode(&mut text, &registry).map_err(|error| Problem::because(Kind::Internal, error))?;
+    text.insert_str(0, &format!("# TYPE access_in_flight gauge\naccess_in_flight {}\n", access.admission.in_flight()));
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))], text).into_response())
+}
+
+/// It is ready when it listens: what it cannot get from a service, it can say so of.
+async fn healthz(State(access): State<Arc<Access>>) -> Response {
+    let services: Vec<String> = access.services.iter().map(|service| service.address().to_string()).collect();
+    fresh(axum::http::StatusCode::OK, &json!({"ready": true, "services": services}))
+}
