@@ -13,7 +13,7 @@ pub use install::{InstallError, install};
 pub use packages::PackageManager;
 pub(crate) use packages::on_path;
 pub use postgres::{MINIMUM_POSTGRES_MAJOR, POSTGRES_BIN_VARIABLE, PostgresBinaries, PostgresVersion, find_postgres};
-pub use probes::{User, folder_for_sockets, target_binary, unprivileged_user};
+pub use probes::{RedisProgram, User, find_redis, folder_for_sockets, target_binary, unprivileged_user};
 
 use std::fmt::Write as _;
 
@@ -82,7 +82,17 @@ impl From<Result<String, Missing>> for State {
 impl Finding {
     /// True when a rehearsal cannot run because of this finding.
     pub fn blocks(&self) -> bool {
-        self.required && matches!(self.state, State::Missing { .. })
+        self.required && self.is_missing()
+    }
+
+    /// True when it is not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.state, State::Missing { .. })
+    }
+
+    /// True when an installation has something to do: for what is not required only where nobody has to be asked.
+    fn calls_for_installation(&self) -> bool {
+        self.blocks() || (self.name == REDIS_SERVER && self.is_missing() && nix::unistd::geteuid().is_root())
     }
 }
 
@@ -94,8 +104,9 @@ struct Requirement {
     probe: fn() -> Result<String, Missing>,
 }
 
-/// The name under which [`install`] recognises the requirement that it can install.
+/// The names under which [`install`] recognises the requirements that it can install.
 const POSTGRES_SERVER: &str = "Postgres server";
+const REDIS_SERVER: &str = "Redis server";
 
 const REQUIREMENTS: &[Requirement] = &[
     Requirement {
@@ -143,7 +154,7 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement { name: "Docker engine", needed_for: "`--stack containers`", required: false, probe: probes::docker },
     Requirement {
-        name: "Redis server",
+        name: REDIS_SERVER,
         needed_for: "the strategies that deduct stock in Redis",
         required: false,
         probe: probes::redis,
@@ -234,7 +245,7 @@ pub fn run(install_missing: bool, json: bool) -> i32 {
         install::mend_killed_installation();
     }
     let mut findings = examine();
-    if install_missing && findings.iter().any(Finding::blocks) {
+    if install_missing && findings.iter().any(Finding::calls_for_installation) {
         match install(&findings) {
             Ok(installed) => {
                 for what in installed {

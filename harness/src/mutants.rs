@@ -80,6 +80,9 @@ struct Mutant {
     /// Values of the scenario that this bug needs otherwise: `path = value`, as with `--set`.
     #[serde(default)]
     set: Vec<String>,
+    /// Values that make the mistake, where it is not in the service itself; the correct target goes without them.
+    #[serde(default)]
+    plant: Vec<String>,
 }
 
 /// One line of the detection table.
@@ -191,7 +194,8 @@ fn read_catalogue(path: &Path) -> Result<Catalogue, MutantsError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| MutantsError::Usage(format!("cannot read {}: {error}\n{help}", path.display())))?;
     toml::from_str(&text).map_err(|error| {
-        let accepted = "help: each [[mutant]] has bug (a number), scenario, trigger, expect (such as \"I1\"), and set";
+        let accepted =
+            "help: each [[mutant]] has bug (a number), scenario, trigger, expect (such as \"I1\"), set and plant";
         MutantsError::Usage(format!("{}: {error}{accepted}", path.display()))
     })
 }
@@ -259,7 +263,8 @@ fn plan(rows: &[Row], catalogue: &Catalogue, trial: &Trial, runs: &Path) -> Resu
                 }
             } else if let Some(mutant) = catalogue.mutant.iter().find(|m| m.bug == row.bug) {
                 let name = format!("bug-{}-seed-{seed}", row.bug);
-                jobs.push(job(base.join(&mutant.scenario), mutant.set.clone(), name));
+                let set = mutant.set.iter().chain(&mutant.plant).cloned().collect();
+                jobs.push(job(base.join(&mutant.scenario), set, name));
             }
         }
     }
@@ -386,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_miss_and_a_false_alarm_are_failures_and_pending_is_neither() {
-        let pending = Row { pending: Some("needs a replica".into()), ..row(14, 0, 0) };
+        let pending = Row { pending: Some("needs stock in shards".into()), ..row(14, 0, 0) };
         assert_eq!(code(&[row(0, 0, 20), row(4, 20, 20), pending.clone()], false), exit::PASS);
         assert_eq!(code(&[row(0, 0, 20), row(4, 19, 20)], false), exit::INTERNAL);
         assert_eq!(code(&[row(0, 1, 20), row(4, 20, 20)], false), exit::INTERNAL);

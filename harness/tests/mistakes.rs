@@ -12,6 +12,8 @@ use support::Sandbox;
 
 const SPIKE: &str = include_str!("../../scenarios/spike.toml");
 const COHORTS: &str = include_str!("../../scenarios/cohorts.toml");
+const DATABASES: &str = include_str!("../../scenarios/databases.toml");
+const FAILOVER: &str = include_str!("../../scenarios/failover.toml");
 const EVENING: &str = include_str!("../../scenarios/traces/ordinary-evening.csv");
 
 /// A mutated copy of the main scenario.
@@ -172,6 +174,106 @@ const MISTAKES_OF_COHORTS: &[Mistake] = &[
         ),
         line: "[cohort.once]",
         says: &["cohort \"once\" has `replay_token`, and walks only once", "repeat = { times = 3"],
+    },
+];
+
+/// What can be wrong with faults of a database.
+const MISTAKES_OF_DATABASES: &[Mistake] = &[
+    Mistake {
+        name: "sessions ended faster than they can be made",
+        replace: ("every = \"250ms\"", "every = \"1ms\""),
+        line: "inject.terminate-backends",
+        says: &["fault \"sessions-ended\": `every` is 1ms", "at least 10ms; or leave it out"],
+    },
+    Mistake {
+        name: "more sessions than there are",
+        replace: ("share = 0.5", "share = 1.5"),
+        line: "inject.terminate-backends",
+        says: &["`share` is 1.5", "a share from 0 to 1"],
+    },
+    Mistake {
+        name: "the lock of an item that is not for sale",
+        replace: ("{ item = 1 }", "{ item = 9 }"),
+        line: "inject.lock-row",
+        says: &["fault \"hot-row-locked\": there is no item 9", "one of 1"],
+    },
+    Mistake {
+        name: "two things to lock",
+        replace: ("{ item = 1 }", "{ item = 1, sql = \"SELECT FROM item FOR UPDATE\" }"),
+        line: "inject.lock-row",
+        says: &["both `item` and `sql`", "remove one of the two"],
+    },
+    Mistake {
+        name: "nothing to lock",
+        replace: ("{ item = 1 }", "{ sql = \" \" }"),
+        line: "inject.lock-row",
+        says: &["`sql` is empty", "FOR UPDATE"],
+    },
+    Mistake {
+        name: "a service that is asked in SQL",
+        replace: ("inject.read-only = {}", "inject.read-only = { role = \"service\" }"),
+        line: "inject.read-only",
+        says: &["fault \"read-only\": \"service\" is no Postgres", "the databases of this stack are postgres"],
+    },
+    Mistake {
+        name: "a database that is not there",
+        replace: ("inject.read-only = {}", "inject.read-only = { role = \"standby\" }"),
+        line: "inject.read-only",
+        says: &["there is no process \"standby\"", "service, postgres"],
+    },
+    Mistake {
+        name: "connections that are all left",
+        replace: ("leave = 1 ", "leave = 1000 "),
+        line: "inject.exhaust-connections",
+        says: &["`leave` is 1000", "takes 200 connections"],
+    },
+    Mistake {
+        name: "a flood instead of a storm",
+        replace: ("megabytes = 8", "megabytes = 8000"),
+        line: "inject.checkpoint-storm",
+        says: &["`megabytes` is 8000", "from 0 to 64"],
+    },
+    Mistake {
+        name: "a failover without anybody to take over",
+        replace: ("inject.read-only = {}", "inject.promote-standby = {}"),
+        line: "inject.",
+        says: &["is no standby that could be promoted", "standby = \"async\" or \"sync\""],
+    },
+    Mistake {
+        name: "a disk that is nobody's own",
+        replace: ("inject.read-only = {}", "inject.disk-full = {}"),
+        line: "inject.",
+        says: &["\"postgres\" has no disk of its own", "small_disk = \"256MiB\""],
+    },
+    Mistake {
+        name: "a disk that is too small",
+        replace: ("pool = 8", "pool = 8\nsmall_disk = \"64MiB\""),
+        line: "small_disk",
+        says: &["`small_disk` is 64MiB", "from 128MiB"],
+    },
+    Mistake {
+        name: "a disk without a unit",
+        replace: ("pool = 8", "pool = 8\nsmall_disk = \"256\""),
+        line: "small_disk",
+        says: &["`256` is not a size", "KiB, MiB or GiB"],
+    },
+    Mistake {
+        name: "replication of no kind",
+        replace: ("pool = 8", "pool = 8\nstandby = \"maybe\""),
+        line: "standby",
+        says: &["`maybe`", "`async`", "`sync`"],
+    },
+    Mistake {
+        name: "a Redis that is not there",
+        replace: ("inject.read-only = {}", "inject.redis-flush = {}"),
+        line: "inject.",
+        says: &["\"redis\" is no Redis of this stack", "add redis = true"],
+    },
+    Mistake {
+        name: "a strategy without its Redis",
+        replace: ("strategy = \"conditional-update\"", "strategy = \"redis-lua\""),
+        line: "strategy",
+        says: &["the strategy \"redis-lua\" needs a Redis", "add redis = true"],
     },
 ];
 
@@ -379,6 +481,25 @@ fn each_mistake_in_who_comes_is_explained_where_it_is() {
     fs::create_dir(sandbox.path("traces")).unwrap();
     sandbox.write("traces/ordinary-evening.csv", EVENING);
     explained(&sandbox, COHORTS, MISTAKES_OF_COHORTS);
+}
+
+#[test]
+fn each_mistake_in_what_a_database_does_is_explained_where_it_is() {
+    explained(&Sandbox::new(), DATABASES, MISTAKES_OF_DATABASES);
+}
+
+#[test]
+fn a_standby_is_promoted_once() {
+    let sandbox = Sandbox::new();
+    let again = FAILOVER.replacen(
+        "[steady_state]",
+        "[[fault]]\nid = \"again\"\nat = \"6s\"\nlasts = \"1s\"\ninject.promote-standby = {}\n\n[steady_state]",
+        1,
+    );
+    sandbox.write("wrong.toml", &again);
+    let ended = sandbox.seckill(&["run", "wrong.toml", "--out", "run"]);
+    ended.assert_code(2).assert_says(&["fault \"again\"", "promoted more than once", "keep one of these faults"]);
+    sandbox.assert_nothing_left();
 }
 
 #[test]

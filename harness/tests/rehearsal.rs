@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -14,35 +13,11 @@ use serde_json::Value;
 
 mod support;
 
-use support::{Sandbox, Started, files, wait_for};
+use support::{Room, Sandbox, Started, files, wait_for};
 
 const SHORT: &str = include_str!("support/short.toml");
 const COHORTS: &str = include_str!("../../scenarios/cohorts.toml");
 const EVENING: &str = include_str!("../../scenarios/traces/ordinary-evening.csv");
-
-/// Rehearsals that may be under way at once: more of them on a small machine would only measure each other.
-const AT_ONCE: usize = 2;
-static UNDER_WAY: Mutex<usize> = Mutex::new(0);
-static ONE_ENDED: Condvar = Condvar::new();
-
-/// Room for some rehearsals, until it is dropped.
-struct Room(usize);
-
-impl Room {
-    fn for_rehearsals(wanted: usize) -> Room {
-        let under_way = UNDER_WAY.lock().unwrap_or_else(|e| e.into_inner());
-        let full = |under_way: &mut usize| *under_way + wanted > AT_ONCE;
-        *ONE_ENDED.wait_while(under_way, full).unwrap_or_else(|e| e.into_inner()) += wanted;
-        Room(wanted)
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        *UNDER_WAY.lock().unwrap_or_else(|e| e.into_inner()) -= self.0;
-        ONE_ENDED.notify_all();
-    }
-}
 
 fn summary(run: &Path) -> Value {
     serde_json::from_slice(&fs::read(run.join("summary.json")).unwrap()).unwrap()

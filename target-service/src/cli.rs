@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::bugs::{Bug, Pending};
 use crate::config::{Address, Secret, Settings, SwitchSetting, at_least_one, parse_duration};
-use crate::inventory::Strategy;
+use crate::inventory::{Strategy, Unbuilt};
 use crate::store::Limits;
 use crate::switches::{SwitchId, Switches};
 use crate::{access, payment, process, profile, server};
@@ -67,6 +67,9 @@ struct Serve {
     /// Such as `host=127.0.0.1 port=5432 user=postgres dbname=seckill`.
     #[arg(long, value_name = "URL")]
     database_url: String,
+    /// Such as `redis://127.0.0.1:6379`, for the strategies that work with Redis.
+    #[arg(long, value_name = "URL", value_parser = redis_client)]
+    redis_url: Option<redis::Client>,
     /// The payment dependency: `unix:/path` or `127.0.0.1:port`. Without one, an order is paid by saying so.
     #[arg(long, value_name = "ADDR")]
     payment: Option<Address>,
@@ -151,11 +154,16 @@ impl Cli {
 
 impl Serve {
     fn run(self) -> Result<()> {
-        if let Err(complaint) = self.check_bug() {
+        if let Err(complaint) = self.check_bug().and_then(|()| self.check_redis()) {
             Cli::command().error(ErrorKind::ValueValidation, complaint).exit();
         }
         let settings = self.settings();
         process::run(settings.workers, server::run(settings))
+    }
+
+    fn check_redis(&self) -> Result<(), String> {
+        let lacks = self.strategy.needs_redis() && self.redis_url.is_none();
+        if lacks { Err(Unbuilt::NeedsRedis(self.strategy).to_string()) } else { Ok(()) }
     }
 
     fn check_bug(&self) -> Result<(), String> {
@@ -185,6 +193,7 @@ impl Serve {
             admin_listen: self.admin_listen,
             tls: self.tls,
             database_url: self.database_url,
+            redis: self.redis_url,
             payment: self.payment,
             profile: self.profile,
             workers: self.workers,
@@ -200,6 +209,10 @@ impl Serve {
             trace_requests: self.trace_requests,
         }
     }
+}
+
+fn redis_client(url: &str) -> Result<redis::Client, String> {
+    redis::Client::open(url).map_err(|error| format!("{error}; expected for example `redis://127.0.0.1:6379`"))
 }
 
 fn list_bugs(output: Output) {
@@ -235,7 +248,7 @@ fn list_choices(output: Output) {
         Output::Json => {
             let strategies: Vec<_> = Strategy::value_variants()
                 .iter()
-                .map(|s| json!({"name": s.to_string(), "meaning": meaning(s), "default": *s == Strategy::default()}))
+                .map(|s| json!({"name": s.to_string(), "meaning": meaning(s), "default": *s == Strategy::default(), "needs_redis": s.needs_redis()}))
                 .collect();
             let switches: Vec<_> = SwitchId::ALL
                 .iter()

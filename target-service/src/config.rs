@@ -127,6 +127,8 @@ pub struct Settings {
     pub tls: Option<PathBuf>,
     /// A tokio-postgres connection string.
     pub database_url: String,
+    /// The Redis, where the strategy works with one.
+    pub redis: Option<redis::Client>,
     /// Where the payment dependency is, if there is one.
     pub payment: Option<Address>,
     /// Where the user-profile dependency is, if there is one.

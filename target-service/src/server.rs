@@ -64,11 +64,12 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
     let store = Store::new(&settings.database_url, settings.limits, session)?;
     let without = bugs::relaxed_guards(settings.bug);
     let soundness = schema::prepare(&store, settings.startup_patience, without).await?;
+    let inventory = settings.strategy.build(store.clone(), settings.redis.as_ref())?;
     let inventory = match settings.bug {
-        None => settings.strategy.build(store.clone()),
+        None => inventory,
         Some(bug) => {
             tracing::warn!(%bug, "a seeded bug is planted: this service is wrong on purpose");
-            bugs::plant(bug, settings.strategy, store.clone())
+            bugs::plant(bug, inventory, store.clone())
         }
     };
     Ok(Arc::new(App {

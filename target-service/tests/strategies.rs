@@ -6,14 +6,21 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::postgres::Postgres;
+use support::redis::Redis;
 use support::service::{Buyer, Service, Stock};
 use support::{eventually, item, now_us, with};
 use tokio::task::JoinSet;
 
 const STRATEGIES: [&str; 5] = ["conditional-update", "transaction", "check-constraint", "item-queue", "batch"];
 
-async fn start(postgres: &Postgres, strategy: &str) -> Service {
-    Service::start_with(&postgres.url(), &["--strategy", strategy, "--pool-size", "8"])
+/// Those that can be tried here.
+fn strategies(redis: Option<&Redis>) -> impl Iterator<Item = &'static str> {
+    STRATEGIES.into_iter().chain(redis.map(|_| "redis-lua"))
+}
+
+async fn start(postgres: &Postgres, redis: Option<&Redis>, strategy: &str) -> Service {
+    let url = redis.map_or("redis://127.0.0.1:1".to_owned(), Redis::url);
+    Service::start_with(&postgres.url(), &["--strategy", strategy, "--pool-size", "8", "--redis-url", &url])
 }
 
 /// Logs buyers in and lets each order at once; the replies' statuses and problems.
@@ -54,9 +61,9 @@ fn assert_never_oversold(strategy: &str, ledger: &[Value], stock: i64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_buys_exactly_what_there_is() {
-    let postgres = Postgres::start();
-    for strategy in STRATEGIES {
-        let service = start(&postgres, strategy).await;
+    let (postgres, redis) = (Postgres::start(), Redis::start());
+    for strategy in strategies(redis.as_ref()) {
+        let service = start(&postgres, redis.as_ref(), strategy).await;
         service.reset(&[item(101, 3)]).await;
         // Ones, twos and threes: the last unit goes to somebody who wants one.
         let orders = (0..150).map(|n| (format!("u{n}"), n % 3 + 1, "k".to_owned())).collect();
@@ -72,9 +79,9 @@ async fn a_crowd_buys_exactly_what_there_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_buyer_in_a_crowd_has_his_own_answer() {
-    let postgres = Postgres::start();
-    for strategy in STRATEGIES {
-        let service = start(&postgres, strategy).await;
+    let (postgres, redis) = (Postgres::start(), Redis::start());
+    for strategy in strategies(redis.as_ref()) {
+        let service = start(&postgres, redis.as_ref(), strategy).await;
         let later = with(with(item(10, 2), "id", 2), "opens_at", now_us() + 60_000_000);
         service.reset(&[item(1_000, 2), later]).await;
         // One user under many keys: as many as the limit allows, and no more, at whatever moment.
@@ -105,9 +112,9 @@ async fn each_buyer_in_a_crowd_has_his_own_answer() {
 /// What comes back is for sale at once, and a key that has an order finds it however sold out the item is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_back_is_sold_again() {
-    let postgres = Postgres::start();
-    for strategy in STRATEGIES {
-        let service = start(&postgres, strategy).await;
+    let (postgres, redis) = (Postgres::start(), Redis::start());
+    for strategy in strategies(redis.as_ref()) {
+        let service = start(&postgres, redis.as_ref(), strategy).await;
         service.reset(&[item(3, 1)]).await;
         let replies = at_once(&service, (0..20).map(|n| (format!("u{n}"), 1, "k".to_owned())).collect()).await;
         let winner = replies.iter().position(|(status, ..)| *status == 201).unwrap();
@@ -140,7 +147,7 @@ async fn what_comes_back_is_sold_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sold_out_from_memory() {
     let mut postgres = Postgres::start();
-    let service = start(&postgres, "batch").await;
+    let service = start(&postgres, None, "batch").await;
     service.reset(&[item(2, 1)]).await;
     let mut crowd = Vec::new();
     for n in 0..4 {
@@ -158,4 +165,38 @@ async fn sold_out_from_memory() {
     assert_eq!(owner.order(1, "k").await.status, 503, "the owner's order cannot be found without the database");
     postgres.launch();
     eventually("recovery", Duration::from_secs(5), async || owner.order(1, "k").await.status == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_forgets_is_set_up_from_the_ledger() {
+    let (postgres, Some(mut redis)) = (Postgres::start(), Redis::start()) else { return };
+    let service = start(&postgres, Some(&redis), "redis-lua").await;
+    service.reset(&[item(5, 2)]).await;
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut buyers = Vec::new();
+    for (n, quantity) in [(1, 2), (2, 1)] {
+        let mut buyer = service.buyer(&format!("u{n}")).await;
+        let reply = buyer.order(quantity, "k").await;
+        assert_eq!(reply.status, 201, "{reply:?}");
+        buyers.push((buyer, reply.json()["id"].clone()));
+    }
+    // At rest everything is in the database, so that nothing is lost with the memory of Redis.
+    assert_eq!(service.stock().await, Stock { initial: 5, available: 2, held: 3, sold: 0 });
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
+    // The same key finds its order, and its buyer has what he had: one more of two, and no further one.
+    let again = buyers[0].0.order(2, "k").await;
+    assert_eq!((again.status, &again.json()["id"]), (200, &buyers[0].1), "{again:?}");
+    let more = buyers[0].0.order(1, "more").await;
+    assert_eq!(more.problem(), "limit-reached", "{more:?}");
+    redis.restart();
+    // Connections broke with it, which whoever asks first is told.
+    eventually("Redis is asked again", Duration::from_secs(5), async || {
+        buyers[0].0.order(3, "too many").await.problem() == "limit-reached"
+    })
+    .await;
+    let last = at_once(&service, (0..10).map(|n| (format!("late{n}"), 1, "k".to_owned())).collect()).await;
+    assert_eq!((count(&last, 201, ""), count(&last, 409, "sold-out")), (2, 8), "{last:?}");
+    assert_eq!(service.stock().await, Stock { initial: 5, available: 0, held: 5, sold: 0 });
+    assert_never_oversold("redis-lua", &service.ledger().await, 5);
 }

@@ -1,4 +1,4 @@
-//! Installs the Postgres server by the system's package manager, and leaves nothing else behind.
+//! Installs the Postgres and Redis servers by the system's package manager, and leaves nothing else behind.
 //!
 //! Debian's package creates a database cluster of its own and starts it. A rehearsal brings its own private server, so both
 //! are held back while the package is installed, and what holds them back is removed afterwards, also on failure.
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::packages::{Package, PackageManager, as_root};
-use super::{Finding, POSTGRES_SERVER, find_postgres};
+use super::{Finding, POSTGRES_SERVER, REDIS_SERVER, find_postgres, find_redis};
 
 /// Says that a file or a line is ours, so that one left by a killed installation is known and removed by the next.
 const MARK: &str = "seckill doctor: present only while it installs Postgres";
@@ -42,7 +42,7 @@ pub enum InstallError {
     },
     /// No package manager that this program can drive.
     #[error(
-        "no apt-get, dnf or apk here to install with; install the Postgres server by hand and run the doctor again"
+        "no apt-get, dnf or apk here to install with; install the servers that are missing by hand and run the doctor again"
     )]
     NoPackageManager,
     /// What is missing is nothing that a package manager brings.
@@ -86,32 +86,49 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> InstallError {
     move |source| InstallError::Io { what, source }
 }
 
-/// Installs those of the required findings that are missing and that a package manager can bring; says what it installed.
+/// Installs those of the findings that are missing and that a package manager can bring; says what it installed.
 pub fn install(findings: &[Finding]) -> Result<Vec<String>, InstallError> {
-    if !findings.iter().any(|finding| finding.blocks() && finding.name == POSTGRES_SERVER) {
+    let wanted = |name: &str| findings.iter().any(|finding| finding.name == name && finding.is_missing());
+    let (postgres, redis) = (wanted(POSTGRES_SERVER), wanted(REDIS_SERVER));
+    if !postgres && !redis {
         return Err(InstallError::NothingInstallable);
     }
     let manager = PackageManager::detect().ok_or(InstallError::NoPackageManager)?;
     if !nix::unistd::geteuid().is_root() {
-        let command = own_command().unwrap_or_else(|| manager.command(Package::Postgres));
+        let package = if postgres { Package::Postgres } else { Package::Redis };
+        let command = own_command().unwrap_or_else(|| manager.command(package));
         return Err(InstallError::NotRoot { command });
     }
     let _alone = lock(Path::new("/")).map_err(io_error("waiting for another doctor to finish its installation"))?;
     clear_leftovers(Path::new("/")).map_err(io_error("clearing away what a killed installation left"))?;
-    if find_postgres().is_ok() {
-        // Another doctor has installed it while this one waited.
-        return Ok(Vec::new());
-    }
     let _signals = SignalsHeld::new();
-    let package = manager.package(Package::Postgres);
-    match manager {
-        PackageManager::Apt => install_with_apt(package, Path::new("/"))?,
-        PackageManager::Dnf => run(Command::new("dnf").args(["install", "-y", "-q", package]), Reach::Interrupted)?,
-        PackageManager::Apk => run(Command::new("apk").args(["add", "--no-cache", "-q", package]), Reach::Interrupted)?,
-        _ => return Err(InstallError::NoPackageManager),
+    let mut installed = Vec::new();
+    // Another doctor may have installed either while this one waited.
+    if postgres && find_postgres().is_err() {
+        match manager {
+            PackageManager::Apt => install_with_apt(manager.package(Package::Postgres), Path::new("/"))?,
+            _ => bring(manager, Package::Postgres)?,
+        }
+        let found = find_postgres()?;
+        installed.push(format!("the Postgres server {found}; no system cluster was created or started"));
     }
-    let found = find_postgres()?;
-    Ok(vec![format!("the Postgres server {found}; no system cluster was created or started")])
+    if redis && find_redis().is_err() {
+        bring(manager, Package::Redis)?;
+        let found = find_redis()?;
+        installed.push(format!("the Redis server {}; nothing was started", found.path.display()));
+    }
+    Ok(installed)
+}
+
+/// Installs a package that starts nothing by itself.
+fn bring(manager: PackageManager, package: Package) -> Result<(), InstallError> {
+    let package = manager.package(package);
+    match manager {
+        PackageManager::Apt => apt_install(package),
+        PackageManager::Dnf => run(Command::new("dnf").args(["install", "-y", "-q", package]), Reach::Interrupted),
+        PackageManager::Apk => run(Command::new("apk").args(["add", "--no-cache", "-q", package]), Reach::Interrupted),
+        _ => Err(InstallError::NoPackageManager),
+    }
 }
 
 /// The command by which somebody who is not root lets this very program do the installation.

@@ -56,7 +56,8 @@ impl PackageManager {
             (Package::Docker, Self::Apt) => "docker.io",
             (Package::Docker, Self::Dnf) => "moby-engine",
             (Package::Docker, _) => "docker",
-            (Package::Redis, Self::Apt) => "redis-server",
+            // The server without the package that starts one on the machine.
+            (Package::Redis, Self::Apt) => "redis-tools",
             (Package::Redis, _) => "redis",
             (Package::Chromium, _) => "chromium",
             (Package::Wrk, _) => "wrk",

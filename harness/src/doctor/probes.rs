@@ -246,8 +246,35 @@ fn ask_docker(socket: &Path) -> io::Result<String> {
     body["Version"].as_str().map(str::to_owned).ok_or_else(|| io::Error::other("the answer names no version"))
 }
 
+/// A program that is a Redis server if it is called by the right name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisProgram {
+    /// The program, with symbolic links resolved.
+    pub path: PathBuf,
+    /// The name to call it by.
+    pub called: String,
+}
+
+/// The Redis server of this machine.
+///
+/// # Errors
+/// There is none, and how to get one.
+pub fn find_redis() -> Result<RedisProgram, Missing> {
+    // In Debian, server and checker are one program of the package redis-tools, which is whole without the package that starts
+    // a server on the machine.
+    let names =
+        [("redis-server", "redis-server"), ("valkey-server", "valkey-server"), ("redis-check-rdb", "redis-server")];
+    let found = names.iter().find_map(|(program, called)| Some((on_path(program)?, *called)));
+    let Some((path, called)) = found else {
+        let why = "no program redis-server or valkey-server on the PATH";
+        return Err(Missing::new(why, remedy(Package::Redis)));
+    };
+    let path = path.canonicalize().unwrap_or(path);
+    Ok(RedisProgram { path, called: called.to_owned() })
+}
+
 pub(super) fn redis() -> Result<String, Missing> {
-    any_program(&["redis-server", "valkey-server"], || remedy(Package::Redis))
+    find_redis().map(|found| found.path.display().to_string())
 }
 
 pub(super) fn chromium() -> Result<String, Missing> {

@@ -3,7 +3,7 @@
 //! This module owns how a fault is declared, made and healed. It knows nothing about timelines, loads or verdicts: when a
 //! fault starts and ends is the nemesis's business, and what it did to the sale is the checks' business.
 //!
-//! - [`link`] is what faults of a link have in common, [`process`] what those of a process do;
+//! - [`link`] is what faults of a link have in common, [`process`] what those of a process do, `database` those of a Postgres;
 //! - [`proxy`] stands between two roles of the stack and forwards bytes;
 //! - [`toxic`] is what can be done to the bytes and connections inside a proxy.
 
@@ -22,12 +22,16 @@ use crate::stack::{Stack, StackError};
 pub mod bandwidth;
 pub mod black_hole;
 pub mod catalogue;
+pub mod checkpoint_storm;
 pub mod choice;
 pub mod connect_latency;
 pub mod cut_after_command;
 pub mod cut_after_commit;
 pub mod cut_reply;
+mod database;
+pub mod disk_full;
 pub mod duplicate_request;
+pub mod exhaust_connections;
 pub mod flapping;
 pub mod garbage_body;
 pub mod http_status;
@@ -35,9 +39,14 @@ pub mod kill;
 pub mod latency;
 pub mod limit_data;
 pub mod link;
+pub mod lock_row;
 pub mod pause;
 pub mod process;
+pub mod promote_replica;
+pub mod promote_standby;
 pub mod proxy;
+pub mod read_only;
+pub mod redis_flush;
 pub mod refuse;
 pub mod reset;
 pub mod slicer;
@@ -45,6 +54,7 @@ pub mod slow_close;
 pub mod slow_command;
 pub mod slow_request;
 pub mod slow_statement;
+pub mod terminate_backends;
 pub mod timeout;
 pub mod toxic;
 
@@ -165,6 +175,24 @@ kinds! {
     "kill" => Kill(kill::Kill),
     /// A process is stopped with SIGSTOP; healing lets it go on.
     "pause" => Pause(pause::Pause),
+    /// Postgres ends the service's sessions.
+    "terminate-backends" => TerminateBackends(terminate_backends::TerminateBackends),
+    /// The lock of the hot row is held by somebody else.
+    "lock-row" => LockRow(lock_row::LockRow),
+    /// Postgres has no connections left to give.
+    "exhaust-connections" => ExhaustConnections(exhaust_connections::ExhaustConnections),
+    /// Postgres refuses to write.
+    "read-only" => ReadOnly(read_only::ReadOnly),
+    /// Postgres writes checkpoints all the time, and much else.
+    "checkpoint-storm" => CheckpointStorm(checkpoint_storm::CheckpointStorm),
+    /// The disk of a Postgres is full.
+    "disk-full" => DiskFull(disk_full::DiskFull),
+    /// The primary is killed, and its standby takes over with what it has.
+    "promote-standby" => PromoteStandby(promote_standby::PromoteStandby),
+    /// Redis is killed, and its replica takes over with what it has.
+    "promote-replica" => PromoteReplica(promote_replica::PromoteReplica),
+    /// Redis loses its memory.
+    "redis-flush" => RedisFlush(redis_flush::RedisFlush),
 }
 
 impl Inject {

@@ -26,6 +26,9 @@ pub struct Strategy {
     pub name: String,
     /// What it does, in one line.
     pub meaning: String,
+    /// Whether it works with a Redis beside the database.
+    #[serde(default)]
+    pub needs_redis: bool,
 }
 
 /// A mechanism that can be turned off.
@@ -64,6 +67,14 @@ impl Catalogue {
         if !self.strategies.iter().any(|known| known.name == asked.strategy) {
             let what = format!("target: there is no strategy \"{}\"", asked.strategy);
             add("strategy", what, one_of(self.strategies.iter().map(|s| format!("\"{}\" ({})", s.name, s.meaning))));
+        }
+        if !asked.redis && self.strategies.iter().any(|known| known.name == asked.strategy && known.needs_redis) {
+            let what = format!("target: the strategy \"{}\" needs a Redis", asked.strategy);
+            add(
+                "strategy",
+                what,
+                "add redis = true to [target.reference]; redis_aof says what it keeps on disk".to_owned(),
+            );
         }
         if let Some(bug) = &asked.bug {
             match self.bugs.iter().find(|known| known.is_called(&bug.0)) {

@@ -39,7 +39,7 @@ pub use steady::{SteadyState, Stop};
 pub use timeline::{Chaos, Fault, Planned};
 pub use traces::Attached;
 pub use validate::About;
-use value::{BugChoice, ClockSkew, Dur, Toggle};
+use value::{BugChoice, ClockSkew, Dur, Size, Toggle};
 
 /// An experiment, as read from its file and checked.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -159,6 +159,17 @@ pub struct Reference {
     pub switches: BTreeMap<String, Toggle>,
     /// Whether the service is reached with TLS only. Its certificate is made for the run, and no other is trusted.
     pub tls: bool,
+    /// A second Postgres that follows the first, as the role `standby` over the link `standby→postgres`: `async` acknowledges
+    /// an order before the standby has it, `sync` after.
+    pub standby: Option<Replication>,
+    /// A disk of this size for the database alone, so that it can be full: `"256MiB"`. Only root can mount one.
+    pub small_disk: Option<Size>,
+    /// Whether there is a Redis, as the role `redis` over the link `service→redis`. The strategy `redis-lua` needs it.
+    pub redis: bool,
+    /// What that Redis keeps on disk, and how soon.
+    pub redis_aof: Aof,
+    /// Whether a second Redis follows the first, as the role `redis-replica` over the link `redis-replica→redis`.
+    pub redis_replica: bool,
     /// Processes of the access layer in front of the service, which the buyers' connections are dealt out to; the service
     /// is reached straight without any.
     pub access: u32,
@@ -168,6 +179,30 @@ pub struct Reference {
     pub payment_declines: f64,
     /// Whether there is a user-profile dependency, which item states are dressed with.
     pub profile: bool,
+}
+
+/// How soon Redis has on disk what it was told (its append-only file, AOF).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aof {
+    /// Before it answers.
+    Always,
+    /// Once in a second: so much is lost with a machine that loses its power, nothing with a process that is killed.
+    Everysec,
+    /// When the kernel gets round to it.
+    No,
+    /// Never: whoever kills it takes its memory away.
+    Off,
+}
+
+/// When a commit is acknowledged of which there is a copy elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Replication {
+    /// When it is safe here.
+    Async,
+    /// When the standby has it safe, too.
+    Sync,
 }
 
 impl Default for Reference {
@@ -180,6 +215,11 @@ impl Default for Reference {
             bug: None,
             switches,
             tls: false,
+            standby: None,
+            small_disk: None,
+            redis: false,
+            redis_aof: Aof::Everysec,
+            redis_replica: false,
             access: 0,
             payment: false,
             payment_declines: 0.0,

@@ -22,6 +22,20 @@ pub const ACCESS_PROCESSES: [&str; 8] =
 /// The link from the service to its database.
 pub const TO_POSTGRES: &str = "service→postgres";
 
+/// The role of the Postgres that follows the first.
+pub const STANDBY: &str = "standby";
+/// The link over which it follows: what passes there is the log, so what delays it makes it lag.
+pub const STANDBY_TO_POSTGRES: &str = "standby→postgres";
+
+/// The role of the Redis.
+pub const REDIS: &str = "redis";
+/// The role of the Redis that follows the first.
+pub const REDIS_REPLICA: &str = "redis-replica";
+/// The link over which it follows.
+pub const REPLICA_TO_REDIS: &str = "redis-replica→redis";
+/// The link from the service to its Redis.
+pub const TO_REDIS: &str = "service→redis";
+
 /// A link of a stack; a proxy stands on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
@@ -51,13 +65,26 @@ impl Scenario {
         for (there, name) in [(reference.payment, TO_PAYMENT), (reference.profile, TO_PROFILE)] {
             links.extend(there.then_some(Link { name, speaks: Protocol::Http }));
         }
+        if reference.redis {
+            links.push(Link { name: TO_REDIS, speaks: Protocol::Redis });
+        }
+        if reference.redis && reference.redis_replica {
+            links.push(Link { name: REPLICA_TO_REDIS, speaks: Protocol::Opaque });
+        }
+        if reference.standby.is_some() {
+            // A stream of the log has no calls that could be counted or cut.
+            links.push(Link { name: STANDBY_TO_POSTGRES, speaks: Protocol::Opaque });
+        }
         links
     }
 
     /// The roles of its stack that processes belong to which the harness has started.
     pub fn roles(&self) -> Vec<&'static str> {
         let Target::Reference(reference) = &self.target else { return Vec::new() };
-        let mut roles = vec!["service", "postgres"];
+        let mut roles = vec!["service"];
+        roles.extend(self.databases());
+        roles.extend(reference.redis.then_some(REDIS));
+        roles.extend((reference.redis && reference.redis_replica).then_some(REDIS_REPLICA));
         for (there, role) in [(reference.payment, "payment"), (reference.profile, "profile")] {
             roles.extend(there.then_some(role));
         }
@@ -66,6 +93,18 @@ impl Scenario {
             roles.extend(self.access_processes());
         }
         roles
+    }
+
+    /// Those of its roles that are a Postgres.
+    pub fn databases(&self) -> Vec<&'static str> {
+        match &self.target {
+            Target::Reference(reference) => {
+                let mut databases = vec!["postgres"];
+                databases.extend(reference.standby.map(|_| STANDBY));
+                databases
+            }
+            Target::External(_) => Vec::new(),
+        }
     }
 
     /// The roles of the processes of its access layer, each alone.

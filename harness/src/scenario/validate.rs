@@ -1,7 +1,7 @@
 //! What a scenario must hold beyond its types: names that exist, numbers in range, a timeline that fits.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use tokio_rustls::rustls::pki_types::ServerName;
 use toml::Spanned;
@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::diagnose::{Mistake, Place};
 use super::journey::Journey;
 use super::reading::{Checks, PLACES, Source, is_token};
-use super::value::{self, Dur, normal_link};
+use super::value::{self, Dur, Size, normal_link};
 use super::{Cohort, Retry, Scenario, Step, Target, TicketWords, topology};
 use crate::fault::proxy::Protocol;
 use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
@@ -132,6 +132,9 @@ fn names_and_items(scenario: &Scenario, m: &mut Mistakes) {
 /// Connections that a service may have at most: the embedded Postgres takes 200, and some are its own.
 const MOST_CONNECTIONS: u32 = 180;
 
+/// Sizes that the disk of a database may have.
+const SMALL_DISKS: RangeInclusive<Size> = Size::mebibytes(128)..=Size::mebibytes(8192);
+
 fn target(target: &Target, m: &mut Mistakes) {
     match target {
         Target::Reference(reference) => {
@@ -141,6 +144,15 @@ fn target(target: &Target, m: &mut Mistakes) {
                     let at = Place::key(&format!("target.reference.{key}"));
                     m.add(at, format!("target: `{key}` is {value}"), format!("from 1 to {most}"));
                 }
+            }
+            if let Some(size) = reference.small_disk.filter(|size| !SMALL_DISKS.contains(size)) {
+                let at = Place::key("target.reference.small_disk");
+                let (least, most) = (SMALL_DISKS.start(), SMALL_DISKS.end());
+                m.add(
+                    at,
+                    format!("target: `small_disk` is {size}"),
+                    format!("from {least}, which a database needs, to {most}"),
+                );
             }
             let most = topology::ACCESS_PROCESSES.len();
             if reference.access as usize > most {

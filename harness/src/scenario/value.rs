@@ -85,6 +85,45 @@ impl Serialize for Dur {
     }
 }
 
+/// An amount of bytes, written with its unit: `256MiB`, `1GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(with = "String")]
+pub struct Size(pub u64);
+
+impl Size {
+    /// From whole mebibytes.
+    pub const fn mebibytes(count: u64) -> Size {
+        Size(count << 20)
+    }
+
+    fn parse(text: &str) -> Option<Size> {
+        let (number, shift) = [("KiB", 10), ("MiB", 20), ("GiB", 30)]
+            .into_iter()
+            .find_map(|(unit, shift)| Some((text.trim().strip_suffix(unit)?, shift)))?;
+        number.trim().parse::<u64>().ok()?.checked_mul(1 << shift).map(Size)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit =
+            [(30, "GiB"), (20, "MiB")].into_iter().find(|(shift, _)| self.0 != 0 && self.0.is_multiple_of(1 << shift));
+        let (shift, unit) = unit.unwrap_or((10, "KiB"));
+        write!(f, "{}{unit}", self.0 >> shift)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Size::parse(&text).ok_or_else(|| {
+            de::Error::custom(format!(
+                "`{text}` is not a size; write a whole number with its unit, KiB, MiB or GiB, such as \"256MiB\""
+            ))
+        })
+    }
+}
+
 /// A length of time that is said, `"8s"`, or left to the seed between two bounds, `["8s", "10s"]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drawn {
@@ -309,6 +348,17 @@ pub fn normal_link(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_and_shown_alike() {
+        for text in ["256MiB", "1GiB", "512KiB"] {
+            assert_eq!(Size::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Size::parse("1024MiB"), Some(Size::mebibytes(1024)));
+        for text in ["", "256", "MiB", "-1MiB", "1.5GiB", "1MB", "99999999999GiB"] {
+            assert_eq!(Size::parse(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn durations_need_their_unit() {

@@ -25,7 +25,7 @@ pub trait Leftover: Sync {
 }
 
 /// Everything that is looked for, in the order in which it is taken away: what holds others fast comes first.
-const KINDS: &[&dyn Leftover] = &[&Cgroups, &Namespaces];
+const KINDS: &[&dyn Leftover] = &[&Mounts, &LoopDevices, &Cgroups, &Namespaces];
 
 /// A run, by the name that all of its things bear.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +122,50 @@ impl Leftover for Namespaces {
     fn remove(&self, found: &str) -> Result<(), String> {
         let name = Path::new(found).file_name().unwrap_or_default();
         quiet(Command::new(doctor::on_path("ip").unwrap_or_else(|| "ip".into())).args(["netns", "delete"]).arg(name))
+    }
+}
+
+/// Disks that are mounted in the run's private folder.
+struct Mounts;
+
+impl Leftover for Mounts {
+    fn what(&self) -> &'static str {
+        "mount"
+    }
+
+    fn find(&self, run: &Run) -> Vec<String> {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        // The fifth field is where it is mounted; the kernel writes a space in a name as \040.
+        let places = table.lines().filter_map(|line| Some(line.split(' ').nth(4)?.replace("\\040", " ")));
+        places
+            .filter(|place| Path::new(place).iter().any(|part| part.to_str().is_some_and(|part| run.owns(part))))
+            .collect()
+    }
+
+    fn remove(&self, found: &str) -> Result<(), String> {
+        quiet(Command::new(doctor::on_path("umount").unwrap_or_else(|| "umount".into())).arg(found))
+    }
+}
+
+/// Devices behind which a file of the run's lies. They go with their mount, but for one that was never mounted.
+struct LoopDevices;
+
+impl Leftover for LoopDevices {
+    fn what(&self) -> &'static str {
+        "loop device"
+    }
+
+    fn find(&self, run: &Run) -> Vec<String> {
+        let devices = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+        let own = devices.filter(|device| {
+            let file = std::fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
+            Path::new(file.trim_end()).iter().any(|part| part.to_str().is_some_and(|part| run.owns(part)))
+        });
+        own.map(|device| format!("/dev/{}", device.file_name().display())).collect()
+    }
+
+    fn remove(&self, found: &str) -> Result<(), String> {
+        quiet(Command::new(doctor::on_path("losetup").unwrap_or_else(|| "losetup".into())).args(["-d", found]))
     }
 }
 

@@ -18,6 +18,8 @@ use crate::scenario::{Scenario, Target};
 
 pub mod cgroup;
 pub mod control;
+pub mod database;
+pub mod disk;
 pub mod embedded;
 pub mod external;
 pub mod group;
@@ -25,8 +27,11 @@ pub mod guard;
 pub mod leftovers;
 pub mod postgres;
 pub mod process;
+pub mod redis;
 
+use self::redis::Cache;
 use control::Control;
+use database::Database;
 use process::Process;
 
 /// Why a stack could not be provisioned, or a part of it does not obey.
@@ -101,6 +106,18 @@ pub trait Component: Send + Sync + std::fmt::Debug {
     fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
         Box::pin(async { None })
     }
+    /// How to ask it directly, for a Postgres.
+    fn database(&self) -> Option<Database> {
+        None
+    }
+    /// The disk that is its alone, by the folder where it is mounted.
+    fn disk(&self) -> Option<PathBuf> {
+        None
+    }
+    /// How to ask it directly, for a Redis.
+    fn cache(&self) -> Option<Cache> {
+        None
+    }
     /// The components that it consists of, where it is several that play one role; each can be broken alone.
     fn members(&self) -> &[Box<dyn Component>] {
         &[]
@@ -118,6 +135,18 @@ pub trait Local: Send + Sync + std::fmt::Debug {
     /// Bytes of write-ahead log written so far, for a database.
     fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
         Box::pin(async { None })
+    }
+    /// How to ask it directly, for a Postgres.
+    fn database(&self) -> Option<Database> {
+        None
+    }
+    /// The disk that is its alone, by the folder where it is mounted.
+    fn disk(&self) -> Option<PathBuf> {
+        None
+    }
+    /// How to ask it directly, for a Redis.
+    fn cache(&self) -> Option<Cache> {
+        None
     }
 }
 
@@ -151,6 +180,15 @@ impl<T: Local> Component for T {
     }
     fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
         Local::wal_bytes(self)
+    }
+    fn database(&self) -> Option<Database> {
+        Local::database(self)
+    }
+    fn disk(&self) -> Option<PathBuf> {
+        Local::disk(self)
+    }
+    fn cache(&self) -> Option<Cache> {
+        Local::cache(self)
     }
 }
 

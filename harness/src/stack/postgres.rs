@@ -1,5 +1,7 @@
 //! A private Postgres cluster in a folder of the run: real, durable, and gone afterwards.
 
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -7,10 +9,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use nix::sys::signal::Signal;
-use tokio_postgres::NoTls;
 
+use super::database::Database;
 use super::process::{Process, RunAs, Spec, drop_to};
-use super::{Local, StackError};
+use super::{Local, StackError, disk};
+use crate::doctor;
+use crate::scenario::Replication;
+use crate::scenario::topology::STANDBY;
+use crate::scenario::value::Size;
 
 /// A private cluster, reachable only by a Unix socket.
 #[derive(Debug)]
@@ -18,33 +24,120 @@ pub struct Postgres {
     /// Its processes.
     pub process: Arc<Process>,
     socket_folder: PathBuf,
+    disk: Option<PathBuf>,
 }
 
 /// The port that names the socket file; nothing listens on TCP.
 const PORT: u16 = 5432;
 
-impl Postgres {
-    /// Makes a cluster below `folder` with the programs of `bin`. Nothing is started yet.
-    ///
-    /// # Errors
-    /// `initdb` failed; the message has what it said.
-    pub fn create(bin: &Path, folder: &Path, logs: &Path, run_as: Option<RunAs>) -> Result<Postgres, StackError> {
-        let data = folder.join("postgres");
-        let socket_folder = folder.join("pg");
-        for path in [&data, &socket_folder] {
+/// Where a cluster is, and what is special about it.
+#[derive(Debug)]
+struct Place {
+    role: &'static str,
+    data: PathBuf,
+    sockets: PathBuf,
+    run_as: Option<RunAs>,
+}
+
+impl Place {
+    fn make(&self) -> Result<(), StackError> {
+        for path in [&self.data, &self.sockets] {
             std::fs::create_dir_all(path).map_err(|e| StackError::io(format!("cannot make {}", path.display()), e))?;
-            if let Some(user) = run_as {
-                std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))
-                    .map_err(|e| StackError::io(format!("cannot give {} to user {}", path.display(), user.uid), e))?;
-            }
+            self.give(path)?;
         }
-        initdb(bin, &data, run_as)?;
+        Ok(())
+    }
+
+    /// Gives a file to the user that the cluster runs as.
+    fn give(&self, path: &Path) -> Result<(), StackError> {
+        let Some(user) = self.run_as else { return Ok(()) };
+        std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))
+            .map_err(|e| StackError::io(format!("cannot give {} to user {}", path.display(), user.uid), e))
+    }
+
+    fn cluster(self, bin: &Path, logs: &Path, disk: Option<PathBuf>, own: &[String]) -> Result<Postgres, StackError> {
+        let Place { role, data, sockets, run_as } = self;
         let program = std::fs::canonicalize(bin.join("postgres"))
             .map_err(|e| StackError::io(format!("cannot find {}/postgres", bin.display()), e))?;
-        let arguments = settings(&data, &socket_folder);
-        let log = logs.join("postgres.log");
-        let spec = Spec { role: "postgres", program, arguments, folder: data, log, run_as };
-        Ok(Postgres { process: Arc::new(Process::new(spec)), socket_folder })
+        let arguments = settings(&data, &sockets, own);
+        let log = logs.join(format!("{role}.log"));
+        let spec = Spec { role, program, called: None, arguments, folder: data, log, run_as };
+        Ok(Postgres { process: Arc::new(Process::new(spec)), socket_folder: sockets, disk })
+    }
+}
+
+impl Postgres {
+    /// Makes a cluster below `folder` with the programs of `bin`, on a disk of its own if one is asked for. Nothing is
+    /// started yet.
+    ///
+    /// # Errors
+    /// `initdb` failed, and the message has what it said; or the disk cannot be had.
+    pub fn create(
+        bin: &Path,
+        folder: &Path,
+        logs: &Path,
+        run_as: Option<RunAs>,
+        small_disk: Option<Size>,
+    ) -> Result<Postgres, StackError> {
+        let disk = small_disk.map(|size| disk::make(folder, size, run_as)).transpose()?;
+        // A disk has a folder of its own at its root, and `initdb` wants an empty one.
+        let data = disk.as_ref().unwrap_or(&folder.to_owned()).join("postgres");
+        let place = Place { role: "postgres", data, sockets: folder.join("pg"), run_as };
+        place.make()?;
+        initdb(bin, &place.data, run_as)?;
+        let log_size = match small_disk {
+            // A quarter for the log, which leaves the rest to what the sale writes.
+            Some(Size(bytes)) => (format!("max_wal_size={}MB", (bytes >> 22).max(32)), "wal_keep_size=0"),
+            // What a standby that was away has to catch up with.
+            None => ("max_wal_size=2GB".to_owned(), "wal_keep_size=256MB"),
+        };
+        place.cluster(bin, logs, disk, &[log_size.0, log_size.1.to_owned(), "min_wal_size=32MB".to_owned()])
+    }
+
+    /// Copies this cluster, which has to run, to one that follows it over the address: its standby. Nothing of it is started
+    /// yet.
+    ///
+    /// # Errors
+    /// The copy failed; the message has what was said.
+    pub fn copy(&self, bin: &Path, folder: &Path, logs: &Path, primary: SocketAddr) -> Result<Postgres, StackError> {
+        let run_as = self.process.run_as();
+        let place = Place { role: STANDBY, data: folder.join(STANDBY), sockets: folder.join("sb"), run_as };
+        place.make()?;
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&place.data, private)
+            .map_err(|e| StackError::io(format!("cannot close {} to others", place.data.display()), e))?;
+        base_backup(bin, &self.socket_folder, &place.data, run_as)?;
+        let signal = place.data.join("standby.signal");
+        std::fs::write(&signal, "").map_err(|e| StackError::io(format!("cannot write {}", signal.display()), e))?;
+        place.give(&signal)?;
+        let (host, port) = (primary.ip(), primary.port());
+        let follow = format!("primary_conninfo=host={host} port={port} user=postgres application_name={STANDBY}");
+        let own = ["max_wal_size=2GB".to_owned(), "wal_retrieve_retry_interval=200ms".to_owned(), follow];
+        place.cluster(bin, logs, None, &own)
+    }
+
+    /// Waits until the standby follows; from then on, if it is to be synchronous, commits wait for it.
+    ///
+    /// # Errors
+    /// It does not follow in time.
+    pub async fn followed(&self, replication: Replication, limit: Duration) -> Result<(), StackError> {
+        let session = self.database().connect().await?;
+        let seen = match replication {
+            Replication::Async => "state = 'streaming'",
+            Replication::Sync => {
+                let named = format!("ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'");
+                session.run(&[&named, "SELECT pg_reload_conf()"]).await?;
+                "sync_state = 'sync'"
+            }
+        };
+        let end = Instant::now() + limit;
+        while session.number(&format!("SELECT count(*) FROM pg_stat_replication WHERE {seen}")).await? == 0 {
+            if Instant::now() > end {
+                return Err(StackError::Other(format!("the standby does not follow after {limit:?}")));
+            }
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+        Ok(())
     }
 
     /// Where its Unix socket is.
@@ -59,12 +152,13 @@ impl Postgres {
     pub async fn ready(&self, limit: Duration) -> Result<(), StackError> {
         let end = Instant::now() + limit;
         loop {
-            match self.query_one("SELECT 1").await {
+            match self.database().value("SELECT 1").await {
                 Ok(_) => return Ok(()),
                 Err(error) => {
                     if let Some(status) = self.process.ended() {
                         let tail = self.process.log_tail();
-                        return Err(StackError::Other(format!("postgres ended with {status}:\n{tail}")));
+                        let role = self.process.role();
+                        return Err(StackError::Other(format!("{role} ended with {status}:\n{tail}")));
                     }
                     if Instant::now() > end {
                         let tail = self.process.log_tail();
@@ -78,27 +172,9 @@ impl Postgres {
         }
     }
 
-    /// One value as text, by a connection of its own that does not pass any proxy.
-    ///
-    /// # Errors
-    /// It cannot be reached, or refuses the query.
-    pub async fn query_one(&self, sql: &str) -> Result<String, StackError> {
-        let mut config = tokio_postgres::Config::new();
-        config.host_path(&self.socket_folder).port(PORT).user("postgres").dbname("postgres");
-        config.connect_timeout(Duration::from_secs(2));
-        let (client, connection) =
-            config.connect(NoTls).await.map_err(|e| StackError::Other(format!("cannot reach postgres: {e}")))?;
-        let task = tokio::spawn(connection);
-        let rows = client.simple_query(sql).await;
-        drop(client);
-        let _ = task.await;
-        let rows = rows.map_err(|e| StackError::Other(format!("`{sql}`: {e}")))?;
-        rows.iter()
-            .find_map(|message| match message {
-                tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
-                _ => None,
-            })
-            .ok_or_else(|| StackError::Other(format!("`{sql}` gave no row")))
+    /// How to ask it directly.
+    pub fn database(&self) -> Database {
+        Database::in_folder(&self.socket_folder, PORT)
     }
 
     /// Bytes of write-ahead log written since the cluster was made.
@@ -106,7 +182,7 @@ impl Postgres {
     /// # Errors
     /// It cannot be reached.
     pub async fn wal_bytes(&self) -> Result<u64, StackError> {
-        let text = self.query_one("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").await?;
+        let text = self.database().value("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").await?;
         text.parse().map_err(|_| StackError::Other(format!("`{text}` is no position in the log")))
     }
 }
@@ -125,6 +201,12 @@ impl Local for Postgres {
     fn wal_bytes(&self) -> BoxFuture<'_, Option<u64>> {
         Box::pin(async { Postgres::wal_bytes(self).await.ok() })
     }
+    fn database(&self) -> Option<Database> {
+        Some(Postgres::database(self))
+    }
+    fn disk(&self) -> Option<PathBuf> {
+        self.disk.clone()
+    }
 }
 
 fn initdb(bin: &Path, data: &Path, run_as: Option<RunAs>) -> Result<(), StackError> {
@@ -140,8 +222,26 @@ fn initdb(bin: &Path, data: &Path, run_as: Option<RunAs>) -> Result<(), StackErr
     Err(StackError::Other(format!("initdb failed with {}:\n{}", output.status, said.trim())))
 }
 
+/// Copies a running cluster with all that is needed to start on it.
+fn base_backup(bin: &Path, sockets: &Path, data: &Path, run_as: Option<RunAs>) -> Result<(), StackError> {
+    // Some distributions have it among the programs of the client.
+    let own = bin.join("pg_basebackup");
+    let program = if own.exists() { own } else { doctor::on_path("pg_basebackup").unwrap_or(own) };
+    let mut command = Command::new(&program);
+    command.arg("-D").arg(data).arg("-h").arg(sockets).arg("-p").arg(PORT.to_string());
+    command.args(["-U", "postgres", "-c", "fast", "-X", "stream", "--no-sync"]);
+    command.current_dir(data).stdin(Stdio::null());
+    drop_to(&mut command, run_as);
+    let output = command.output().map_err(|e| StackError::io(format!("cannot run {}", program.display()), e))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(StackError::Other(format!("pg_basebackup failed with {}:\n{}", output.status, said.trim())))
+}
+
 /// Durable as in production: fsync and synchronous_commit are on. The rest keeps a short run undisturbed by checkpoints.
-fn settings(data: &Path, sockets: &Path) -> Vec<String> {
+fn settings(data: &Path, sockets: &Path, own: &[String]) -> Vec<String> {
     let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
     for setting in [
         "listen_addresses=",
@@ -152,12 +252,14 @@ fn settings(data: &Path, sockets: &Path) -> Vec<String> {
         "full_page_writes=on",
         "max_connections=200",
         "shared_buffers=256MB",
-        "max_wal_size=2GB",
         "checkpoint_timeout=15min",
         "autovacuum_naptime=10s",
         "log_min_messages=warning",
         "log_min_error_statement=panic",
-    ] {
+    ]
+    .into_iter()
+    .chain(own.iter().map(String::as_str))
+    {
         arguments.extend(["-c".to_owned(), setting.to_owned()]);
     }
     arguments

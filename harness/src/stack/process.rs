@@ -28,6 +28,8 @@ pub struct Spec {
     pub role: &'static str,
     /// The program, with symbolic links resolved.
     pub program: PathBuf,
+    /// The name that it is called by, where it tells by that what it is to do.
+    pub called: Option<String>,
     /// Its arguments.
     pub arguments: Vec<String>,
     /// The folder it works in. It has one of its own, by which its descendants are known.
@@ -56,6 +58,11 @@ impl Process {
         self.spec.role
     }
 
+    /// The user it runs as, where that is not the harness's own.
+    pub fn run_as(&self) -> Option<RunAs> {
+        self.spec.run_as
+    }
+
     /// Its log.
     pub fn log(&self) -> &Path {
         &self.spec.log
@@ -78,6 +85,9 @@ impl Process {
             .map_err(|e| StackError::io(format!("cannot write the log {}", spec.log.display()), e))?;
         let out = log.try_clone().map_err(|e| StackError::io("cannot share the log", e))?;
         let mut command = Command::new(&spec.program);
+        if let Some(name) = &spec.called {
+            command.arg0(name);
+        }
         command.args(&spec.arguments).current_dir(&spec.folder);
         command.stdin(Stdio::null()).stdout(out).stderr(log);
         drop_to(&mut command, spec.run_as);

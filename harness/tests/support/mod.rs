@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// A folder of the test's own, with the TMPDIR of every `seckill` started through it.
@@ -99,6 +100,30 @@ impl Sandbox {
         let start = Instant::now();
         wait_for("everything of the run to be gone", Duration::from_secs(20), || self.left_behind().is_empty());
         start.elapsed()
+    }
+}
+
+/// Rehearsals that may be under way at once: more of them on a small machine would only measure each other.
+const AT_ONCE: usize = 2;
+static UNDER_WAY: Mutex<usize> = Mutex::new(0);
+static ONE_ENDED: Condvar = Condvar::new();
+
+/// Room for some rehearsals, until it is dropped.
+pub struct Room(usize);
+
+impl Room {
+    pub fn for_rehearsals(wanted: usize) -> Room {
+        let under_way = UNDER_WAY.lock().unwrap_or_else(|e| e.into_inner());
+        let full = |under_way: &mut usize| *under_way + wanted > AT_ONCE;
+        *ONE_ENDED.wait_while(under_way, full).unwrap_or_else(|e| e.into_inner()) += wanted;
+        Room(wanted)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        *UNDER_WAY.lock().unwrap_or_else(|e| e.into_inner()) -= self.0;
+        ONE_ENDED.notify_all();
     }
 }
 

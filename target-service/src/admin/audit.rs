@@ -89,6 +89,8 @@ impl Snapshots {
     /// Opens a snapshot, in place of the oldest when there are too many.
     async fn open(&self, app: &App) -> Result<Arc<Snapshot>, Problem> {
         self.close_stale();
+        // What was acknowledged and is on its way belongs to it. Where it cannot arrive now, the audit tells what is there.
+        app.inventory.settle().await;
         let snapshot = Arc::new(Snapshot::open(&app.store, app.clock.now_us()).await?);
         let mut open = self.lock();
         if open.len() >= MAX_OPEN

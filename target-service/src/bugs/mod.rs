@@ -25,7 +25,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::inventory::{Inventory, Strategy};
+use crate::inventory::Inventory;
 use crate::store::Store;
 use crate::store::schema::Guard;
 
@@ -93,7 +93,7 @@ bugs! {
         /// Commits return before they are on disk.
         ;
     14 LaggingReplicaPromoted "lagging-replica-promoted"
-        /// A replica that lags behind takes over.
+        /// A replica that lags behind takes over. The service is sound: the mistake is in how its databases are run.
         ;
     16 CommittedButToldFailed "committed-but-told-failed"
         /// An uncertain outcome is reported as a definite refusal.
@@ -142,7 +142,6 @@ impl Bug {
         let reason = match self {
             Self::CacheNeverCompensated => "it needs the strategy that deducts in a cache",
             Self::ShardRemainderStranded => "it needs stock in shards",
-            Self::LaggingReplicaPromoted => "it needs a replica",
             Self::RedeliveryProcessedAgain => "it needs the message queue",
             Self::CrashBeforePublish => "it needs tickets whose outcome is notified",
             Self::NeverReleased => "it needs the payment dependency",
@@ -172,10 +171,9 @@ impl FromStr for Bug {
     }
 }
 
-/// Builds an inventory with the bug in it.
-pub fn plant(bug: Bug, strategy: Strategy, store: Store) -> Arc<dyn Inventory> {
+/// Builds an inventory with the bug in it, which may be one around the strategy that was asked for.
+pub fn plant(bug: Bug, sound: Arc<dyn Inventory>, store: Store) -> Arc<dyn Inventory> {
     let by_statement = |store, statement| Arc::new(by_statement::ByStatement::new(store, statement));
-    let sound = |store| strategy.build(store);
     match bug {
         Bug::ReadThenWriteBack => Arc::new(read_then_write_back::ReadThenWriteBack::new(store)),
         Bug::CheckThenDeduct => Arc::new(check_then_deduct::CheckThenDeduct::new(store)),
@@ -185,18 +183,18 @@ pub fn plant(bug: Bug, strategy: Strategy, store: Store) -> Arc<dyn Inventory> {
         Bug::DeductedBeforeDuplicateCheck => {
             Arc::new(deducted_before_duplicate_check::DeductedBeforeDuplicateCheck::new(store))
         }
-        Bug::SoldOutFlagSticks => Arc::new(sold_out_flag_sticks::SoldOutFlagSticks::new(sound(store))),
+        Bug::SoldOutFlagSticks => Arc::new(sold_out_flag_sticks::SoldOutFlagSticks::new(sound)),
         Bug::AckBeforeCommit => Arc::new(ack_before_commit::AckBeforeCommit::new(store)),
-        Bug::CommittedButToldFailed => Arc::new(committed_but_told_failed::CommittedButToldFailed::new(sound(store))),
-        Bug::RetryUnderNewKey => Arc::new(retry_under_new_key::RetryUnderNewKey::new(sound(store))),
+        Bug::CommittedButToldFailed => Arc::new(committed_but_told_failed::CommittedButToldFailed::new(sound)),
+        Bug::RetryUnderNewKey => Arc::new(retry_under_new_key::RetryUnderNewKey::new(sound)),
         Bug::KeyCheckedThenInserted => Arc::new(key_checked_then_inserted::KeyCheckedThenInserted::new(store)),
         Bug::RetryWithoutRecheck => Arc::new(key_checked_then_inserted::KeyCheckedThenInserted::with_retries(store)),
         Bug::PublishedThenRolledBack => Arc::new(published_then_rolled_back::PublishedThenRolledBack::new(store)),
-        Bug::ReleasedTwice => Arc::new(released_twice::ReleasedTwice::new(sound(store))),
-        Bug::PaidAfterRelease => Arc::new(paid_after_release::PaidAfterRelease::new(sound(store))),
+        Bug::ReleasedTwice => Arc::new(released_twice::ReleasedTwice::new(sound)),
+        Bug::PaidAfterRelease => Arc::new(paid_after_release::PaidAfterRelease::new(sound)),
         Bug::LimitRaced => Arc::new(limit_raced::LimitRaced::new(store)),
         Bug::TakenBeforeStart => by_statement(store, taken_before_start::RESERVE),
-        // Not in the inventory: see `session_options`, or pending.
+        // Not in the inventory: see `session_options`; or not in the service at all; or pending.
         Bug::CommitNotSynced
         | Bug::CacheNeverCompensated
         | Bug::ShardRemainderStranded
@@ -204,7 +202,7 @@ pub fn plant(bug: Bug, strategy: Strategy, store: Store) -> Arc<dyn Inventory> {
         | Bug::RedeliveryProcessedAgain
         | Bug::CrashBeforePublish
         | Bug::NeverReleased
-        | Bug::ClientCountdown => sound(store),
+        | Bug::ClientCountdown => sound,
     }
 }
 

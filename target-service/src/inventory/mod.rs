@@ -7,6 +7,7 @@ mod batch;
 mod check_constraint;
 mod conditional_update;
 mod item_queue;
+mod redis_lua;
 mod transaction;
 
 use std::fmt;
@@ -23,6 +24,7 @@ pub use conditional_update::ConditionalUpdate;
 use conditional_update::deduct;
 pub(crate) use conditional_update::{reserve_by, reserve_statement};
 pub use item_queue::ItemQueue;
+pub use redis_lua::RedisLua;
 pub use transaction::Transaction;
 
 /// What a strategy promises to deliver.
@@ -64,6 +66,11 @@ pub trait Inventory: Send + Sync {
         Box::pin(std::future::ready(()))
     }
 
+    /// Brings into the database what was acknowledged and is still on its way there.
+    fn settle(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Finishes what is under way before the process ends.
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::ready(()))
@@ -84,18 +91,43 @@ pub enum Strategy {
     ItemQueue,
     /// Whoever waits for the same item is served by one transaction; sold out is refused from memory.
     Batch,
+    /// A script in Redis deducts, and the order is persisted behind it.
+    RedisLua,
+}
+
+/// Why a strategy cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Unbuilt {
+    /// It was not told of any Redis.
+    #[error("the strategy {0} needs a Redis: name it with --redis-url redis://127.0.0.1:6379")]
+    NeedsRedis(Strategy),
+    /// The connection cannot be described.
+    #[error("the connection to Redis cannot be set up: {0}")]
+    Redis(#[from] redis::RedisError),
 }
 
 impl Strategy {
-    /// Builds the strategy on a database.
-    pub fn build(self, store: Store) -> Arc<dyn Inventory> {
-        match self {
+    /// Whether it works with a Redis beside the database.
+    pub fn needs_redis(self) -> bool {
+        self == Self::RedisLua
+    }
+
+    /// Builds the strategy on a database, and on a Redis if it works with one. To be called within the runtime.
+    ///
+    /// # Errors
+    /// It needs a Redis, and there is none.
+    pub fn build(self, store: Store, redis: Option<&redis::Client>) -> Result<Arc<dyn Inventory>, Unbuilt> {
+        Ok(match self {
             Self::ConditionalUpdate => Arc::new(ConditionalUpdate::new(store)),
             Self::Transaction => Arc::new(Transaction::new(store)),
             Self::CheckConstraint => Arc::new(CheckConstraint::new(store)),
             Self::ItemQueue => Arc::new(ItemQueue::new(store)),
             Self::Batch => Arc::new(Batch::new(store)),
-        }
+            Self::RedisLua => {
+                let redis = redis.ok_or(Unbuilt::NeedsRedis(self))?;
+                Arc::new(RedisLua::new(store, redis.clone())?)
+            }
+        })
     }
 }
 
@@ -107,6 +139,7 @@ impl fmt::Display for Strategy {
             Self::CheckConstraint => "check-constraint",
             Self::ItemQueue => "item-queue",
             Self::Batch => "batch",
+            Self::RedisLua => "redis-lua",
         })
     }
 }

@@ -8,6 +8,7 @@ pub mod http;
 pub mod payment;
 pub mod postgres;
 pub mod proxy;
+pub mod redis;
 pub mod service;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

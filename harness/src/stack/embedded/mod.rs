@@ -15,12 +15,13 @@ use super::group::Group;
 use super::guard::Guard;
 use super::postgres::Postgres;
 use super::process::RunAs;
-use super::{Component, LOCAL, Local, Provision, Stack, StackError};
-use crate::doctor;
+use super::redis::Redis;
+use super::{Component, LOCAL, Local, Provision, Stack, StackError, disk};
+use crate::doctor::{self, RedisProgram};
 use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
 use crate::load::client::Entry;
 use crate::scenario::catalogue::Catalogue;
-use crate::scenario::{Reference, Scenario, topology};
+use crate::scenario::{Reference, Replication, Scenario, topology};
 
 mod access;
 mod dependency;
@@ -103,22 +104,45 @@ async fn start(component: &impl Local) -> Result<(), StackError> {
 /// What is missing or refused. Nothing is left running: the guard cleans up when it is dropped.
 pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provision) -> Result<Stack, StackError> {
     let binaries = doctor::find_postgres()?;
+    if reference.small_disk.is_some() {
+        disk::possible()?;
+    }
+    let redis = reference.redis.then(doctor::find_redis).transpose()?;
     let program = canonical(&doctor::target_binary()?)?;
     let run_as = doctor::unprivileged_user()?.map(|user| RunAs { uid: user.uid, gid: user.gid });
     let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
-    let guard = Guard::start(&folder, &[program.clone(), canonical(&binaries.bin_dir.join("postgres"))?])
+    let mut programs = vec![program.clone(), canonical(&binaries.bin_dir.join("postgres"))?];
+    programs.extend(redis.iter().map(|redis| redis.path.clone()));
+    let guard = Guard::start(&folder, &programs)
         .map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))?;
     let ground = Ground { scenario, reference, program, folder, logs: &provision.logs };
 
-    let postgres = Postgres::create(&binaries.bin_dir, &ground.folder, ground.logs, run_as)?;
+    let bin = &binaries.bin_dir;
+    let postgres = Postgres::create(bin, &ground.folder, ground.logs, run_as, reference.small_disk)?;
     start(&postgres).await?;
+    let standby = match reference.standby {
+        Some(replication) => Some(follow(&ground, bin, &postgres, replication).await?),
+        None => None,
+    };
+
+    let redis = match &redis {
+        Some(program) => remember(&ground, program).await?,
+        None => Vec::new(),
+    };
+
     let to_postgres = ground.link(topology::TO_POSTGRES, Endpoint::Unix(postgres.socket()))?;
     let dependencies = dependency::up(&ground).await?;
 
     // Whoever the buyers reach first speaks TLS with them.
     let tls = reference.tls.then(|| ground.folder_of("tls")).transpose()?;
     let with_access = reference.access > 0;
-    let service = Service::new(&ground, &to_postgres, &dependencies, tls.as_deref().filter(|_| !with_access))?;
+    let service = Service::new(
+        &ground,
+        &to_postgres,
+        &dependencies,
+        redis.first().map(|(_, link)| link),
+        tls.as_deref().filter(|_| !with_access),
+    )?;
     let public = Endpoint::Unix(service.program.public.clone());
     let (entrance, to_service, access) = if with_access {
         let to_service = ground.link(topology::ACCESS_TO_SERVICE, public)?;
@@ -160,12 +184,54 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
         links.push(link);
         components.push(component);
     }
+    if let Some((standby, link)) = standby {
+        addresses.push(("standby, directly".to_owned(), format!("unix:{}", standby.socket().display())));
+        links.push(link);
+        components.push(Box::new(standby));
+    }
+    for (redis, link) in redis {
+        addresses.push((format!("{}, directly", redis.role()), format!("unix:{}", redis.socket().display())));
+        links.push(link);
+        components.push(Box::new(redis));
+    }
     components.push(Box::new(service));
     if with_access {
         let members = access.into_iter().map(|process| Box::new(process) as Box<dyn Component>);
         components.push(Box::new(Group::new(topology::ACCESS, members.collect())));
     }
     Ok(Stack { links, control: Some(control), components, entry, addresses, guard: Some(guard) })
+}
+
+/// Makes the standby of a cluster that runs, and the link over which it follows.
+async fn follow(
+    ground: &Ground<'_>,
+    bin: &Path,
+    postgres: &Postgres,
+    replication: Replication,
+) -> Result<(Postgres, Proxy), StackError> {
+    let link = ground.link(topology::STANDBY_TO_POSTGRES, Endpoint::Unix(postgres.socket()))?;
+    let standby = postgres.copy(bin, &ground.folder, ground.logs, link.listen_addr())?;
+    start(&standby).await?;
+    postgres.followed(replication, PATIENCE).await?;
+    Ok((standby, link))
+}
+
+/// Makes the service's Redis and its replica, if there is to be one, each with the link to the first.
+async fn remember(ground: &Ground<'_>, program: &RedisProgram) -> Result<Vec<(Redis, Proxy)>, StackError> {
+    let aof = ground.reference.redis_aof;
+    let first = Redis::create(program, &ground.folder, ground.logs, aof, None)?;
+    start(&first).await?;
+    let upstream = || Endpoint::Unix(first.socket().to_owned());
+    let link = ground.link(topology::TO_REDIS, upstream())?;
+    let mut replica = None;
+    if ground.reference.redis_replica {
+        let link = ground.link(topology::REPLICA_TO_REDIS, upstream())?;
+        let second = Redis::create(program, &ground.folder, ground.logs, aof, Some(link.listen_addr()))?;
+        start(&second).await?;
+        second.follows(PATIENCE).await?;
+        replica = Some((second, link));
+    }
+    Ok([(first, link)].into_iter().chain(replica).collect())
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, StackError> {

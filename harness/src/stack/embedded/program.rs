@@ -43,7 +43,7 @@ impl Program {
         }
         let control = Control::new(&Endpoint::Unix(admin.clone()))?;
         let log = ground.logs.join(format!("{role}.log"));
-        let spec = Spec { role, program: ground.program.clone(), arguments, folder, log, run_as: None };
+        let spec = Spec { role, program: ground.program.clone(), called: None, arguments, folder, log, run_as: None };
         Ok(Program { process: Arc::new(Process::new(spec)), control, public, admin })
     }
 }

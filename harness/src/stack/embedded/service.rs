@@ -21,7 +21,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// The service on the database behind `database`, which is told where its dependencies are, and speaks TLS if there
+    /// The service on the database behind `database` and the Redis behind `redis`, which is told where its dependencies are, and speaks TLS if there
     /// is a folder for its certificate. Nothing is started yet.
     ///
     /// # Errors
@@ -30,6 +30,7 @@ impl Service {
         ground: &Ground<'_>,
         database: &Proxy,
         dependencies: &[Dependency],
+        redis: Option<&Proxy>,
         tls: Option<&Path>,
     ) -> Result<Service, StackError> {
         let reference = ground.reference;
@@ -45,6 +46,9 @@ impl Service {
             ("--workers", reference.workers.to_string()),
         ] {
             arguments.extend([flag.to_owned(), value]);
+        }
+        if let Some(redis) = redis {
+            arguments.extend(["--redis-url".to_owned(), format!("redis://{}", redis.listen_addr())]);
         }
         arguments.extend(switches(reference));
         if let Some(folder) = tls {

@@ -1,0 +1,91 @@
+//! A failover of Redis: it is dead, and its replica takes over with what it has.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{ActiveFault, Fault, Place};
+use crate::scenario::About;
+use crate::scenario::topology::{REDIS, REDIS_REPLICA, TO_REDIS};
+use crate::stack::redis::Cache;
+use crate::stack::{Stack, StackError};
+
+/// Redis is killed, its replica promoted, and the service's link leads there from then on. Replication is asynchronous: what
+/// the replica had not received is gone. The old one stays dead.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteReplica {
+    /// The replica.
+    #[serde(default = "replica")]
+    #[schemars(with = "String")]
+    pub role: Spanned<String>,
+}
+
+fn replica() -> Spanned<String> {
+    Spanned::new(0..0, REDIS_REPLICA.to_owned())
+}
+
+#[derive(Debug)]
+struct Promoted {
+    role: String,
+}
+
+impl Fault for PromoteReplica {
+    fn place(&self) -> Place<'_> {
+        Place::Role(&self.role)
+    }
+
+    fn needs() -> String {
+        "a Redis with a replica (`redis`, `redis_replica`)".into()
+    }
+
+    fn detail(&self) -> String {
+        "redis is killed, and its replica takes over".into()
+    }
+
+    fn check(&self, about: &mut About<'_>) {
+        let there = about.scenario().roles().contains(&REDIS_REPLICA);
+        if !there || self.role.get_ref() != REDIS_REPLICA {
+            let what = format!("\"{}\" is no replica that could be promoted", self.role.get_ref());
+            let help = "add redis = true and redis_replica = true to [target.reference]: the role \"redis-replica\"";
+            return about.parameter("role", &what, help);
+        }
+        let promotions = about.scenario().fault.iter().filter(|f| f.get_ref().inject.kind() == "promote-replica");
+        if promotions.count() > 1 {
+            let help = "there is one replica: keep one of these faults";
+            about.parameter("role", "the replica is promoted more than once", help);
+        }
+    }
+
+    fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
+        Box::pin(async move {
+            let role = self.role.get_ref().clone();
+            let replica = cache(stack, &role)?;
+            stack.component(REDIS)?.kill().await?;
+            replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await?;
+            stack.link(TO_REDIS)?.set_upstream(replica.endpoint())?;
+            let active: Box<dyn ActiveFault> = Box::new(Promoted { role });
+            Ok(active)
+        })
+    }
+}
+
+fn cache(stack: &Stack, role: &str) -> Result<Cache, StackError> {
+    let found = stack.component(role)?.cache();
+    found.ok_or_else(|| StackError::Other(format!("`{role}` is no Redis that could be asked")))
+}
+
+impl ActiveFault for Promoted {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+        Box::pin(async move {
+            let replication: String = cache(stack, &self.role)?.ask(&["INFO", "replication"]).await?;
+            if !replication.contains("role:master") {
+                return Err(StackError::Other(format!("`{}` is still a replica", self.role)));
+            }
+            Ok(format!("`{}` is the one that the service asks", self.role))
+        })
+    }
+}

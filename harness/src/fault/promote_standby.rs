@@ -1,0 +1,116 @@
+//! A failover: the primary is dead, and its standby takes over with what it has.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::database::{database, session};
+use super::{ActiveFault, Fault, Place};
+use crate::scenario::About;
+use crate::scenario::topology::{STANDBY, TO_POSTGRES};
+use crate::stack::{Stack, StackError};
+
+/// The primary is killed, its standby promoted, and the service's link leads there from then on. Healing waits until the new
+/// primary writes; the old one stays dead, as it has to until somebody has looked at it.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteStandby {
+    /// The standby.
+    #[serde(default = "standby")]
+    #[schemars(with = "String")]
+    pub role: Spanned<String>,
+}
+
+fn standby() -> Spanned<String> {
+    Spanned::new(0..0, STANDBY.to_owned())
+}
+
+/// The role whose place the standby takes.
+const PRIMARY: &str = "postgres";
+
+#[derive(Debug)]
+struct Promoted {
+    role: String,
+    /// Bytes of log that the primary had flushed and the standby did not have, if the primary could still be asked.
+    behind: Option<u64>,
+}
+
+impl Fault for PromoteStandby {
+    fn place(&self) -> Place<'_> {
+        Place::Role(&self.role)
+    }
+
+    fn needs() -> String {
+        "a standby (`standby`)".into()
+    }
+
+    fn detail(&self) -> String {
+        "the primary is killed, and its standby takes over".into()
+    }
+
+    fn check(&self, about: &mut About<'_>) {
+        let there = about.scenario().roles().contains(&STANDBY);
+        if !there || self.role.get_ref() != STANDBY {
+            let what = format!("\"{}\" is no standby that could be promoted", self.role.get_ref());
+            return about.parameter(
+                "role",
+                &what,
+                "add standby = \"async\" or \"sync\" to [target.reference]: the role \"standby\"",
+            );
+        }
+        let promotions =
+            about.scenario().fault.iter().filter(|f| f.get_ref().inject.kind() == "promote-standby").count();
+        if promotions > 1 {
+            about.parameter(
+                "role",
+                "the standby is promoted more than once",
+                "there is one standby: keep one of these faults",
+            );
+        }
+    }
+
+    fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
+        Box::pin(async move {
+            let role = self.role.get_ref().clone();
+            let flushed = match database(stack, PRIMARY)?.connect().await {
+                Ok(primary) => primary.value("SELECT pg_current_wal_flush_lsn()").await.ok(),
+                Err(_) => None,
+            };
+            stack.component(PRIMARY)?.kill().await?;
+            let own = session(stack, &role).await?;
+            let received = own.value("SELECT coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())").await?;
+            if own.value("SELECT pg_promote(true, 30)").await? != "t" {
+                return Err(StackError::Other("the standby was not promoted within 30s".to_owned()));
+            }
+            let behind = match flushed {
+                Some(flushed) => {
+                    let sql = format!("SELECT greatest(pg_wal_lsn_diff('{flushed}', '{received}'), 0)::bigint");
+                    own.number(&sql).await.ok()
+                }
+                None => None,
+            };
+            stack.link(TO_POSTGRES)?.set_upstream(database(stack, &role)?.endpoint())?;
+            let active: Box<dyn ActiveFault> = Box::new(Promoted { role, behind });
+            Ok(active)
+        })
+    }
+}
+
+impl ActiveFault for Promoted {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+        Box::pin(async move {
+            let in_recovery = session(stack, &self.role).await?.value("SELECT pg_is_in_recovery()").await?;
+            if in_recovery != "f" {
+                return Err(StackError::Other(format!("`{}` is still a standby", self.role)));
+            }
+            let behind = match self.behind {
+                Some(bytes) => format!("it lacked {bytes} bytes of the primary's log"),
+                None => "how far it was behind, the primary could not be asked any more".to_owned(),
+            };
+            Ok(format!("`{}` is the primary; {behind}", self.role))
+        })
+    }
+}
