@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use super::Rules;
 use super::books::has_ledger;
 pub use super::books::{Books, Brief, By, DurableOrder, Quick, QuickMap, numbered, says_expired};
-use crate::history::{Event, FaultPlan, FinalState, History, Micros, Op, OrderState, Outcome, Role, RunInfo, Sym};
+use crate::history::{
+    COMPLETED, Event, FaultPlan, FinalState, History, Micros, Op, OrderState, Outcome, Role, RunInfo, STOPPED, Sym,
+};
 
 /// No index; the tables below are dense, and this is cheaper than an option in them.
 pub(super) const NONE: u32 = u32::MAX;
@@ -552,7 +554,7 @@ fn holes(history: &History) -> Vec<String> {
     match closed {
         None => holes.push("the history was never closed: the harness died or is still running".to_owned()),
         Some(closed) => {
-            if closed.how != "completed" {
+            if ![COMPLETED, STOPPED].contains(&closed.how.as_str()) {
                 holes.push(format!(
                     "the run did not complete ({}), and what was in flight then is not recorded",
                     closed.how

@@ -1886,6 +1886,15 @@ mod i11 {
         unknown(&sale().planned("f", 100, 260).event(skipped()), "I11", "fault f was not injected: nothing was sold");
         let optional = FaultPlan { id: "f".into(), optional: true, ..FaultPlan::default() };
         passes(&sale().event(Event::FaultPlanned(optional)).event(skipped()), "I11");
+        // What a stop condition cut off is not asked for; what had its time is.
+        let stopped = || {
+            let event = Event::Stopped { stop: "s".into(), at_us: 150_000, why: String::new() };
+            sale().event(event).with(|s| s.rules.expect.sell_out = true)
+        };
+        passes(&stopped().planned("f", 200, 260), "I11");
+        passes(&stopped().planned("f", 100, 900).injected("f", 100).healed("f", 160, "1"), "I11");
+        unknown(&stopped().planned("f", 100, 260), "I11", "fault f was planned and never injected");
+        unknown(&stopped().planned("f", 100, 260).injected("f", 100), "I11", "fault f was never healed");
         let idle = sale().planned("f", 100, 260).injected("f", 100).healed("f", 260, "0 connections, 0 bytes");
         unknown(&idle, "I11", "fault f hit nothing");
         let failed = sale().planned("f", 100, 260).event(Event::FaultFailed {

@@ -338,10 +338,15 @@ pub struct RunInfo {
     pub merged: Vec<MergedShard>,
 }
 
+/// How a run ended that came to its planned end.
+pub const COMPLETED: &str = "completed";
+/// How a run ended that a stop condition of its scenario ended: healed, drained and audited like one that was completed.
+pub const STOPPED: &str = "stopped";
+
 /// Written when a history is complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Closed {
-    /// Why the run ended: `completed`, `interrupted`, or an error.
+    /// Why the run ended: `completed`, `stopped` by a condition of the scenario, `interrupted`, or an error.
     pub how: String,
     /// Ops written over all parts.
     pub ops: u64,
