@@ -137,7 +137,9 @@ impl Leftover for Mounts {
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         // The fifth field is where it is mounted; the kernel writes a space in a name as \040.
         let places = table.lines().filter_map(|line| Some(line.split(' ').nth(4)?.replace("\\040", " ")));
+        // The name of a network namespace is a mount, too, and is taken away as what it is.
         places
+            .filter(|place| !Path::new(place).starts_with(NAMESPACES))
             .filter(|place| Path::new(place).iter().any(|part| part.to_str().is_some_and(|part| run.owns(part))))
             .collect()
     }
