@@ -21,7 +21,7 @@ IMAGE ?= seckill
 # Seeds of `make mutants` and of `make soak`; every seed of the soak makes a run for each way in which the bugs are tried.
 SEEDS ?=
 
-.PHONY: help setup build rehearse test mutants soak bench calibrate tool-wrk tool-oha image images doctor clean
+.PHONY: help setup build rehearse test mutants soak soak-kill bench calibrate tool-wrk tool-oha image images doctor clean
 # The set-up, the build and the tests share one target folder and one package manager.
 .NOTPARALLEL:
 # Cargo would take `make -j` for an invitation to a job server that the recipes are not part of.
@@ -33,6 +33,7 @@ help:
 	@echo 'make test       set up this machine, then formatting, lints and every test'
 	@echo 'make mutants    set up this machine, then every seeded bug under its faults: is it found? (SEEDS=20 for more)'
 	@echo 'make soak       set up this machine, then 200 chaos runs of the correct target: is it ever accused?'
+	@echo 'make soak-kill  set up this machine, then 1000 rehearsals killed at random moments: is anything left? (TIMES=50 for fewer)'
 	@echo 'make bench      set up this machine, then measure the harness itself (BENCH=name for one measurement)'
 	@echo 'make calibrate  set up this machine, then hold the harness, oha, wrk and goose against a server with known latencies'
 	@echo 'make image      build, then make the container image that generators elsewhere run (IMAGE=name:tag)'
@@ -63,6 +64,9 @@ mutants: setup
 
 soak: setup
 	$(SECKILL) mutants --bug 0 --seeds $(or $(SEEDS),50)
+
+soak-kill: setup
+	$(SECKILL) soak-kill --times $(or $(TIMES),1000) $(ARGS)
 
 # oha and wrk are the clients that the generator is compared with. Without one its figures are missing, and the others are not.
 tool-wrk:

@@ -20,7 +20,7 @@ use crate::scenario::{self, Loaded, ScenarioError};
 use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
-use crate::{bench, calibrate, doctor, exit, history, judge, merge, mutants, stack, stdout, toxiproxy};
+use crate::{bench, calibrate, doctor, exit, history, judge, kill_soak, merge, mutants, stack, stdout, toxiproxy};
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
 #[derive(Debug, Parser)]
@@ -185,6 +185,27 @@ enum Command {
         /// A mistake made on purpose, to see that it is found.
         #[arg(long, value_enum, hide = true)]
         mistake: Option<calibrate::Mistake>,
+    },
+    /// Kill rehearsals at random moments, and see that nothing is left a second later.
+    SoakKill {
+        /// How often.
+        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        times: u64,
+        /// From which the moments follow.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        seed: u64,
+        /// Rehearsals side by side.
+        #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+        jobs: u16,
+        /// Add to the counts of earlier ones.
+        #[arg(long)]
+        more: bool,
+        /// The scenario that is rehearsed.
+        #[arg(long, value_name = "FILE", default_value = kill_soak::SCENARIO)]
+        scenario: PathBuf,
+        /// How the counts are printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
     },
     /// The server with known latencies; not for people.
     #[command(name = calibrate::server::SUBCOMMAND, hide = true)]
@@ -392,6 +413,10 @@ pub fn main() -> i32 {
             let Some(runtime) = runtime() else { return exit::INTERNAL };
             let asked = calibrate::Asked { seconds, only, mistake };
             calibrate::run(&asked, output == Output::Json, &runtime, &on_interrupt())
+        }
+        Command::SoakKill { times, seed, jobs, more, scenario, output } => {
+            let asked = kill_soak::Asked { times, seed, jobs: usize::from(jobs), scenario, more };
+            kill_soak::run(&asked, output == Output::Json, &on_interrupt())
         }
         Command::Guard { .. }
         | Command::BenchServer { .. }

@@ -13,7 +13,10 @@ pub use install::{InstallError, install};
 pub use packages::PackageManager;
 pub(crate) use packages::on_path;
 pub use postgres::{MINIMUM_POSTGRES_MAJOR, POSTGRES_BIN_VARIABLE, PostgresBinaries, PostgresVersion, find_postgres};
-pub use probes::{RedisProgram, User, docker_remedy, find_redis, folder_for_sockets, target_binary, unprivileged_user};
+pub use probes::{
+    RedisProgram, User, docker_remedy, find_redis, folder_for_sockets, network_namespaces, target_binary,
+    unprivileged_user,
+};
 
 use std::fmt::Write as _;
 
@@ -108,6 +111,9 @@ struct Requirement {
 const POSTGRES_SERVER: &str = "Postgres server";
 const REDIS_SERVER: &str = "Redis server";
 
+/// The name under which what lets packets be lost is recognised.
+const NETWORK_TOOLS: &str = "network namespaces";
+
 const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         name: POSTGRES_SERVER,
@@ -151,6 +157,18 @@ const REQUIREMENTS: &[Requirement] = &[
         needed_for: "punctual sends on a busy machine",
         required: false,
         probe: probes::real_time,
+    },
+    Requirement {
+        name: NETWORK_TOOLS,
+        needed_for: "`hosts = true` and the fault `partition`",
+        required: false,
+        probe: network_namespaces,
+    },
+    Requirement {
+        name: "cgroups",
+        needed_for: "the fault `throttle`; without them, processes are stopped and let go on in turns",
+        required: false,
+        probe: probes::cgroups,
     },
     Requirement { name: "Docker engine", needed_for: "`--stack containers`", required: false, probe: probes::docker },
     Requirement {
@@ -255,6 +273,11 @@ pub fn run(install_missing: bool, json: bool) -> i32 {
             Err(error) => eprintln!("doctor: {error}"),
         }
         // Also after a failure: an installation that was interrupted at its very end has done its work.
+        findings = examine();
+    }
+    let lacks = |finding: &Finding| finding.name == NETWORK_TOOLS && matches!(finding.state, State::Missing { .. });
+    if install_missing && findings.iter().any(lacks) && install::network_tools() {
+        eprintln!("doctor: installed iproute2 and nftables");
         findings = examine();
     }
     if json {

@@ -15,6 +15,7 @@ pub mod exit;
 pub mod fault;
 pub mod history;
 pub mod judge;
+pub mod kill_soak;
 pub mod load;
 pub mod measure;
 pub mod merge;

@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fault::proxy::{Protocol, Proxy};
 use crate::history::recorder::Recorder;
-use crate::history::{Event, FinalState, HistoryError, LinkCalls, Machine, RunInfo};
+use crate::history::{COMPLETED, Event, FinalState, HistoryError, LinkCalls, Machine, RunInfo, STOPPED};
 use crate::judge::{self, JudgeError};
 use crate::load::clock::{Clock, WallWatch, unix_us};
 use crate::load::driver::{self, LoadError, LoadSpec};
-use crate::nemesis::{Nemesis, RealWorld};
+use crate::nemesis::{Nemesis, RealWorld, stop};
 use crate::progress::Progress;
-use crate::sampler::{Probe, Sampler};
+use crate::sampler::{Hypothesis, Sampler};
 use crate::scenario::{Loaded, Scenario, Target};
 use crate::shard::{self, Part};
 use crate::stack::control::ItemSetup;
@@ -180,9 +180,9 @@ async fn on_stack(
         // The sale is set up once far in the future, so that the warm-up finds its items; the real times follow below.
         set_up_sale(scenario, stack, unix_us() + 3_600_000_000).await?;
     }
-    let mut probe = Probe::new(scenario, stack);
+    let mut hypothesis = Hypothesis::new(scenario, stack);
     tokio::select! {
-        held = probe.must_hold(Duration::from_secs(15)) => held.map_err(StackError::Other)?,
+        held = hypothesis.must_hold(Duration::from_secs(15)) => held.map_err(StackError::Other)?,
         () = cancel.cancelled() => return Err(RunError::Interrupted),
     }
     let lead_us = shard::lead_us(scenario, part.slice);
@@ -213,7 +213,7 @@ async fn on_stack(
     for text in &stack.notes {
         recorder.event(&Event::Note { at_us: clock.now_us(), text: text.clone() });
     }
-    let how = load_and_break(&spec, part, &recorder, stack, probe, progress, cancel).await;
+    let how = load_and_break(&spec, part, &recorder, stack, hypothesis, progress, cancel).await;
     let (how, costs) = match how {
         Ok(ended) => ended,
         Err(error) => {
@@ -224,7 +224,7 @@ async fn on_stack(
     };
     recorder.event(&Event::Cost(costs));
     recorder.event(&Event::Links(stack.links.iter().map(link_calls).collect()));
-    if how == "completed" && part.leads() {
+    if is_whole(how) && part.leads() {
         audit(&spec, stack, folder, &recorder, progress, cancel).await;
     }
     // The sampler looks at the wall clock while the load runs; this is for before and after.
@@ -235,13 +235,18 @@ async fn on_stack(
     Ok(how)
 }
 
+/// Whether a run that ended so was healed, drained and audited.
+fn is_whole(how: &str) -> bool {
+    [COMPLETED, STOPPED].contains(&how)
+}
+
 /// The load with its faults, until everything is healed and the last hold has run out.
 async fn load_and_break(
     spec: &LoadSpec<'_>,
     part: &Part,
     recorder: &Recorder,
     stack: &Arc<Stack>,
-    probe: Probe,
+    hypothesis: Hypothesis,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<(&'static str, Vec<crate::history::RoleCost>), LoadError> {
@@ -252,20 +257,28 @@ async fn load_and_break(
         let (from_us, until_us) = (phase.from.micros(), phase.until.micros());
         events.event(&Event::Phase { name: phase.name.clone(), from_us, until_us });
     }
-    let sampler = Sampler::start(probe, stack, clock, &events);
     let shared = load.shared();
+    let sampler = Sampler::start(hypothesis, stack, clock, &events, &shared.live);
     let world = RealWorld::of(scenario, stack, clock, &events, &sampler.steady(), &shared.live);
     let nemesis = Nemesis::start(scenario.timeline(), &world);
     let watcher = progress.watch(scenario, clock, shared.clone(), sampler.steady(), nemesis.in_effect(), stack.clone());
     let health = recorder.health();
+    let (live, steady) = (shared.live.clone(), sampler.steady());
     let mut finished = std::pin::pin!(load.finished());
     let (totals, how) = tokio::select! {
-        totals = &mut finished => (totals?, "completed"),
+        totals = &mut finished => (totals?, COMPLETED),
         () = cancel.cancelled() => {
             progress.say("interrupted: healing the faults and ending the load");
             nemesis.heal_now();
             shared.stop();
             (finished.await?, "interrupted")
+        }
+        met = stop::watch(scenario, &live, &steady, clock) => {
+            progress.say(&format!("stopped by \"{}\" ({}): healing the faults and ending the load", met.name, met.why));
+            events.event(&Event::Stopped { stop: met.name, at_us: met.at_us, why: met.why });
+            nemesis.heal_now();
+            shared.stop();
+            (finished.await?, STOPPED)
         }
         () = health.failed() => {
             let why = health.error().unwrap_or_default();
@@ -278,11 +291,11 @@ async fn load_and_break(
     watcher.stop().await;
     drop(shared);
     events.event(&Event::LoadTotals(totals));
-    if how != "completed" {
+    if how != COMPLETED {
         nemesis.heal_now();
     }
     nemesis.finished().await;
-    if how == "completed" {
+    if is_whole(how) {
         let steady = sampler.steady().holds_from(clock.now_us(), Duration::from_secs(15)).await;
         if steady.is_none() {
             let why = "the steady-state hypothesis does not hold after everything was healed".to_owned();
@@ -294,7 +307,7 @@ async fn load_and_break(
     }
     let mut costs = sampler.stop().await;
     add_wal(&mut costs, &wal_before, &wal_bytes(stack).await);
-    let how = if how == "completed" && cancel.is_cancelled() { "interrupted" } else { how };
+    let how = if is_whole(how) && cancel.is_cancelled() { "interrupted" } else { how };
     Ok((how, costs))
 }
 

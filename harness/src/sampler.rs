@@ -9,24 +9,30 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::history::recorder::EventSink;
-use crate::history::{Event, Micros, RoleCost, Sample};
-use crate::load::client::Connection;
+use crate::history::{Event, Micros, RoleCost};
 use crate::load::clock::{Clock, WallWatch};
-use crate::scenario::Scenario;
-use crate::scenario::journey::{CompiledStep, Journey};
-use crate::scenario::template::Values;
+use crate::load::live::Live;
 use crate::stack::Stack;
 
-/// Probes in a row that held.
+mod hypothesis;
+
+pub use hypothesis::Hypothesis;
+use hypothesis::Round;
+
+/// Rounds of probes in a row in which all held.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Streak {
-    /// Probes in the streak, counted up to as many as are needed.
+    /// Whether there was a round at all.
+    looked: bool,
+    /// Rounds in the streak, counted up to as many as are needed.
     held: u32,
     /// When the first of those began.
     first_began_us: Micros,
     /// When it was answered.
     first_answered_us: Micros,
-    /// Units available as the last probe saw them.
+    /// The probe that has held for the shortest time, and since when.
+    youngest: Option<(usize, Micros)>,
+    /// Units available as the last round saw them.
     available: Option<i64>,
 }
 
@@ -35,7 +41,7 @@ struct Streak {
 pub struct Recovery {
     /// The first moment from which the hypothesis held.
     pub at_us: Micros,
-    /// The probe that was the last to hold again, where there are several.
+    /// The probe that was the last to hold again, where there are several and one had not held.
     pub last_probe: Option<String>,
 }
 
@@ -44,17 +50,21 @@ pub struct Recovery {
 pub struct Steady {
     status: watch::Receiver<Streak>,
     hold: u32,
+    names: Arc<[String]>,
 }
 
 impl Steady {
-    /// When the hypothesis held from `from_us` on: the answer to the first of enough good probes in a row, all begun
+    /// When the hypothesis held from `from_us` on: the answer to the first of enough good rounds in a row, all begun
     /// after that time. None if it did not happen within the limit.
     pub async fn holds_from(&self, from_us: Micros, limit: Duration) -> Option<Recovery> {
         let mut status = self.status.clone();
         let hold = self.hold;
         let good = |s: &Streak| s.held >= hold && s.first_began_us >= from_us;
         let waited = tokio::time::timeout(limit, status.wait_for(good)).await;
-        waited.ok()?.ok().map(|s| Recovery { at_us: s.first_answered_us, last_probe: None })
+        let streak = *waited.ok()?.ok()?;
+        let last = streak.youngest.filter(|(_, since)| self.names.len() > 1 && *since >= from_us);
+        let last_probe = last.map(|(index, _)| self.names[index].clone());
+        Some(Recovery { at_us: streak.first_answered_us, last_probe })
     }
 
     /// Waits until so many units are available at most. It may never end.
@@ -71,82 +81,10 @@ impl Steady {
         self.status.borrow().available
     }
 
-    /// Whether it holds now.
+    /// Whether it holds now, as far as is known.
     pub fn now(&self) -> bool {
-        self.status.borrow().held > 0
-    }
-}
-
-/// The steady-state probe: one request, made again and again over a connection of its own.
-#[derive(Debug)]
-pub struct Probe {
-    connection: Connection,
-    request: Vec<u8>,
-    within: Duration,
-    every: Duration,
-    hold: u32,
-    available: String,
-    item: i64,
-    step: String,
-}
-
-impl Probe {
-    /// The probe that the scenario declares, through the stack's first link.
-    pub fn new(scenario: &Scenario, stack: &Stack) -> Probe {
-        let spec = &scenario.steady_state;
-        let step: CompiledStep =
-            Journey::compile_probe(scenario, spec.step.get_ref()).expect("a validated scenario compiles");
-        let item = scenario.item.first().map_or(0, |i| i.id);
-        let values = Values { user: "probe", key: "probe", item, quantity: 1, captured: &[], cookies: "" };
-        let request = step.request(&values, stack.entry.header_lines().as_bytes());
-        Probe {
-            connection: Connection::new(&stack.entry),
-            request,
-            within: spec.within.0,
-            every: spec.every.0,
-            hold: spec.hold,
-            available: spec.available.clone(),
-            item,
-            step: step.name,
-        }
-    }
-
-    /// Makes one probe.
-    pub async fn once(&mut self, clock: Clock) -> Sample {
-        let began = clock.now_us();
-        let mut sample = Sample { at_us: began, item: self.item, ..Sample::default() };
-        match self.connection.exchange(&self.request, self.within).await {
-            Ok(reply) if (200..300).contains(&reply.status) => {
-                sample.steady = true;
-                sample.available = serde_json::from_slice::<serde_json::Value>(reply.body)
-                    .ok()
-                    .and_then(|json| json.pointer(&self.available)?.as_i64());
-            }
-            Ok(reply) => sample.why_not = Some(format!("`{}` answered {}", self.step, reply.status)),
-            Err(broken) => sample.why_not = Some(format!("`{}`: {}", self.step, broken.reason())),
-        }
-        sample.probe_us = u64::try_from(clock.now_us() - began).unwrap_or(0);
-        sample
-    }
-
-    /// Waits until the hypothesis holds before the load begins.
-    ///
-    /// # Errors
-    /// Why it does not, after the limit.
-    pub async fn must_hold(&mut self, limit: Duration) -> Result<(), String> {
-        let clock = Clock::starting_in(0);
-        let mut held = 0;
-        let mut why = String::new();
-        while clock.now_us() < limit.as_micros() as Micros {
-            let sample = self.once(clock).await;
-            held = if sample.steady { held + 1 } else { 0 };
-            if held >= self.hold {
-                return Ok(());
-            }
-            why = sample.why_not.unwrap_or(why);
-            tokio::time::sleep(self.every.min(Duration::from_millis(20))).await;
-        }
-        Err(format!("the steady-state hypothesis does not hold before the load: {why} (within {:?})", self.within))
+        let status = self.status.borrow();
+        status.held > 0 || !status.looked
     }
 }
 
@@ -161,11 +99,18 @@ pub struct Sampler {
 
 impl Sampler {
     /// Starts to watch.
-    pub fn start(probe: Probe, stack: &Arc<Stack>, clock: Clock, events: &EventSink) -> Sampler {
+    pub fn start(
+        mut hypothesis: Hypothesis,
+        stack: &Arc<Stack>,
+        clock: Clock,
+        events: &EventSink,
+        live: &Arc<Live>,
+    ) -> Sampler {
+        hypothesis.look_at(live);
         let stop = CancellationToken::new();
         let (sender, receiver) = watch::channel(Streak::default());
-        let steady = Steady { status: receiver, hold: probe.hold };
-        let probing = tokio::spawn(keep_probing(probe, clock, events.clone(), sender, stop.clone()));
+        let steady = Steady { status: receiver, hold: hypothesis.hold, names: hypothesis.names() };
+        let probing = tokio::spawn(keep_probing(hypothesis, clock, events.clone(), sender, stop.clone()));
         let usage = Arc::new(Mutex::new(Usage::default()));
         let wall = WallWatch::anchored_at(clock.epoch_unix_us());
         let watching =
@@ -189,29 +134,19 @@ impl Sampler {
 }
 
 async fn keep_probing(
-    mut probe: Probe,
+    mut hypothesis: Hypothesis,
     clock: Clock,
     events: EventSink,
     status: watch::Sender<Streak>,
     stop: CancellationToken,
 ) {
-    let mut good: VecDeque<(Micros, Micros)> = VecDeque::new();
+    let mut streaks = Streaks::new(&hypothesis);
     let mut last_written = Micros::MIN;
     let mut was_steady = true;
     while !stop.is_cancelled() {
-        let sample = probe.once(clock).await;
-        if sample.steady {
-            good.push_back((sample.at_us, clock.now_us()));
-        } else {
-            good.clear();
-        }
-        // Only the newest probes count, so that a streak from before a fault was healed is not taken for a recovery.
-        while good.len() > probe.hold as usize {
-            good.pop_front();
-        }
-        let (first_began_us, first_answered_us) = good.front().copied().unwrap_or_default();
-        let held = good.len() as u32;
-        let _ = status.send(Streak { held, first_began_us, first_answered_us, available: sample.available });
+        let round = hypothesis.round(clock).await;
+        let _ = status.send(streaks.after(&round));
+        let sample = round.sample;
         let changed = sample.steady != was_steady;
         if changed || sample.at_us - last_written >= 100_000 {
             last_written = sample.at_us;
@@ -219,9 +154,46 @@ async fn keep_probing(
             events.event(&Event::Sample(sample));
         }
         tokio::select! {
-            () = tokio::time::sleep(probe.every) => {}
+            () = tokio::time::sleep(hypothesis.every) => {}
             () = stop.cancelled() => {}
         }
+    }
+}
+
+/// How long what has held.
+struct Streaks {
+    hold: usize,
+    /// When the latest good rounds began and were answered.
+    good: VecDeque<(Micros, Micros)>,
+    /// For each probe, since when it has held: the beginning of the first round and its answer; none while it does not.
+    since: Vec<Option<(Micros, Micros)>>,
+}
+
+impl Streaks {
+    fn new(hypothesis: &Hypothesis) -> Streaks {
+        Streaks { hold: hypothesis.hold as usize, good: VecDeque::new(), since: vec![None; hypothesis.names().len()] }
+    }
+
+    /// What is known after a round.
+    fn after(&mut self, round: &Round) -> Streak {
+        let began = round.sample.at_us;
+        for (since, answered) in self.since.iter_mut().zip(&round.held) {
+            *since = answered.map(|answered| since.unwrap_or((began, answered)));
+        }
+        if round.sample.steady {
+            self.good.push_back((began, round.answered_us));
+        } else {
+            self.good.clear();
+        }
+        // Only the newest rounds count, so that a streak from before a fault was healed is not taken for a recovery.
+        while self.good.len() > self.hold {
+            self.good.pop_front();
+        }
+        let held_since = self.since.iter().enumerate().filter_map(|(index, since)| Some((since.as_ref()?.1, index)));
+        let youngest = held_since.max().map(|(answered, index)| (index, answered));
+        let (first_began_us, first_answered_us) = self.good.front().copied().unwrap_or_default();
+        let (held, available) = (self.good.len() as u32, round.sample.available);
+        Streak { looked: true, held, first_began_us, first_answered_us, youngest, available }
     }
 }
 
@@ -356,5 +328,52 @@ impl Processors {
     fn stolen_since(&self, before: &Processors) -> f64 {
         let all = self.all.saturating_sub(before.all).max(1);
         self.stolen.saturating_sub(before.stolen) as f64 / all as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Sample;
+
+    /// Rounds 10 ms apart, each answered 1 ms later, of two probes that hold or not.
+    fn after(rounds: &[[bool; 2]]) -> Streak {
+        let mut streaks = Streaks { hold: 2, good: VecDeque::new(), since: vec![None; 2] };
+        let mut streak = Streak::default();
+        for (number, held) in (0..).zip(rounds) {
+            let (at_us, answered_us) = (number * 10_000, number * 10_000 + 1_000);
+            let sample = Sample { at_us, steady: held.iter().all(|held| *held), ..Sample::default() };
+            let held = held.iter().map(|held| held.then_some(answered_us)).collect();
+            streak = streaks.after(&Round { sample, answered_us, held });
+        }
+        streak
+    }
+
+    #[test]
+    fn the_hypothesis_holds_when_all_its_probes_do_and_the_youngest_is_known() {
+        let streak = after(&[[true, true], [true, true], [true, true]]);
+        assert_eq!((streak.held, streak.first_began_us, streak.youngest), (2, 10_000, Some((1, 1_000))));
+        let streak = after(&[[true, true], [false, false], [true, false], [false, true]]);
+        assert_eq!((streak.held, streak.youngest), (0, Some((1, 31_000))));
+        let streak = after(&[[false, false], [true, false], [true, true], [true, true]]);
+        assert_eq!((streak.held, streak.first_began_us, streak.first_answered_us), (2, 20_000, 21_000));
+        assert_eq!(streak.youngest, Some((1, 21_000)));
+    }
+
+    #[tokio::test]
+    async fn a_recovery_names_the_probe_that_was_the_last_to_hold_again() {
+        let (status, receiver) = watch::channel(Streak::default());
+        let steady = Steady { status: receiver, hold: 2, names: ["page".to_owned(), "shop".to_owned()].into() };
+        assert!(steady.now(), "nothing is known yet");
+        let recovered = async |from_us| steady.holds_from(from_us, Duration::from_millis(1)).await;
+        status.send_replace(after(&[[true, false], [true, true]]));
+        assert_eq!(recovered(0).await, None, "one round is not enough");
+        status.send_replace(after(&[[true, false], [true, true], [true, true]]));
+        let last = Recovery { at_us: 11_000, last_probe: Some("shop".to_owned()) };
+        assert_eq!(recovered(5_000).await, Some(last));
+        assert_eq!(recovered(20_000).await, None, "it held before that");
+        status.send_replace(after(&[[true, true]; 9]));
+        let recovery = recovered(70_000).await.unwrap();
+        assert_eq!((recovery.at_us, recovery.last_probe), (71_000, None), "nothing had been lost");
     }
 }

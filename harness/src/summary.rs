@@ -25,7 +25,7 @@ pub struct Summary {
     pub started_at: String,
     /// Whether the run was cut short: what follows is then about a part of it.
     pub partial: bool,
-    /// Why the run ended: `completed`, `interrupted`, or an error.
+    /// Why the run ended: `completed`, `stopped` by a condition of the scenario, `interrupted`, or an error.
     pub ended: String,
     /// The merged verdict.
     pub verdict: Verdict,
@@ -47,6 +47,9 @@ pub struct Summary {
     pub goodput: Goodput,
     /// The faults of the timeline.
     pub faults: Vec<FaultSummary>,
+    /// The condition that ended the run before its time, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
     /// What each fault changed for each cohort; absent where no fault was injected, and where there is but one cohort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blast_radius: Option<BlastRadius>,
@@ -71,6 +74,23 @@ pub struct Summary {
     pub distrust: Vec<String>,
     /// Remarks with no bearing on the verdict.
     pub notes: Vec<String>,
+}
+
+/// A stop condition of the scenario that was met: everything was healed, and the load ended.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Stopped {
+    /// Its name.
+    pub name: String,
+    /// When it was met.
+    pub at_ms: f64,
+    /// What was measured, against which limit.
+    pub why: String,
+    /// How long after that the last fault was healed, in milliseconds; none if one was not.
+    pub healed_after_ms: Option<f64>,
+    /// The faults that were in effect and were healed.
+    pub healed: Vec<String>,
+    /// Those that could not be healed.
+    pub unhealed: Vec<String>,
 }
 
 /// One objective, judged.

@@ -369,6 +369,12 @@ const MISTAKES: &[Mistake] = &[
         says: &["target.reference.containers.postgres: `postgres 17` is no name of an image", "postgres:17"],
     },
     Mistake {
+        name: "`hosts` among containers",
+        replace: ("[target.reference]", "[target.reference]\nstack = \"containers\"\nhosts = true"),
+        line: "hosts = ",
+        says: &["target: `hosts` is not to be had in a stack of containers", "--stack embedded"],
+    },
+    Mistake {
         name: "`standby` among containers",
         replace: ("[target.reference]", "[target.reference]\nstack = \"containers\"\nstandby = \"async\""),
         line: "standby = ",

@@ -36,10 +36,10 @@ pub fn claims(case: &Case<'_>) -> Vec<Claim> {
         }
         let Some(item) = case.index.item(op.item) else { continue };
         let life = Life::of(case, ack, op, &refunds);
-        let hold_ends = intent
-            .first_invoked
-            .saturating_add(case.rules.items[item].hold_us)
+        let promised = intent.first_invoked.saturating_add(case.rules.items[item].hold_us);
+        let hold_ends = promised
             .saturating_sub(case.rules.epsilon_us)
+            .saturating_sub(case.index.clock_slack(intent.first_invoked, promised))
             .min(life.given_up);
         let quantity = i64::from(op.quantity);
         let claim = Claim { item, user: op.user, quantity, from: op.completed_us, until: hold_ends, op: ack.op };
@@ -114,7 +114,9 @@ fn refunds(case: &Case<'_>) -> QuickMap<u32, Micros> {
             (None, _) => None,
         };
         if let Some(op) = ack {
-            let at = case.since_epoch(row.at_unix_us).saturating_sub(case.rules.epsilon_us);
+            let stamped = case.since_epoch(row.at_unix_us);
+            let slack = case.rules.epsilon_us.saturating_add(case.index.clock_slack(stamped, stamped));
+            let at = stamped.saturating_sub(slack);
             let first = refunds.entry(op).or_insert(at);
             *first = at.min(*first);
         }

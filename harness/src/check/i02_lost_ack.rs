@@ -243,7 +243,8 @@ fn hold_ends(case: &Case<'_>, ack: &Ack, reserve: &LedgerEntry) -> Micros {
     let hold = case.index.item(reserve.item).map_or(0, |item| case.rules.items[item].hold_us);
     let promised = intent.first_invoked.saturating_add(hold);
     let stamped = reserve.expires_at_unix_us.map_or(promised, |at| case.since_epoch(at));
-    promised.min(stamped).saturating_sub(case.rules.epsilon_us)
+    let slack = case.rules.epsilon_us.saturating_add(case.index.clock_slack(intent.first_invoked, promised));
+    promised.min(stamped).saturating_sub(slack)
 }
 
 fn wrong_state(

@@ -122,7 +122,8 @@ fn too_soon(case: &Case<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry, ta
     let Some(n) = order.intent.filter(|_| case.index.whole()) else { return };
     let asked = case.index.intents[n as usize].first_invoked;
     let made = case.since_epoch(reserve.at_unix_us);
-    if made < asked.saturating_sub(case.rules.epsilon_us) {
+    let slack = case.rules.epsilon_us.saturating_add(case.index.clock_slack(made, made));
+    if made < asked.saturating_sub(slack) {
         tally.violation("orders made before they were asked for", |case, witness| {
             witness.intent(case, n);
             witness.bad_row(case, reserve);

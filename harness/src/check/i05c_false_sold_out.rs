@@ -165,11 +165,9 @@ fn ledger_release(case: &Case<'_>, books: &Books<'_>, order: &super::index::Dura
     }
     let last = books.rows_of(order).filter(|row| row.kind == EntryKind::Release).last();
     let Some(released) = last.map(|row| case.since_epoch(row.at_unix_us)) else { return Micros::MAX };
-    in_effect(
-        &case.index.faults,
-        released.saturating_sub(case.rules.epsilon_us),
-        released.saturating_add(case.rules.epsilon_us).saturating_add(COMMIT_US),
-    )
+    let slack = case.rules.epsilon_us.saturating_add(case.index.clock_slack(released, released));
+    let latest = released.saturating_add(slack).saturating_add(COMMIT_US);
+    in_effect(&case.index.faults, released.saturating_sub(slack), latest)
 }
 
 fn judge_refusal(case: &Case<'_>, flow: &Flow, hints: &mut (usize, usize), item: usize, n: u32, tally: &mut Tally<'_>) {

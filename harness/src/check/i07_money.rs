@@ -208,7 +208,9 @@ fn asked_to_pay(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, ta
         return;
     }
     let Some(row) = books.rows_of(order).find(|row| row.kind == EntryKind::Pay) else { return };
-    let latest = case.since_epoch(row.at_unix_us).saturating_add(case.rules.epsilon_us);
+    let stamped = case.since_epoch(row.at_unix_us);
+    let slack = case.rules.epsilon_us.saturating_add(case.index.clock_slack(stamped, stamped));
+    let latest = stamped.saturating_add(slack);
     let pays = || case.index.actions_of(ack).map(|n| &case.history.ops[n as usize]).filter(|op| op.role == Role::Pay);
     let mut in_time = pays().filter(|op| op.invoked_us <= latest).peekable();
     let tried = in_time.peek().is_some();

@@ -150,7 +150,8 @@ fn unasked(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, reserve
     let intent = &case.index.intents[ack.intent as usize];
     let Some(ends) = promised_until(case, intent, Some(reserve)) else { return };
     let at = case.since_epoch(row.at_unix_us);
-    let touched = touched(case, ack, at.saturating_add(case.rules.epsilon_us));
+    let slack = case.rules.epsilon_us.saturating_add(case.index.clock_slack(at, at));
+    let touched = touched(case, ack, at.saturating_add(slack));
     if touched || at.saturating_add(grain(row.at_unix_us)) >= ends {
         return;
     }

@@ -3,7 +3,7 @@
 use super::index::{Class, Intent};
 use super::tally::{Tally, count, seconds};
 use super::{Case, Check, Finding};
-use crate::history::Op;
+use crate::history::{Micros, Op};
 
 pub(super) struct Window;
 
@@ -44,13 +44,15 @@ impl Check for Window {
         for intent in &case.index.intents {
             after_the_end(case, intent, &mut tally);
         }
+        let remark = case.index.clock_remark().unwrap_or_default();
         tally.finish(
             self,
-            format!("{early} refused before the opening and {late} after the end; every order lies between"),
+            format!("{early} refused before the opening and {late} after the end; every order lies between{remark}"),
         )
     }
 }
 
+/// What the service stamps is held to the window by the service's own clock, also while that is set wrong.
 fn stamped(case: &Case<'_>, tally: &mut Tally<'_>) {
     let epsilon = case.rules.epsilon_us;
     for (order, row) in case.index.books.iter().flat_map(|books| books.durable()) {
@@ -76,9 +78,16 @@ fn stamped(case: &Case<'_>, tally: &mut Tally<'_>) {
     }
 }
 
+/// By how much the service's clock may differ from the clients' while a purchase was under way.
+fn differ(case: &Case<'_>, op: &Op) -> Micros {
+    let intent = case.index.intent_of(op.intent).map(|intent| &case.index.intents[intent as usize]);
+    let from = intent.map_or(op.invoked_us, |intent| intent.first_invoked.min(op.invoked_us));
+    case.rules.epsilon_us.saturating_add(case.index.clock_slack(from, op.completed_us))
+}
+
 fn bought(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<'_>) {
     let rules = &case.rules.items[item];
-    if op.completed_us < rules.opens_us.saturating_sub(case.rules.epsilon_us) {
+    if op.completed_us < rules.opens_us.saturating_sub(differ(case, op)) {
         tally.if_set_up("orders acknowledged before the opening", |case, witness| {
             witness.bad_op(case, n);
             format!(
@@ -95,7 +104,7 @@ fn bought(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<'_>) 
 fn turned_away(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<'_>) {
     let rules = &case.rules.items[item];
     let asked = case.index.asked_at(op);
-    if asked > rules.opens_us.saturating_add(case.rules.epsilon_us) {
+    if asked > rules.opens_us.saturating_add(differ(case, op)) {
         tally.if_set_up("buyers told \"too early\" after the opening", |case, witness| {
             witness.bad_op(case, n);
             format!(
@@ -111,7 +120,7 @@ fn turned_away(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<
 
 fn sent_home(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<'_>) {
     let rules = &case.rules.items[item];
-    if op.completed_us < rules.closes_us.saturating_sub(case.rules.epsilon_us) {
+    if op.completed_us < rules.closes_us.saturating_sub(differ(case, op)) {
         tally.if_set_up("buyers told \"ended\" before the end", |case, witness| {
             witness.bad_op(case, n);
             format!(
@@ -131,8 +140,11 @@ fn after_the_end(case: &Case<'_>, intent: &Intent, tally: &mut Tally<'_>) {
         return;
     };
     let rules = &case.rules.items[item];
+    let last = case.index.ops_of(intent).iter().map(|n| case.history.ops[*n as usize].completed_us).max();
+    let slack = case.index.clock_slack(intent.first_invoked, last.unwrap_or(intent.first_invoked));
+    let latest = rules.closes_us.saturating_add(case.rules.epsilon_us).saturating_add(slack);
     // An earlier attempt may be missing from a history that is not whole.
-    if case.index.whole() && intent.first_invoked > rules.closes_us.saturating_add(case.rules.epsilon_us) {
+    if case.index.whole() && intent.first_invoked > latest {
         tally.if_set_up("orders acknowledged that were asked for after the end", |case, witness| {
             case.index.ops_of(intent).iter().for_each(|n| witness.bad_op(case, *n));
             format!(

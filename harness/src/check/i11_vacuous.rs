@@ -26,15 +26,22 @@ impl Check for Vacuous {
         let mut tally = Tally::new(case);
         tally.needs_whole_history();
         let mut seen = Vec::new();
+        let stopped = stopped_at(case);
+        if let Some(at_us) = stopped {
+            seen.push(format!("the run was stopped at {}: what was to come later is not asked for", seconds(at_us)));
+        }
         trust(case, &mut tally, &mut seen);
-        demand(case, &mut tally, &mut seen);
-        expected(case, &mut tally, &mut seen);
+        demand(case, stopped, &mut tally, &mut seen);
+        expected(case, stopped, &mut tally, &mut seen);
         let mut hit = Vec::new();
         let left_out =
             |fault: &FaultWindow<'_>| fault.skipped.is_some() && fault.plan.is_some_and(|plan| plan.optional);
         for fault in &case.index.faults {
             if let Some(why) = fault.skipped.filter(|_| left_out(fault)) {
                 seen.push(format!("fault {}, which is optional, was not injected: {why}", fault.id));
+                continue;
+            }
+            if stopped.is_some_and(|at_us| was_cut_off(fault, at_us)) {
                 continue;
             }
             match missed(case, fault) {
@@ -46,6 +53,25 @@ impl Check for Vacuous {
             seen.push(format!("faults that hit their phase: {}", hit.join(", ")));
         }
         tally.finish(self, seen.join(";\n"))
+    }
+}
+
+/// When a stop condition of the scenario was met, if one was.
+fn stopped_at(case: &Case<'_>) -> Option<Micros> {
+    case.history.events.iter().find_map(|event| match event {
+        Event::Stopped { at_us, .. } => Some(*at_us),
+        _ => None,
+    })
+}
+
+/// Whether a fault was kept from happening as planned by the end of the run: it was to be injected later, or it was healed
+/// before its time.
+fn was_cut_off(fault: &FaultWindow<'_>, stopped_us: Micros) -> bool {
+    let untouched = fault.error.is_none() && fault.skipped.is_none();
+    match (fault.injected, fault.healed) {
+        (None, _) => untouched && fault.due.or(fault.plan.map(|plan| plan.at_us)).is_none_or(|due| due >= stopped_us),
+        (Some(_), Some(healed)) => untouched && healed >= stopped_us,
+        (Some(_), None) => false,
     }
 }
 
@@ -83,7 +109,7 @@ fn trust(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
 }
 
 /// Whether anybody bought anything, and whether there was enough demand for what the scenario expects.
-fn demand(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
+fn demand(case: &Case<'_>, stopped: Option<Micros>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
     let sent = |intent: &&super::index::Intent| intent.sent;
     let tried: i64 = case.index.intents.iter().filter(sent).count() as i64;
     let ok = case.index.intents.iter().filter(|intent| intent.class == Class::Ok).count();
@@ -105,7 +131,7 @@ fn demand(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
     }
     for (asked, rules) in asked.iter().zip(&case.rules.items) {
         seen.push(format!("{} of item {} asked for, of {}", count(*asked, "unit"), rules.item, rules.stock));
-        if *asked < rules.stock && !rules.plentiful {
+        if *asked < rules.stock && !rules.plentiful && stopped.is_none() {
             tally.gap(format!(
                 "demand stayed below the stock: {} of item {} asked for, and there were {}; raise the rate or lower the stock",
                 count(*asked, "unit"),
@@ -117,14 +143,14 @@ fn demand(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
 }
 
 /// What the scenario says must have happened.
-fn expected(case: &Case<'_>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
+fn expected(case: &Case<'_>, stopped: Option<Micros>, tally: &mut Tally<'_>, seen: &mut Vec<String>) {
     let expect = &case.rules.expect;
     let scan = &case.index.scan;
     let mut happened = Vec::new();
     let mut want = |wanted: bool, n: usize, what: &str, remedy: &str| {
         if n > 0 {
             happened.push(format!("{what}: {n}"));
-        } else if wanted {
+        } else if wanted && stopped.is_none() {
             tally.gap(format!("no {what}, though the scenario expects some: {remedy}"));
         }
     };

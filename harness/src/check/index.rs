@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use super::Rules;
 use super::books::has_ledger;
 pub use super::books::{Books, Brief, By, DurableOrder, Quick, QuickMap, numbered, says_expired};
-use crate::history::{Event, FaultPlan, FinalState, History, Micros, Op, OrderState, Outcome, Role, RunInfo, Sym};
+use crate::history::{
+    COMPLETED, Event, FaultPlan, FinalState, History, Micros, Op, OrderState, Outcome, Role, RunInfo, STOPPED, Sym,
+};
 
 /// No index; the tables below are dense, and this is cheaper than an option in them.
 pub(super) const NONE: u32 = u32::MAX;
@@ -59,6 +61,15 @@ pub struct Ack {
     /// Index of the first op that acknowledged it, an attempt to order where there is one.
     pub op: u32,
     actions: (u32, u32),
+}
+
+/// A time over which a fault had set the service's clock wrong, on the clients' clock.
+#[derive(Debug, Clone, Copy)]
+struct WrongClock {
+    from: Micros,
+    until: Micros,
+    /// By how much at most.
+    most: Micros,
 }
 
 /// What a single look at every op tells: reading a large history again for each check would take most of the time.
@@ -192,6 +203,7 @@ pub struct Index<'a> {
     pub holes: Vec<String>,
     /// Buyers who paid or cancelled something that cannot be told, with the earliest such moment.
     pub loose: HashMap<u64, Micros>,
+    wrong_clocks: Vec<WrongClock>,
     items: QuickMap<i64, usize>,
     by_intent: Vec<u32>,
     actions: Vec<(Sym, u32)>,
@@ -205,11 +217,13 @@ impl<'a> Index<'a> {
         let mut scan = Scan::of(history);
         let by_intent = group_by_intent(std::mem::take(&mut scan.wanted));
         let (by_intent, intents) = fold_intents(&history.ops, by_intent);
+        let faults = fault_windows(&history.events);
         let mut index = Index {
             intents,
             acks: Vec::new(),
             books: None,
-            faults: fault_windows(&history.events),
+            wrong_clocks: wrong_clocks(&faults, rules.epsilon_us),
+            faults,
             scan,
             holes: holes(history),
             loose: HashMap::new(),
@@ -247,6 +261,24 @@ impl<'a> Index<'a> {
         }
         let intent = self.intent_of(op.intent).map(|intent| &self.intents[intent as usize]);
         intent.filter(|intent| intent.attempts > 0 && self.whole()).map_or(Micros::MIN, |intent| intent.first_invoked)
+    }
+
+    /// By how much more than ε the service's clock may have been off, by faults that set it wrong, between two moments. It
+    /// does not matter on which of the two clocks these are: a wrong clock stamps what it does at moments that are as wrong.
+    pub fn clock_slack(&self, from: Micros, until: Micros) -> Micros {
+        let near = |wrong: &&WrongClock| {
+            from <= wrong.until.saturating_add(wrong.most) && wrong.from.saturating_sub(wrong.most) <= until
+        };
+        self.wrong_clocks.iter().filter(near).fold(0, |sum, wrong| sum.saturating_add(wrong.most))
+    }
+
+    /// Words for that a clock was set wrong; none if none was.
+    pub fn clock_remark(&self) -> Option<String> {
+        let most = self.wrong_clocks.iter().map(|wrong| wrong.most).max()?;
+        Some(format!(
+            "; the service's clock was set wrong by up to {}, and around that it is held to its own clock alone",
+            super::tally::seconds(most)
+        ))
     }
 
     /// The acknowledgement that names this order.
@@ -490,6 +522,27 @@ fn fault_windows(events: &[Event]) -> Vec<FaultWindow<'_>> {
     windows
 }
 
+/// How long it may take from a fault's effect to its note.
+const NOTED_US: Micros = 100_000;
+
+/// When and by how much the service's clock was set wrong. A fault that failed may have done so and not taken it back.
+fn wrong_clocks(faults: &[FaultWindow<'_>], epsilon: Micros) -> Vec<WrongClock> {
+    let wrong = |fault: &FaultWindow<'_>| {
+        let plan = fault.plan?;
+        let error = plan.clock?;
+        if fault.injected.is_none() && fault.error.is_none() {
+            return None;
+        }
+        // It is set some time before the nemesis notes it: after its time has come, or the event that it waits for.
+        let noted = fault.injected.map_or(plan.at_us, |at| at.saturating_sub(NOTED_US));
+        let from = noted.min(plan.at_us);
+        let until = fault.healed.unwrap_or(Micros::MAX);
+        let most = error.most_after(until.saturating_sub(from));
+        Some(WrongClock { from: from.saturating_sub(epsilon), until: until.saturating_add(epsilon), most })
+    };
+    faults.iter().filter_map(wrong).collect()
+}
+
 /// Why the history cannot be taken for all that the clients did.
 fn holes(history: &History) -> Vec<String> {
     let mut holes: Vec<String> = Vec::new();
@@ -501,7 +554,7 @@ fn holes(history: &History) -> Vec<String> {
     match closed {
         None => holes.push("the history was never closed: the harness died or is still running".to_owned()),
         Some(closed) => {
-            if closed.how != "completed" {
+            if ![COMPLETED, STOPPED].contains(&closed.how.as_str()) {
                 holes.push(format!(
                     "the run did not complete ({}), and what was in flight then is not recorded",
                     closed.how

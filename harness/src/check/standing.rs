@@ -28,9 +28,12 @@ impl Standing {
         for (order, reserve) in books.durable() {
             let Some(ack) = case.index.ack_of_order(order) else { continue };
             let op = &case.history.ops[ack.op as usize];
-            if op.role == Role::Order && case.index.intents[ack.intent as usize].attempts == 1 {
+            let stamped = case.since_epoch(reserve.at_unix_us);
+            // What a clock stamped that was set wrong tells nothing about how long it took.
+            let right = case.index.clock_slack(stamped, stamped) == 0;
+            if right && op.role == Role::Order && case.index.intents[ack.intent as usize].attempts == 1 {
                 seen += 1;
-                longest = longest.max(op.completed_us.saturating_sub(case.since_epoch(reserve.at_unix_us)));
+                longest = longest.max(op.completed_us.saturating_sub(stamped));
             }
         }
         let usual = epsilon.saturating_add(COMMIT_US);
@@ -47,10 +50,11 @@ impl Standing {
         let reserve = order.reserve.filter(|_| order.count(EntryKind::Reserve) == 1)?;
         let intent = &case.index.intents[order.intent? as usize];
         let stamped = case.since_epoch(reserve.at_unix_us);
+        let slack = case.index.clock_slack(stamped, stamped);
         let by_ledger = in_effect(
             &case.index.faults,
-            stamped.saturating_sub(case.rules.epsilon_us),
-            stamped.saturating_add(self.lag),
+            stamped.saturating_sub(case.rules.epsilon_us).saturating_sub(slack),
+            stamped.saturating_add(self.lag).saturating_add(slack),
         );
         let acknowledged = case.index.ops_of(intent).iter().map(|n| &case.history.ops[*n as usize]);
         let acknowledged = acknowledged.filter(|op| op.acknowledges() && op.order != Sym(0));
@@ -75,7 +79,8 @@ fn ended(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, reserve: 
         let stamped = reserve.expires_at_unix_us.map_or(promised, |at| case.since_epoch(at));
         ends = ends.min(promised).min(stamped);
     }
-    ends.saturating_sub(case.rules.epsilon_us)
+    let slack = case.index.clock_slack(case.since_epoch(reserve.at_unix_us), ends);
+    ends.saturating_sub(case.rules.epsilon_us).saturating_sub(slack)
 }
 
 /// Until when a buyer may at least count on a hold, by the service's clocks: the hold's time after they first asked, or the
@@ -85,7 +90,8 @@ pub(super) fn promised_until(case: &Case<'_>, intent: &Intent, reserve: Option<&
     let stamped = reserve.map_or(Micros::MAX, |row| case.since_epoch(row.at_unix_us));
     let from = stamped.min(intent.first_invoked);
     let ends = from.saturating_add(rules.hold_us).min(rules.closes_us);
-    Some(ends.saturating_sub(case.rules.epsilon_us.saturating_mul(2)))
+    let slack = case.index.clock_slack(from, ends);
+    Some(ends.saturating_sub(case.rules.epsilon_us.saturating_mul(2)).saturating_sub(slack))
 }
 
 /// How coarse a stamp is: whoever counts in seconds or in milliseconds rounds.

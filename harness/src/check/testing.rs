@@ -6,8 +6,8 @@
 
 use super::{CHECKS, Case, Evidence, Expectations, Finding, ItemRules, Rules, judge_one};
 use crate::history::{
-    Closed, DrainProbe, EntryKind, Event, FaultPlan, FinalState, History, LedgerEntry, Machine, Micros, Names, Op,
-    OrderState, Outcome, PaymentEntry, PaymentKind, Role, RunInfo, StockRow,
+    ClockError, Closed, DrainProbe, EntryKind, Event, FaultPlan, FinalState, History, LedgerEntry, Machine, Micros,
+    Names, Op, OrderState, Outcome, PaymentEntry, PaymentKind, Role, RunInfo, StockRow,
 };
 
 /// Wall-clock time of the epoch of every story.
@@ -423,6 +423,18 @@ impl Story {
             until_us: until_ms * 1000,
             ..FaultPlan::default()
         }))
+    }
+
+    /// The service's clock is set wrong by so many milliseconds between these two.
+    pub fn wrong_clock(self, at_ms: i64, until_ms: i64, step_ms: i64) -> Story {
+        let set = |plan: &mut FaultPlan| plan.clock = Some(ClockError { step_us: step_ms * 1000, gain_ppm: 0 });
+        self.fault("clock", at_ms, until_ms).with(|story| {
+            story.history.events.iter_mut().for_each(|event| {
+                if let Event::FaultPlanned(plan) = event {
+                    set(plan);
+                }
+            });
+        })
     }
 
     /// A fault takes effect.

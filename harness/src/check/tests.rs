@@ -4,7 +4,7 @@
 use super::testing::*;
 use super::*;
 use crate::history::OrderState::{self, Cancelled, Expired, Held, Paid, Refunded};
-use crate::history::{Closed, Event, StockRow};
+use crate::history::{ClockError, Closed, Event, StockRow};
 
 /// A finding as text, for comparing: verdict, detail, and the witness with `>` before the offending lines.
 fn told(finding: &Finding) -> String {
@@ -1886,6 +1886,15 @@ mod i11 {
         unknown(&sale().planned("f", 100, 260).event(skipped()), "I11", "fault f was not injected: nothing was sold");
         let optional = FaultPlan { id: "f".into(), optional: true, ..FaultPlan::default() };
         passes(&sale().event(Event::FaultPlanned(optional)).event(skipped()), "I11");
+        // What a stop condition cut off is not asked for; what had its time is.
+        let stopped = || {
+            let event = Event::Stopped { stop: "s".into(), at_us: 150_000, why: String::new() };
+            sale().event(event).with(|s| s.rules.expect.sell_out = true)
+        };
+        passes(&stopped().planned("f", 200, 260), "I11");
+        passes(&stopped().planned("f", 100, 900).injected("f", 100).healed("f", 160, "1"), "I11");
+        unknown(&stopped().planned("f", 100, 260), "I11", "fault f was planned and never injected");
+        unknown(&stopped().planned("f", 100, 260).injected("f", 100), "I11", "fault f was never healed");
         let idle = sale().planned("f", 100, 260).injected("f", 100).healed("f", 260, "0 connections, 0 bytes");
         unknown(&idle, "I11", "fault f hit nothing");
         let failed = sale().planned("f", 100, 260).event(Event::FaultFailed {
@@ -2004,5 +2013,114 @@ mod judging {
     fn numbers_of_purchases_may_be_sparse() {
         let story = Story::new(3).bought(1).op(order(u64::MAX).by(2).ok("x", Held)).settle();
         fails(&story, "I2", "order x was acknowledged to u2", &["order ok"]);
+    }
+}
+
+/// What a fault made of the service's clock is not its fault; everything else still is.
+mod wrong_clocks {
+    use super::*;
+
+    /// A sale from 0 to 60 s with holds of 10 s, and a clock that is three seconds ahead from 50 to 55 s.
+    fn ahead(story: Story) -> Story {
+        story.wrong_clock(50_000, 55_000, 3_000)
+    }
+
+    #[test]
+    fn who_is_turned_away_by_a_wrong_clock_accuses_nobody() {
+        let told = Story::new(5).op(order(1).at(54_500, 57_500).refused("ended")).settle();
+        fails(&told, "I10", "was told at 57.500 s that the sale of item 1 has ended", &["order refused"]);
+        passes(&ahead(told.clone()), "I10");
+        let detail = ahead(told).finding("I10").detail;
+        assert!(detail.contains("set wrong by up to 3.000 s"), "{detail}");
+        // No clock that is three seconds ahead ends a sale so early.
+        let long_before = ahead(Story::new(5).op(order(1).at(54_500, 56_000).refused("ended")).settle());
+        fails(&long_before, "I10", "was told at 56.000 s that the sale of item 1 has ended", &["order refused"]);
+        // Nor does one that is right again, or not yet wrong.
+        for at in [20_000, 46_000] {
+            let other_time = ahead(Story::new(5).op(order(1).at(at, at + 10).refused("ended")).settle());
+            fails(&other_time, "I10", "that the sale of item 1 has ended", &["order refused"]);
+        }
+        let healed = Story::new(5).op(order(1).at(58_500, 58_510).refused("ended")).settle();
+        fails(&healed.wrong_clock(20_000, 25_000, 3_000), "I10", "has ended", &["order refused"]);
+    }
+
+    #[test]
+    fn a_service_is_held_to_its_own_clock_while_that_is_wrong() {
+        // It believes itself beyond the end, and sells.
+        let sells = Story::new(5).op(order(1).at(54_500, 54_600).ok("o1", Held)).row(reserve("o1", 1, Held).at(60_550));
+        let sells = sells.settle().wrong_clock(50_000, 55_000, 6_000);
+        fails(&sells, "I10", "took its stock at 60.550 s, and the sale of item 1 closed at 60.000 s", &["row 1:"]);
+        // It believes itself within the window before it opens.
+        let opens = |story: Story| story.with(|s| s.rules.items[0].opens_us = 8_000_000);
+        let early = Story::new(5).op(order(1).at(6_000, 6_100).ok("o1", Held)).row(reserve("o1", 1, Held).at(9_050));
+        passes(&opens(early.clone().settle().wrong_clock(5_000, 7_000, 3_000)), "I10");
+        fails(&opens(early.settle()), "I10", "u1 had an order of item 1 at 6.100 s", &["order ok"]);
+    }
+
+    #[test]
+    fn a_hold_that_ends_early_by_a_wrong_clock_is_no_promise_broken() {
+        // Held at 45 s for ten seconds; by a clock that is three ahead they are over at 52 s.
+        let paid_late = Story::new(5)
+            .op(order(1).at(45_000, 45_050).ok("o1", Held))
+            .row(reserve("o1", 1, Expired).at(45_020).until(55_020))
+            .row(release("o1", "expired").at(55_030))
+            .op(pay(1, "o1").at(52_500, 52_520).refused("expired"))
+            .settle();
+        fails(&paid_late, "I8", "was told that its hold had expired", &["pay refused"]);
+        passes(&ahead(paid_late.clone()), "I8");
+        let sooner =
+            paid_late.with(|s| (s.history.ops[1].invoked_us, s.history.ops[1].completed_us) = (50_500_000, 50_520_000));
+        fails(&ahead(sooner), "I8", "was told that its hold had expired", &["pay refused"]);
+        // Given back early by the service's own stamps.
+        let early = Story::new(5)
+            .op(order(1).at(45_000, 45_050).ok("o1", Held))
+            .row(reserve("o1", 1, Expired).at(45_020).until(55_020))
+            .row(release("o1", "expired").at(53_500))
+            .settle();
+        fails(&ahead(early), "I8", "53.500 s", &["row 2:"]);
+    }
+
+    #[test]
+    fn units_that_came_back_early_may_be_sold_again() {
+        // The only unit is claimed until 55 s by the first buyer's reckoning, and came back at 52 s by the service's.
+        let twice = Story::new(1)
+            .op(order(1).at(45_000, 45_050).ok("o1", Held))
+            .row(reserve("o1", 1, Expired).at(45_020).until(55_020))
+            .row(release("o1", "expired").at(55_030))
+            .op(order(2).at(52_500, 52_550).ok("o2", Held))
+            .row(reserve("o2", 2, Held).at(55_520).until(65_520))
+            .settle();
+        assert_eq!(twice.finding("I1").verdict, Verdict::Fail, "{}", told_of(&twice, "I1"));
+        passes(&ahead(twice.clone()), "I1");
+        // A clock that was right by then frees nothing early.
+        let before = twice.wrong_clock(10_000, 15_000, 3_000);
+        assert_eq!(before.finding("I1").verdict, Verdict::Fail, "{}", told_of(&before, "I1"));
+    }
+
+    #[test]
+    fn a_fault_that_failed_may_have_left_the_clock_wrong() {
+        let told = Story::new(5).op(order(1).at(58_000, 58_500).refused("ended")).settle();
+        let never = told.clone().planned("clock", 50_000, 55_000).with(|s| set(s, 3_000));
+        fails(&never, "I10", "has ended", &["order refused"]);
+        let failed = never.event(Event::FaultFailed { id: "clock".into(), at_us: 50_000_000, error: "timeout".into() });
+        passes(&failed, "I10");
+        let stuck = told.planned("clock", 50_000, 55_000).injected("clock", 50_000).with(|s| set(s, 3_000));
+        passes(&stuck, "I10");
+    }
+
+    fn set(story: &mut Story, step_ms: i64) {
+        for event in &mut story.history.events {
+            if let Event::FaultPlanned(plan) = event {
+                plan.clock = Some(ClockError { step_us: step_ms * 1000, gain_ppm: 0 });
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_drifts_is_off_by_as_much_as_it_gained() {
+        let fast = ClockError { step_us: 0, gain_ppm: 500_000 };
+        assert_eq!((fast.most_after(2_000_000), fast.most_after(0)), (1_000_000, 0));
+        assert_eq!(ClockError { step_us: -700, gain_ppm: -500_000 }.most_after(2_000_000), 1_000_700);
+        assert_eq!(fast.most_after(Micros::MAX), Micros::MAX / 2);
     }
 }

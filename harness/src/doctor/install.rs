@@ -131,6 +131,23 @@ fn bring(manager: PackageManager, package: Package) -> Result<(), InstallError> 
     }
 }
 
+/// Installs what makes and parts hosts; false if it cannot be had here. A rehearsal can do without, so this is no error.
+pub(super) fn network_tools() -> bool {
+    if !nix::unistd::geteuid().is_root() || PackageManager::detect() != Some(PackageManager::Apt) {
+        return false;
+    }
+    let missing = |package| !super::probes::has(package);
+    let packages = [Package::Iproute, Package::Nftables].into_iter().filter(|package| missing(*package));
+    let installed: Vec<bool> = packages
+        .map(|package| {
+            let name = PackageManager::Apt.package(package);
+            let known = apt_knows(name) || apt_get(&["update"], Reach::Interrupted).is_ok();
+            known && apt_install(name).is_ok()
+        })
+        .collect();
+    !installed.is_empty() && installed.into_iter().all(|done| done)
+}
+
 /// The command by which somebody who is not root lets this very program do the installation.
 pub(super) fn own_command() -> Option<String> {
     let installs = matches!(PackageManager::detect()?, PackageManager::Apt | PackageManager::Dnf | PackageManager::Apk);

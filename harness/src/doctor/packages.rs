@@ -30,6 +30,8 @@ pub(crate) enum Package {
     Redis,
     Chromium,
     Wrk,
+    Iproute,
+    Nftables,
 }
 
 impl PackageManager {
@@ -61,6 +63,9 @@ impl PackageManager {
             (Package::Redis, _) => "redis",
             (Package::Chromium, _) => "chromium",
             (Package::Wrk, _) => "wrk",
+            (Package::Iproute, Self::Dnf) => "iproute",
+            (Package::Iproute, _) => "iproute2",
+            (Package::Nftables, _) => "nftables",
         }
     }
 

@@ -254,6 +254,45 @@ fn ask_docker(socket: &Path) -> io::Result<String> {
     body["Version"].as_str().map(str::to_owned).ok_or_else(|| io::Error::other("the answer names no version"))
 }
 
+/// Whether the program is there that a package is wanted for.
+pub(super) fn has(package: Package) -> bool {
+    match package {
+        Package::Iproute => on_path("ip").is_some(),
+        Package::Nftables => on_path("nft").is_some(),
+        _ => false,
+    }
+}
+
+/// What a host of its own takes: root, the two programs, and a kernel that lets us.
+///
+/// # Errors
+/// What is missing, with the remedy.
+pub fn network_namespaces() -> Result<String, Missing> {
+    for (package, name) in [(Package::Iproute, "ip"), (Package::Nftables, "nft")] {
+        if !has(package) {
+            return Err(Missing::new(format!("no program {name} on the PATH"), remedy(package)));
+        }
+    }
+    if !nix::unistd::geteuid().is_root() {
+        let why = "only root makes network namespaces and firewall rules in them";
+        return Err(Missing::new(why, "run the harness as root, or leave out hosts = true and the partitions"));
+    }
+    // A thread of its own, so that nobody else is moved.
+    let alone = || nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET);
+    match std::thread::spawn(alone).join() {
+        Ok(Ok(())) => Ok("can be made, with ip and nft".to_owned()),
+        Ok(Err(error)) => Err(Missing::new(
+            format!("this root may not make network namespaces: {error}"),
+            "give the container the capability: docker run --cap-add SYS_ADMIN --cap-add NET_ADMIN",
+        )),
+        Err(_) => Err(Missing::new("the probe failed", "run the harness as root")),
+    }
+}
+
+pub(super) fn cgroups() -> Result<String, Missing> {
+    crate::stack::cgroup::find().map(|_| "processor time can be limited".to_owned())
+}
+
 /// A program that is a Redis server if it is called by the right name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisProgram {

@@ -1,16 +1,16 @@
 //! A process is killed, and started again on the same data.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::process::{PATIENCE, hit};
+use super::process::{Ongoing, all_up, goes_on, hit, kill_all};
 use super::{ActiveFault, Fault, Place};
 use crate::scenario::About;
+use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
 
 /// SIGKILL to a component and all its processes; healing starts it again on the same data.
@@ -20,12 +20,16 @@ pub struct Kill {
     /// The role: `service`, `postgres`, or another that the stack has.
     #[schemars(with = "String")]
     pub role: Spanned<String>,
+    /// After how long it is started again while the fault still lasts, as by a supervisor; otherwise it stays down until the
+    /// fault is healed.
+    pub restart_after: Option<Dur>,
 }
 
 #[derive(Debug)]
 struct Killed {
     role: String,
     hit: usize,
+    supervisor: Option<Ongoing<bool>>,
 }
 
 impl Fault for Kill {
@@ -34,7 +38,10 @@ impl Fault for Kill {
     }
 
     fn detail(&self) -> String {
-        "SIGKILL, then started again on the same data".into()
+        match self.restart_after {
+            None => "SIGKILL, then started again on the same data".into(),
+            Some(after) => format!("SIGKILL, started again on the same data after {after}"),
+        }
     }
 
     fn check(&self, about: &mut About<'_>) {
@@ -44,8 +51,18 @@ impl Fault for Kill {
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(async move {
             let role = self.role.get_ref().clone();
-            let hit = stack.component(&role)?.kill().await?;
-            let killed: Box<dyn ActiveFault> = Box::new(Killed { role, hit });
+            let hit = kill_all(stack, &role).await?;
+            let supervisor = self.restart_after.map(|after| {
+                let role = role.clone();
+                Ongoing::start(stack, async move |stack, stop| {
+                    let in_time = goes_on(&stop, after.0).await;
+                    if in_time {
+                        all_up(&stack, &role).await?;
+                    }
+                    Ok(in_time)
+                })
+            });
+            let killed: Box<dyn ActiveFault> = Box::new(Killed { role, hit, supervisor });
             Ok(killed)
         })
     }
@@ -54,20 +71,12 @@ impl Fault for Kill {
 impl ActiveFault for Killed {
     fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
         Box::pin(async move {
-            let component = stack.component(&self.role)?;
-            let end = Instant::now() + PATIENCE;
-            // What a supervisor does: started again until it stays up, within bounds.
-            loop {
-                // Here, and not on the blocking pool: see `Process::start`.
-                component.start().await?;
-                match component.ready(PATIENCE).await {
-                    Ok(()) => return Ok(hit(self.hit, "killed")),
-                    Err(_) if component.ended().is_some() && Instant::now() < end => {
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
+            let supervised = match &mut self.supervisor {
+                Some(supervisor) => supervisor.stop().await.is_ok_and(|in_time| in_time),
+                None => false,
+            };
+            all_up(stack, &self.role).await?;
+            Ok(hit(self.hit, if supervised { "killed, started again while it lasted" } else { "killed" }))
         })
     }
 }

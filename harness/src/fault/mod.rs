@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::history::ClockError;
 use crate::scenario::About;
 use crate::scenario::value::normal_link;
 use crate::stack::{Stack, StackError};
@@ -24,7 +25,10 @@ pub mod black_hole;
 pub mod catalogue;
 pub mod checkpoint_storm;
 pub mod choice;
+pub mod clock_skew;
+pub mod clock_step;
 pub mod connect_latency;
+pub mod crash_loop;
 pub mod cut_after_command;
 pub mod cut_after_commit;
 pub mod cut_reply;
@@ -41,6 +45,7 @@ pub mod latency;
 pub mod limit_data;
 pub mod link;
 pub mod lock_row;
+pub mod partition;
 pub mod pause;
 pub mod process;
 pub mod promote_replica;
@@ -50,12 +55,15 @@ pub mod read_only;
 pub mod redis_flush;
 pub mod refuse;
 pub mod reset;
+pub mod rolling_restart;
 pub mod slicer;
 pub mod slow_close;
 pub mod slow_command;
 pub mod slow_request;
 pub mod slow_statement;
+pub mod stop;
 pub mod terminate_backends;
+pub mod throttle;
 pub mod timeout;
 pub mod toxic;
 
@@ -86,6 +94,11 @@ pub trait Fault: Send + Sync + Debug {
 
     /// Says what is wrong with its parameters, before anything is started.
     fn check(&self, about: &mut About<'_>);
+
+    /// How it sets the service's clock wrong, if it does: the checks then do not take the service at the clock's word.
+    fn clock_error(&self) -> Option<ClockError> {
+        None
+    }
 
     /// Makes the fault; when this returns, it is in effect.
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>>;
@@ -178,6 +191,20 @@ kinds! {
     "pause" => Pause(pause::Pause),
     /// A container is cut off from its network; healing connects it again.
     "disconnect" => Disconnect(disconnect::Disconnect),
+    /// Packets between hosts are lost, without an error and without a reset.
+    "partition" => Partition(partition::Partition),
+    /// A process ends in order; healing starts it again on the same data.
+    "stop" => Stop(stop::Stop),
+    /// A process gets less of the processors than it wants.
+    "throttle" => Throttle(throttle::Throttle),
+    /// A process is killed and started over and over.
+    "crash-loop" => CrashLoop(crash_loop::CrashLoop),
+    /// The service's clock jumps; healing sets it right.
+    "clock-step" => ClockStep(clock_step::ClockStep),
+    /// The service's clock runs too fast or too slow; healing sets it right.
+    "clock-skew" => ClockSkew(clock_skew::ClockSkew),
+    /// The processes of a role are restarted in order, one after the other.
+    "rolling-restart" => RollingRestart(rolling_restart::RollingRestart),
     /// Postgres ends the service's sessions.
     "terminate-backends" => TerminateBackends(terminate_backends::TerminateBackends),
     /// The lock of the hot row is held by somebody else.

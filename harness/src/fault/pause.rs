@@ -43,7 +43,10 @@ impl Fault for Pause {
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(async move {
             let role = self.role.get_ref().clone();
-            let hit = stack.component(&role)?.pause(true).await?;
+            let mut hit = 0;
+            for component in stack.components_of(&role)? {
+                hit += component.pause(true).await?;
+            }
             let paused: Box<dyn ActiveFault> = Box::new(Paused { role, hit });
             Ok(paused)
         })
@@ -53,7 +56,9 @@ impl Fault for Pause {
 impl ActiveFault for Paused {
     fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
         Box::pin(async move {
-            stack.component(&self.role)?.pause(false).await?;
+            for component in stack.components_of(&self.role)? {
+                component.pause(false).await?;
+            }
             Ok(hit(self.hit, "stopped"))
         })
     }

@@ -338,10 +338,15 @@ pub struct RunInfo {
     pub merged: Vec<MergedShard>,
 }
 
+/// How a run ended that came to its planned end.
+pub const COMPLETED: &str = "completed";
+/// How a run ended that a stop condition of its scenario ended: healed, drained and audited like one that was completed.
+pub const STOPPED: &str = "stopped";
+
 /// Written when a history is complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Closed {
-    /// Why the run ended: `completed`, `interrupted`, or an error.
+    /// Why the run ended: `completed`, `stopped` by a condition of the scenario, `interrupted`, or an error.
     pub how: String,
     /// Ops written over all parts.
     pub ops: u64,
@@ -533,10 +538,30 @@ pub struct FaultPlan {
     /// Whether the run means something if that event never came.
     #[serde(default, skip_serializing_if = "is_false")]
     pub optional: bool,
+    /// How it sets the service's clock wrong, if that is what it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockError>,
 }
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// How a clock is set wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ClockError {
+    /// By how much it is off at once, in microseconds; negative is behind.
+    pub step_us: Micros,
+    /// Microseconds that it gains in each second from then on; negative for a clock that is slow.
+    pub gain_ppm: i64,
+}
+
+impl ClockError {
+    /// By how much the clock can be off at most after so many microseconds.
+    pub fn most_after(&self, us: Micros) -> Micros {
+        let gained = i128::from(self.gain_ppm.unsigned_abs()) * i128::from(us.max(0)) / 1_000_000;
+        self.step_us.saturating_abs().saturating_add(Micros::try_from(gained).unwrap_or(Micros::MAX))
+    }
 }
 
 /// A periodic look at the stack.

@@ -1,7 +1,7 @@
 //! The faults of the timeline and what became of them.
 
 use crate::history::{Event, History, Micros};
-use crate::summary::FaultSummary;
+use crate::summary::{FaultSummary, Stopped};
 
 /// Folds the events of each fault, in the order in which the faults were planned.
 pub fn faults(history: &History) -> Vec<FaultSummary> {
@@ -45,6 +45,23 @@ pub fn faults(history: &History) -> Vec<FaultSummary> {
     }
     overlaps(&mut faults);
     faults
+}
+
+/// The condition that ended the run before its time, if one did, and what came of healing everything.
+pub fn stopped(history: &History) -> Option<Stopped> {
+    let (name, at_us, why) = history.events.iter().find_map(|event| match event {
+        Event::Stopped { stop, at_us, why } => Some((stop.clone(), *at_us, why.clone())),
+        _ => None,
+    })?;
+    let faults = faults(history);
+    let in_effect = |fault: &&FaultSummary| {
+        fault.injected_at_ms.is_some() && fault.healed_at_ms.is_none_or(|healed| healed >= ms(at_us))
+    };
+    let (healed, unhealed): (Vec<_>, Vec<_>) = faults.iter().filter(in_effect).partition(|f| f.healed_at_ms.is_some());
+    let last = healed.iter().filter_map(|fault| fault.healed_at_ms).fold(ms(at_us), f64::max);
+    let ids = |faults: Vec<&FaultSummary>| faults.into_iter().map(|fault| fault.id.clone()).collect();
+    let healed_after_ms = unhealed.is_empty().then_some(last - ms(at_us));
+    Some(Stopped { name, at_ms: ms(at_us), why, healed_after_ms, healed: ids(healed), unhealed: ids(unhealed) })
 }
 
 /// Notes for each fault which others were in effect between its healing and its recovery: all faults share one probe of

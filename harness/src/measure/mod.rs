@@ -9,8 +9,8 @@
 use jiff::Timestamp;
 
 use crate::check::{Finding, Rules};
-use crate::history::{Event, FinalState, History};
-use crate::summary::{Load, Summary};
+use crate::history::{COMPLETED, Event, FinalState, History, STOPPED};
+use crate::summary::{Load, SloResult, Summary};
 
 mod blast;
 mod faults;
@@ -49,17 +49,24 @@ pub fn summarize(
     let load = load::load(history, &arrivals, &phases);
     let intents = outcomes::intents(history, audit);
     let goodput = goodput::goodput(history, audit, rules, &intents);
-    let slos = slo::judge(history, slos);
+    let mut slos = slo::judge(history, slos);
+    slos.extend(faults::stopped(history).map(|stopped| SloResult {
+        name: format!("stop condition {}", stopped.name),
+        met: Some(false),
+        measured: stopped.why,
+    }));
     let distrust = distrust(history, rules, &load, load::disagreements(history, &arrivals));
     let ended = info.closed.as_ref().map_or("killed", |closed| closed.how.as_str()).to_string();
-    let partial = ended != "completed";
+    let partial = ended != COMPLETED;
+    let stopped = faults::stopped(history).filter(|_| ended == STOPPED);
     let faults = faults::faults(history);
     let rows = audit.map_or("no audit".to_string(), |audit| format!("{} ledger rows", audit.ledger.len()));
     let grounds = verdict::Grounds {
         findings: &findings,
         slos: &slos,
         distrust: &distrust,
-        cut_short: partial.then_some(ended.as_str()),
+        cut_short: (partial && stopped.is_none()).then_some(ended.as_str()),
+        stopped: stopped.as_ref(),
         evidence: format!("{} operations and {rows}", history.ops.len()),
         obstacle: outcomes::obstacle(history),
     };
@@ -81,6 +88,7 @@ pub fn summarize(
         outcomes: outcomes::outcomes(history, &intents),
         blast_radius: blast::blast_radius(history, &faults, &phases, &arrivals, &intents),
         faults,
+        stopped,
         cost: goodput::cost(history, goodput.committed_orders),
         links: goodput::links(history, goodput.committed_orders),
         phases,

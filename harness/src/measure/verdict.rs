@@ -2,7 +2,7 @@
 
 use crate::check::{Finding, Verdict};
 use crate::exit;
-use crate::summary::SloResult;
+use crate::summary::{SloResult, Stopped};
 
 /// What the verdict rests on besides the findings.
 pub struct Grounds<'a> {
@@ -14,6 +14,8 @@ pub struct Grounds<'a> {
     pub distrust: &'a [String],
     /// Why the run ended before its end, if it did.
     pub cut_short: Option<&'a str>,
+    /// The condition of the scenario that ended the run, if one did.
+    pub stopped: Option<&'a Stopped>,
     /// For the sentence: what the findings were judged from.
     pub evidence: String,
     /// What kept the buyers from buying, if something did: the likely cause of everything that could not be judged.
@@ -32,12 +34,17 @@ impl Grounds<'_> {
     /// The exit code: of several that apply, the first of violated, unknown, missed. An objective that could not be
     /// judged is not met, so it makes the code unknown, while the verdict is about the invariants only.
     pub fn exit_code(&self) -> i32 {
+        if self.stopped.is_some() {
+            // The condition is the objective that was missed; later ones had no chance of being judged.
+            return exit::of_run(self.verdict(), Some(false));
+        }
         let judged: Option<Vec<bool>> = self.slos.iter().map(|slo| slo.met).collect();
         exit::of_run(self.verdict(), judged.map(|met| met.into_iter().all(|met| met)))
     }
 
     /// One or two sentences that say what the verdict rests on.
     pub fn reason(&self) -> String {
+        let stopped = self.stopped.map(stopped_sentence);
         let slos = self.slo_sentence();
         let main = match self.verdict() {
             Verdict::Fail => self.naming(Verdict::Fail, "is violated"),
@@ -49,7 +56,10 @@ impl Grounds<'_> {
         };
         let obstacle = self.obstacle.iter().filter(|_| self.verdict() == Verdict::Unknown).map(String::as_str);
         let slos = [slos.as_str()].into_iter().filter(|slos| !slos.is_empty());
-        obstacle.chain([main.as_str()]).chain(slos).collect::<Vec<_>>().join(" ")
+        let mut sentences: Vec<&str> = obstacle.chain([main.as_str()]).collect();
+        sentences.extend(stopped.as_deref());
+        sentences.extend(slos);
+        sentences.join(" ")
     }
 
     fn doubt(&self) -> String {
@@ -90,6 +100,23 @@ impl Grounds<'_> {
         }
         sentences.join(" ")
     }
+}
+
+/// By what the run was stopped, and what came of healing.
+fn stopped_sentence(stopped: &Stopped) -> String {
+    let healed = match stopped.healed_after_ms {
+        _ if !stopped.unhealed.is_empty() => format!("not healed: {}", stopped.unhealed.join(", ")),
+        Some(after) if !stopped.healed.is_empty() => {
+            format!("{} healed within {:.1} s", stopped.healed.join(", "), after / 1e3)
+        }
+        _ => "no fault was in effect".to_owned(),
+    };
+    format!(
+        "Stopped at {:.1} s by {} ({}); {healed}.",
+        stopped.at_ms / 1e3,
+        stopped.name,
+        stopped.why.trim_end_matches('.')
+    )
 }
 
 fn and_more(count: usize) -> String {

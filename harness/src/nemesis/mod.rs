@@ -20,6 +20,7 @@ use crate::scenario::Planned;
 use crate::scenario::timeline::{Cause, When};
 
 mod lease;
+pub mod stop;
 #[cfg(test)]
 mod tests;
 mod world;

@@ -117,7 +117,8 @@ fn objectives(summary: &Summary) -> TestSuite {
 
 fn harness(summary: &Summary) -> TestSuite {
     let mut suite = suite(summary, "harness");
-    let complete = if summary.partial {
+    // A run that was stopped has failed the objective that stopped it.
+    let complete = if summary.partial && summary.stopped.is_none() {
         error("partial run", &format!("the run was cut short: {}", format::one_line(&summary.ended)))
     } else {
         TestCaseStatus::success()

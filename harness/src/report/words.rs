@@ -76,6 +76,7 @@ pub(crate) fn headline(summary: &Summary) -> (&'static str, Tone) {
         (Verdict::Unknown, _) => ("UNKNOWN", Tone::Unknown),
         (Verdict::Pass, 0) if summary.partial => ("PASS OF A PARTIAL RUN", Tone::Unknown),
         (Verdict::Pass, 0) => ("PASS", Tone::Pass),
+        (Verdict::Pass, 10) if summary.stopped.is_some() => ("STOPPED", Tone::Fail),
         (Verdict::Pass, 10) => ("SLO MISSED", Tone::Fail),
         (Verdict::Pass, 13) => ("REGRESSION", Tone::Fail),
         (Verdict::Pass, _) => ("NOT FINISHED", Tone::Unknown),

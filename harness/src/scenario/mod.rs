@@ -23,6 +23,7 @@ pub mod journey;
 pub mod pause;
 pub mod reading;
 mod retry;
+pub mod steady;
 pub mod template;
 pub mod timeline;
 pub mod topology;
@@ -34,6 +35,7 @@ use catalogue::Catalogue;
 pub use diagnose::{ScenarioError, pointing_at};
 use pause::Pause;
 pub use retry::{Retry, RetryPolicy};
+pub use steady::{SteadyState, Stop};
 pub use timeline::{Chaos, Fault, Planned};
 pub use traces::Attached;
 pub use validate::About;
@@ -77,6 +79,10 @@ pub struct Scenario {
     pub chaos: Vec<Spanned<Chaos>>,
     /// What it means that the system is well.
     pub steady_state: SteadyState,
+    /// What ends the run before its time.
+    #[serde(default)]
+    #[schemars(with = "Vec<Stop>")]
+    pub stop: Vec<Spanned<Stop>>,
     /// What must have happened for the run to mean anything; otherwise its verdict is unknown.
     #[serde(default)]
     pub expect: Expect,
@@ -157,6 +163,9 @@ pub struct Reference {
     pub stack: Runs,
     /// The images of the containers, with `stack = "containers"`.
     pub containers: Images,
+    /// Whether Postgres has a host of its own (a network namespace), so that a `partition` can lose packets on the way to it.
+    /// It takes root, iproute2 and nftables.
+    pub hosts: bool,
     /// A second Postgres that follows the first, as the role `standby` over the link `standby→postgres`: `async` acknowledges
     /// an order before the standby has it, `sync` after.
     pub standby: Option<Replication>,
@@ -237,6 +246,7 @@ impl Default for Reference {
             tls: false,
             stack,
             containers,
+            hosts: false,
             standby: None,
             small_disk: None,
             redis: false,
@@ -622,36 +632,6 @@ pub struct Phase {
     pub until: Dur,
 }
 
-/// What it means that the system is well: a request, made all the time beside the load.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SteadyState {
-    /// The step whose request is the probe; it must need nothing captured.
-    #[schemars(with = "String")]
-    pub step: Spanned<String>,
-    /// It must be answered with success within this time.
-    pub within: Dur,
-    /// How often it is made.
-    #[serde(default = "default_every")]
-    pub every: Dur,
-    /// Probes in a row that must hold for a recovery to count.
-    #[serde(default = "default_hold")]
-    pub hold: u32,
-    /// JSON pointer to the units available in the probe's reply, for the stock's curve.
-    #[serde(default = "default_available")]
-    pub available: String,
-}
-
-fn default_every() -> Dur {
-    Dur::millis(50)
-}
-fn default_hold() -> u32 {
-    3
-}
-fn default_available() -> String {
-    "/available".into()
-}
-
 /// What must have happened.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -812,11 +792,6 @@ impl Scenario {
             Target::External(_) => self.load.connection.tls.is_some(),
         };
         !encrypted && self.load.connection.http == HttpVersion::One
-    }
-
-    /// The longest window of the load that something is measured over while it runs; none where nothing is.
-    pub fn longest_window(&self) -> Option<std::time::Duration> {
-        None
     }
 
     /// The longest that anything is held without being paid.

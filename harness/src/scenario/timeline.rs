@@ -217,6 +217,7 @@ impl Planned {
             until_us: self.healed_by().micros(),
             trigger,
             optional: self.optional,
+            clock: self.inject.fault().clock_error(),
         }
     }
 }

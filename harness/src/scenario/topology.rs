@@ -22,6 +22,13 @@ pub const ACCESS_PROCESSES: [&str; 8] =
 /// The link from the service to its database.
 pub const TO_POSTGRES: &str = "service→postgres";
 
+/// The role of the database.
+pub const POSTGRES: &str = "postgres";
+
+/// Who is called on a link: the part of its name behind the arrow.
+pub fn callee(link: &str) -> String {
+    link.rsplit('→').next().unwrap_or(link).to_owned()
+}
 /// The role of the Postgres that follows the first.
 pub const STANDBY: &str = "standby";
 /// The link over which it follows: what passes there is the log, so what delays it makes it lag.
@@ -122,6 +129,12 @@ impl Scenario {
             Target::Reference(reference) if reference.stack == Runs::Containers => vec!["postgres"],
             _ => Vec::new(),
         }
+    }
+
+    /// The role that is called on a link, if it has a host of its own: then there is a network between the two.
+    pub fn host_behind(&self, link: &str) -> Option<String> {
+        let has_host = matches!(&self.target, Target::Reference(reference) if reference.hosts);
+        (has_host && link == TO_POSTGRES).then(|| callee(link))
     }
 
     /// What the proxy on the buyers' link understands of what passes.

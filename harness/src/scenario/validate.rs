@@ -16,6 +16,7 @@ use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
 use crate::load::arrival::Arrivals;
 use crate::load::client::entry;
 
+mod steady;
 mod timeline;
 
 struct Mistakes(Vec<Mistake>);
@@ -51,7 +52,8 @@ pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
         self::cohort(scenario, name, cohort, &mut m);
     }
     timeline::faults(scenario, &mut m);
-    steady_state(scenario, &mut m);
+    steady::steady_state(scenario, &mut m);
+    steady::stops(scenario, &mut m);
     slos(scenario, &mut m);
     variants(scenario, &mut m);
     m.0
@@ -151,6 +153,7 @@ fn containers(reference: &Reference, m: &mut Mistakes) {
         return;
     }
     let asked = [
+        ("hosts", reference.hosts),
         ("standby", reference.standby.is_some()),
         ("small_disk", reference.small_disk.is_some()),
         ("redis", reference.redis),
@@ -704,36 +707,6 @@ impl About<'_> {
         };
         let what = format!("`{}` is a process of this machine, with no network of its own", role.get_ref());
         self.wrong(role.span(), what, help);
-    }
-}
-
-fn steady_state(scenario: &Scenario, m: &mut Mistakes) {
-    let step = &scenario.steady_state.step;
-    match scenario.step.get(step.get_ref()) {
-        None => {
-            let known: Vec<&str> = scenario.step.keys().map(String::as_str).collect();
-            m.add(
-                step.span(),
-                format!("steady_state: there is no step \"{}\"", step.get_ref()),
-                format!("one of {}", known.join(", ")),
-            );
-        }
-        Some(found) => {
-            if found.get_ref().sse {
-                m.add(
-                    step.span(),
-                    "steady_state: a stream of events is no probe",
-                    "name a step that is answered at once",
-                );
-            }
-            if let Err((at, why)) = Journey::compile_probe(scenario, step.get_ref()) {
-                let at = if at.is_empty() { found.span() } else { at };
-                m.add(at, format!("steady_state: {why}"), "the probe's step may use only ${item}");
-            }
-        }
-    }
-    if scenario.steady_state.every.0.is_zero() || scenario.steady_state.hold == 0 {
-        m.add(step.span(), "steady_state: `every` and `hold` must be more than 0", "every = \"50ms\", hold = 3");
     }
 }
 

@@ -224,13 +224,7 @@ impl ClockSkew {
 
 impl<'de> Deserialize<'de> for ClockSkew {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let [least_us, most_us] = <[String; 2]>::deserialize(deserializer)?.map(|text| {
-            let (late, length) = match text.trim().strip_prefix('-') {
-                Some(length) => (-1, length),
-                None => (1, text.trim().trim_start_matches('+')),
-            };
-            parse_duration(length).map(|length| late * Dur(length).micros())
-        });
+        let [least_us, most_us] = <[String; 2]>::deserialize(deserializer)?.map(|text| signed_micros(&text));
         let (least_us, most_us) = (least_us.map_err(de::Error::custom)?, most_us.map_err(de::Error::custom)?);
         if least_us > most_us {
             return Err(de::Error::custom(
@@ -238,6 +232,53 @@ impl<'de> Deserialize<'de> for ClockSkew {
             ));
         }
         Ok(ClockSkew { least_us, most_us })
+    }
+}
+
+/// A length of time with a sign, in microseconds: `"-800ms"`.
+fn signed_micros(text: &str) -> Result<i64, String> {
+    let (sign, length) = match text.trim().strip_prefix('-') {
+        Some(length) => (-1, length),
+        None => (1, text.trim().trim_start_matches('+')),
+    };
+    parse_duration(length).map(|length| sign * Dur(length).micros())
+}
+
+/// A length of time ahead (`"3s"`) or behind (`"-3s"`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignedDur(i64);
+
+impl SignedDur {
+    /// Microseconds, negative for what is behind.
+    pub fn micros(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for SignedDur {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { '-' } else { '+' };
+        write!(f, "{sign}{}", Dur(Duration::from_micros(self.0.unsigned_abs())))
+    }
+}
+
+impl<'de> Deserialize<'de> for SignedDur {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        signed_micros(&text).map(SignedDur).map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for SignedDur {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SignedDur".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A length of time such as \"3s\", or with a minus, \"-3s\".",
+            "type": "string",
+        })
     }
 }
 
@@ -400,6 +441,10 @@ mod tests {
         assert!(read("skew = ['800ms', '-800ms']").unwrap_err().contains("earliest to the latest"));
         assert!(read("skew = ['-800', '1s']").unwrap_err().contains("`800` is not a duration"));
         assert!(read("skew = ['1s']").is_err() && read("skew = '1s'").is_err());
+        let one = |text: &str| signed_micros(text).map(SignedDur);
+        assert_eq!(one("-1500ms").unwrap().to_string(), "-1500ms");
+        assert_eq!((one("+2s").unwrap().micros(), one("2s").unwrap().to_string().as_str()), (2_000_000, "+2s"));
+        assert!(one("--2s").is_err() && one("2").is_err());
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::doctor::Missing;
 
 /// Within such a period a group may use its share, and then has to wait for the next one.
 const PERIOD_US: u64 = 50_000;
+/// The kernel's longest period.
+const LONGEST_PERIOD_US: u64 = 1_000_000;
 /// The kernel's smallest quota.
 const LEAST_QUOTA_US: u64 = 1_000;
 
@@ -143,14 +145,16 @@ impl Group {
     /// # Errors
     /// The system refuses.
     pub fn limit(&self, cpus: f64) -> Result<(), StackError> {
-        let quota = ((cpus * PERIOD_US as f64) as u64).max(LEAST_QUOTA_US);
+        // A small share of a short period would be less than the kernel grants.
+        let period = ((LEAST_QUOTA_US as f64 / cpus) as u64).clamp(PERIOD_US, LONGEST_PERIOD_US);
+        let quota = ((cpus * period as f64).round() as u64).max(LEAST_QUOTA_US);
         match self.version {
             // The period first: a quota is held against the period that stands at the moment.
             Version::One => {
-                self.write("cpu.cfs_period_us", &PERIOD_US.to_string())?;
+                self.write("cpu.cfs_period_us", &period.to_string())?;
                 self.write("cpu.cfs_quota_us", &quota.to_string())
             }
-            Version::Two => self.write("cpu.max", &format!("{quota} {PERIOD_US}")),
+            Version::Two => self.write("cpu.max", &format!("{quota} {period}")),
         }
     }
 
@@ -265,8 +269,8 @@ mod tests {
         let group = hierarchy.create("seckill-x-service").unwrap();
         group.limit(0.25).unwrap();
         assert_eq!(std::fs::read_to_string(group.path().join("cpu.max")).unwrap(), "12500 50000");
-        group.limit(0.0001).unwrap();
-        assert_eq!(std::fs::read_to_string(group.path().join("cpu.max")).unwrap(), "1000 50000");
+        group.limit(0.01).unwrap();
+        assert_eq!(std::fs::read_to_string(group.path().join("cpu.max")).unwrap(), "1000 100000");
         assert_eq!(group.pids(), Vec::<i32>::new());
         assert!(hierarchy.create("seckill-x-service").unwrap_err().to_string().contains("cannot make the cgroup"));
         assert!(hierarchy.limits().unwrap_err().remedy.contains("echo +cpu"), "nobody hands the controller on");

@@ -101,6 +101,11 @@ struct StockReply {
 }
 
 #[derive(Debug, Deserialize)]
+struct ClockReply {
+    offset_ms: i64,
+}
+
+#[derive(Debug, Deserialize)]
 struct LedgerReply {
     entries: Vec<LedgerEntry>,
     next: Option<i64>,
@@ -169,6 +174,31 @@ impl Control {
             Some(payments) => payments.reset(&serde_json::json!({})).await,
             None => Ok(()),
         }
+    }
+
+    /// Sets the service's clock wrong: by an offset at once, and by so many microseconds more with each second.
+    ///
+    /// # Errors
+    /// The target cannot be reached or refuses.
+    pub async fn set_clock(&self, offset_ms: i64, gain_ppm: i64) -> Result<(), StackError> {
+        let url = format!("{}/clock", self.target.base);
+        let body = serde_json::json!({ "offset_ms": offset_ms, "gain_ppm": gain_ppm });
+        let reply = self.target.client.put(&url).json(&body).send().await.map_err(|e| unreachable_control(&url, &e))?;
+        let status = reply.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let said: String = reply.text().await.unwrap_or_default().chars().take(MOST_QUOTED).collect();
+        Err(StackError::Other(format!("PUT {url} answered {status}: {}", said.replace(['\n', '\r'], " "))))
+    }
+
+    /// By how many milliseconds the service's clock is off, as it says itself.
+    ///
+    /// # Errors
+    /// The target cannot be reached, or its answer is not as the contract says.
+    pub async fn clock_offset_ms(&self) -> Result<i64, StackError> {
+        let ClockReply { offset_ms } = self.target.get("/clock").await?;
+        Ok(offset_ms)
     }
 
     /// Whether the target says that it is ready.

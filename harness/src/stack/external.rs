@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::control::Control;
+use super::leftovers::Run;
 use super::{Provision, Stack, StackError};
 use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
 use crate::load::client::Entry;
@@ -53,7 +54,9 @@ pub async fn up(scenario: &Scenario, external: &External, provision: &Provision)
         ("service (through its proxy)".to_owned(), format!("{}://{}", entry.scheme(), entry.address)),
         ("service, directly".to_owned(), format!("{}://{address}", entry.scheme())),
     ];
-    Ok(Stack { links: vec![proxy], components: Vec::new(), control, entry, addresses, notes: Vec::new(), guard: None })
+    let run = Run::of_id(&provision.run_id);
+    let (links, notes, hosts) = (vec![proxy], Vec::new(), Vec::new());
+    Ok(Stack { links, components: Vec::new(), control, entry, addresses, notes, hosts, run, guard: None })
 }
 
 /// Connects once with all that the scenario says of connections, since a certificate that does not fit would otherwise only

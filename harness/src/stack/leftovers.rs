@@ -115,7 +115,7 @@ impl Leftover for Cgroups {
 struct Namespaces;
 
 /// Where `ip netns` keeps the names.
-const NAMESPACES: &str = "/run/netns";
+pub(super) const NAMESPACES: &str = "/run/netns";
 
 impl Leftover for Namespaces {
     fn what(&self) -> &'static str {
@@ -144,7 +144,9 @@ impl Leftover for Mounts {
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         // The fifth field is where it is mounted; the kernel writes a space in a name as \040.
         let places = table.lines().filter_map(|line| Some(line.split(' ').nth(4)?.replace("\\040", " ")));
+        // The name of a network namespace is a mount, too, and is taken away as what it is.
         places
+            .filter(|place| !Path::new(place).starts_with(NAMESPACES))
             .filter(|place| Path::new(place).iter().any(|part| part.to_str().is_some_and(|part| run.owns(part))))
             .collect()
     }

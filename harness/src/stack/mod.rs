@@ -25,6 +25,7 @@ pub mod embedded;
 pub mod external;
 pub mod group;
 pub mod guard;
+pub mod host;
 pub mod leftovers;
 pub mod postgres;
 pub mod process;
@@ -222,6 +223,10 @@ pub struct Stack {
     pub addresses: Vec<(String, String)>,
     /// What a reader of the report should know of how it was run.
     pub notes: Vec<String>,
+    /// The hosts of roles that have one of their own.
+    pub hosts: Vec<host::Host>,
+    /// The run that it is for, by which whatever is made for it is named.
+    pub run: leftovers::Run,
     guard: Option<guard::Guard>,
 }
 
@@ -285,6 +290,25 @@ impl Stack {
             .find(|component| component.role() == role)
             .map(AsRef::as_ref)
             .ok_or_else(|| StackError::Other(format!("this stack has no process `{role}`")))
+    }
+
+    /// The components that play a role, each by itself, in the order in which they are started; at least one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn components_of(&self, role: &str) -> Result<Vec<&dyn Component>, StackError> {
+        let found = self.component(role)?;
+        let members: Vec<_> = found.members().iter().map(AsRef::as_ref).collect();
+        Ok(if members.is_empty() { vec![found] } else { members })
+    }
+
+    /// The host that a role has to itself.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn host(&self, role: &str) -> Result<&host::Host, StackError> {
+        let found = self.hosts.iter().find(|host| host.role() == role);
+        found.ok_or_else(|| StackError::Other(format!("`{role}` has no host of its own in this stack")))
     }
 
     /// Takes everything down and waits until it is gone: orderly where it obeys, by the guard where it does not.

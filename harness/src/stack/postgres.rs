@@ -1,5 +1,7 @@
 //! A private Postgres cluster in a folder of the run: real, durable, and gone afterwards.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,23 +13,26 @@ use futures_util::future::BoxFuture;
 use nix::sys::signal::Signal;
 
 use super::database::Database;
+use super::host::Host;
 use super::process::{Process, RunAs, Spec, drop_to};
 use super::{Local, StackError, disk};
 use crate::doctor;
+use crate::fault::proxy::Endpoint;
 use crate::scenario::Replication;
 use crate::scenario::topology::STANDBY;
 use crate::scenario::value::Size;
 
-/// A private cluster, reachable only by a Unix socket.
+/// A private cluster, reachable by a Unix socket, and from the rest of the stack by TCP if it has a host of its own.
 #[derive(Debug)]
 pub struct Postgres {
     /// Its processes.
     pub process: Arc<Process>,
     socket_folder: PathBuf,
+    network: Option<SocketAddr>,
     disk: Option<PathBuf>,
 }
 
-/// The port that names the socket file, where nothing listens on TCP; and that of a container.
+/// The port that names the socket file. Nothing listens on TCP but on a host of its own, or in a container.
 pub const PORT: u16 = 5432;
 
 /// Where a cluster is, and what is special about it.
@@ -62,7 +67,7 @@ impl Place {
         let arguments = [places(&data, &sockets), settings(own)].concat();
         let log = logs.join(format!("{role}.log"));
         let spec = Spec { role, program, called: None, arguments, folder: data, log, run_as };
-        Ok(Postgres { process: Arc::new(Process::new(spec)), socket_folder: sockets, disk })
+        Ok(Postgres { process: Arc::new(Process::new(spec)), socket_folder: sockets, network: None, disk })
     }
 }
 
@@ -132,6 +137,29 @@ impl Postgres {
             tokio::time::sleep(Duration::from_millis(15)).await;
         }
         Ok(())
+    }
+
+    /// Has it run on a host of its own, where it listens on TCP. It must not be started yet.
+    ///
+    /// # Errors
+    /// Its settings cannot be written, or somebody has a share in its process already.
+    pub fn move_to(&mut self, host: &Host) -> Result<(), StackError> {
+        let process = Arc::get_mut(&mut self.process);
+        let process = process.ok_or_else(|| StackError::Other("postgres is in use and cannot be moved".to_owned()))?;
+        let access = process.folder().join("pg_hba.conf");
+        let cannot = |e| StackError::io(format!("cannot let the stack reach postgres in {}", access.display()), e);
+        let mut file = OpenOptions::new().append(true).open(&access).map_err(cannot)?;
+        writeln!(file, "host all all {}/32 trust", host.outside).map_err(cannot)?;
+        // Of a setting that is given twice, the last counts.
+        let listen = ["-c".to_owned(), format!("listen_addresses={}", host.inside)];
+        process.move_to(host.namespace(), listen);
+        self.network = Some(SocketAddr::from((host.inside, PORT)));
+        Ok(())
+    }
+
+    /// Where the proxy finds it.
+    pub fn endpoint(&self) -> Endpoint {
+        self.network.map_or_else(|| Endpoint::Unix(self.socket()), Endpoint::Tcp)
     }
 
     /// Where its Unix socket is.

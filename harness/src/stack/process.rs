@@ -44,13 +44,26 @@ pub struct Spec {
 #[derive(Debug)]
 pub struct Process {
     spec: Spec,
+    /// The network namespace that it runs in, if not in the harness's own.
+    namespace: Option<PathBuf>,
     child: Mutex<Option<Child>>,
 }
 
 impl Process {
     /// A process that is not yet started.
     pub fn new(spec: Spec) -> Process {
-        Process { spec, child: Mutex::new(None) }
+        Process { spec, namespace: None, child: Mutex::new(None) }
+    }
+
+    /// Has it run in a network namespace from its next start on, with further arguments.
+    pub fn move_to(&mut self, namespace: PathBuf, arguments: impl IntoIterator<Item = String>) {
+        self.namespace = Some(namespace);
+        self.spec.arguments.extend(arguments);
+    }
+
+    /// The folder that it works in.
+    pub fn folder(&self) -> &Path {
+        &self.spec.folder
     }
 
     /// Its role.
@@ -90,6 +103,9 @@ impl Process {
         }
         command.args(&spec.arguments).current_dir(&spec.folder);
         command.stdin(Stdio::null()).stdout(out).stderr(log);
+        if let Some(namespace) = &self.namespace {
+            enter(&mut command, namespace)?;
+        }
         drop_to(&mut command, spec.run_as);
         let child = command
             .spawn()
@@ -179,6 +195,20 @@ pub fn tail_of(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(12).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+/// Lets a command run in a network namespace. This comes before a change of user, who might not enter.
+fn enter(command: &mut Command, namespace: &Path) -> Result<(), StackError> {
+    let cannot = |e| StackError::io(format!("cannot open the network namespace {}", namespace.display()), e);
+    let file = std::fs::File::open(namespace).map_err(cannot)?;
+    // SAFETY: setns is a single system call, and nothing is allocated between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            let entered = nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET);
+            entered.map_err(std::io::Error::from)
+        });
+    }
+    Ok(())
 }
 
 /// Lets a command run as another user, and die with the thread that started it.

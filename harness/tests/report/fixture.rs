@@ -74,6 +74,7 @@ pub fn passing() -> Summary {
             released_orders: 342,
         },
         faults: faults(),
+        stopped: None,
         blast_radius: None,
         cost: cost(),
         links: vec![
@@ -504,6 +505,7 @@ pub fn empty() -> Summary {
         outcomes: Outcomes::default(),
         goodput: Goodput::default(),
         faults: vec![],
+        stopped: None,
         blast_radius: None,
         cost: Cost::default(),
         links: vec![],

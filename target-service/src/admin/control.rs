@@ -27,7 +27,12 @@ struct Reset {
 #[serde(deny_unknown_fields)]
 struct ClockSkew {
     offset_ms: i64,
+    #[serde(default)]
+    gain_ppm: i64,
 }
+
+/// A clock that loses all of every second stands still.
+const SLOWEST_PPM: i64 = -1_000_000;
 
 pub(super) async fn reset(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, Problem> {
     let Reset { items, now } = parse_body(&body)?;
@@ -64,12 +69,25 @@ fn check(item: &NewItem) -> Result<(), &'static str> {
 }
 
 pub(super) async fn clock(State(app): State<Arc<App>>) -> Response {
-    fresh(StatusCode::OK, &json!({"offset_ms": app.clock.offset_ms(), "unix_us": app.clock.now_us()}))
+    fresh(
+        StatusCode::OK,
+        &json!({
+            "offset_ms": app.clock.offset_ms(),
+            "gain_ppm": app.clock.gain_ppm(),
+            "unix_us": app.clock.now_us(),
+        }),
+    )
 }
 
 pub(super) async fn set_clock(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, Problem> {
-    let ClockSkew { offset_ms } = parse_body(&body)?;
-    app.clock.set_offset_ms(offset_ms);
-    tracing::info!(offset_ms, "clock skewed");
+    let ClockSkew { offset_ms, gain_ppm } = parse_body(&body)?;
+    if gain_ppm < SLOWEST_PPM {
+        return Err(Problem::because(
+            Kind::BadRequest,
+            format!("gain_ppm below {SLOWEST_PPM} would let time run back"),
+        ));
+    }
+    app.clock.set(offset_ms, gain_ppm);
+    tracing::info!(offset_ms, gain_ppm, "clock skewed");
     Ok(clock(State(app)).await)
 }

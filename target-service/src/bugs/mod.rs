@@ -140,11 +140,11 @@ impl Bug {
     /// Why the bug cannot be planted yet, if it cannot.
     pub fn pending(self) -> Option<Pending> {
         let reason = match self {
-            Self::CacheNeverCompensated => "it needs the strategy that deducts in a cache",
+            Self::CacheNeverCompensated => "it is not planted in the strategy redis-lua yet",
             Self::ShardRemainderStranded => "it needs stock in shards",
             Self::RedeliveryProcessedAgain => "it needs the message queue",
             Self::CrashBeforePublish => "it needs tickets whose outcome is notified",
-            Self::NeverReleased => "it needs the payment dependency",
+            Self::NeverReleased => "it is not planted before the payment dependency yet",
             Self::ClientCountdown => "it needs the token that opens the sale to a client",
             _ => return None,
         };

@@ -8,6 +8,7 @@ use crate::doctor::{self, PostgresBinaries, RedisProgram};
 use crate::fault::proxy::{Endpoint, Proxy};
 use crate::scenario::{Reference, Replication, Runs, topology};
 use crate::stack::containers::{self, Yard};
+use crate::stack::host::Host;
 use crate::stack::leftovers::Run;
 use crate::stack::postgres::Postgres;
 use crate::stack::process::RunAs;
@@ -64,14 +65,19 @@ impl Programs {
 }
 
 impl Databases {
-    /// Starts them, and waits until they do their work.
+    /// Starts them, each on its host if it has one there, and waits until they do their work.
     ///
     /// # Errors
     /// What is refused, or does not come up.
-    pub async fn up(ground: &Ground<'_>, programs: &Programs, run_id: &str) -> Result<Databases, StackError> {
+    pub async fn up(
+        ground: &Ground<'_>,
+        programs: &Programs,
+        run: &Run,
+        hosts: &[Host],
+    ) -> Result<Databases, StackError> {
         match programs {
-            Programs::Here { postgres, redis } => Databases::here(ground, postgres, redis.as_ref()).await,
-            Programs::Images => Databases::in_containers(ground, &Yard::open(&Run::of_id(run_id)).await?).await,
+            Programs::Here { postgres, redis } => Databases::here(ground, postgres, redis.as_ref(), hosts).await,
+            Programs::Images => Databases::in_containers(ground, &Yard::open(run).await?).await,
         }
     }
 
@@ -79,10 +85,12 @@ impl Databases {
         ground: &Ground<'_>,
         binaries: &PostgresBinaries,
         redis: Option<&RedisProgram>,
+        hosts: &[Host],
     ) -> Result<Databases, StackError> {
         let run_as = doctor::unprivileged_user()?.map(|user| RunAs { uid: user.uid, gid: user.gid });
         let (bin, reference) = (&binaries.bin_dir, ground.reference);
-        let postgres = Postgres::create(bin, &ground.folder, ground.logs, run_as, reference.small_disk)?;
+        let mut postgres = Postgres::create(bin, &ground.folder, ground.logs, run_as, reference.small_disk)?;
+        hosts.iter().try_for_each(|host| postgres.move_to(host))?;
         start(&postgres).await?;
         let mut others = Vec::new();
         if let Some(replication) = reference.standby {
@@ -91,7 +99,7 @@ impl Databases {
         if let Some(program) = redis {
             others.extend(remember(ground, program).await?);
         }
-        let endpoint = Endpoint::Unix(postgres.socket());
+        let endpoint = postgres.endpoint();
         let link = ground.link(topology::TO_POSTGRES, endpoint.clone())?;
         let postgres = Database { component: Box::new(postgres), endpoint, link };
         Ok(Databases { postgres, others, notes: Vec::new() })

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use super::group::Group;
 use super::guard::Guard;
+use super::host::Host;
+use super::leftovers::Run;
 use super::{Component, LOCAL, Local, Provision, Stack, StackError};
 use crate::doctor;
 use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
@@ -111,7 +113,10 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
         .map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))?;
     let ground = Ground { scenario, reference, program, folder, logs: &provision.logs };
 
-    let databases = Databases::up(&ground, &databases, &provision.run_id).await?;
+    let run = Run::of_id(&provision.run_id);
+    let host = reference.hosts.then(|| Host::create(&run, topology::POSTGRES)).transpose()?;
+    let hosts: Vec<Host> = host.into_iter().collect();
+    let databases = Databases::up(&ground, &databases, &run, &hosts).await?;
     let dependencies = dependency::up(&ground).await?;
 
     // Whoever the buyers reach first speaks TLS with them.
@@ -176,7 +181,7 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
         let members = access.into_iter().map(|process| Box::new(process) as Box<dyn Component>);
         components.push(Box::new(Group::new(topology::ACCESS, members.collect())));
     }
-    Ok(Stack { links, control: Some(control), components, entry, addresses, notes, guard: Some(guard) })
+    Ok(Stack { links, control: Some(control), components, entry, addresses, notes, hosts, run, guard: Some(guard) })
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, StackError> {

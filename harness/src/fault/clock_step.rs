@@ -1,0 +1,101 @@
+//! The service's clock jumps, and is set right again.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{ActiveFault, Fault, Place};
+use crate::history::ClockError;
+use crate::scenario::About;
+use crate::scenario::value::SignedDur;
+use crate::stack::control::Control;
+use crate::stack::{Stack, StackError};
+
+/// The clock of the service jumps at once; healing sets it right.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClockStep {
+    /// The role whose clock it is: `service`.
+    #[schemars(with = "String")]
+    pub role: Spanned<String>,
+    /// By how much: `"3s"` is ahead, `"-3s"` behind.
+    pub by: SignedDur,
+}
+
+/// The role whose clock can be set: the one that decides when a sale is open and when a hold ends.
+const WITH_A_CLOCK: &str = "service";
+/// The furthest that a clock may be off, in microseconds: who waits for holds to end waits for that, too.
+const FURTHEST_US: i64 = 60_000_000;
+
+impl Fault for ClockStep {
+    fn place(&self) -> Place<'_> {
+        Place::Role(&self.role)
+    }
+
+    fn detail(&self) -> String {
+        format!("the clock jumps by {}, then is set right", self.by)
+    }
+
+    fn check(&self, about: &mut About<'_>) {
+        whose(about, &self.role);
+        let us = self.by.micros();
+        if us % 1_000 != 0 || !(1_000..=FURTHEST_US).contains(&us.saturating_abs()) {
+            let what = format!("`by` is {}", self.by);
+            about.parameter("by", &what, "whole milliseconds, from 1ms to 60s, ahead or behind (\"-3s\")");
+        }
+    }
+
+    fn clock_error(&self) -> Option<ClockError> {
+        Some(ClockError { step_us: self.by.micros(), gain_ppm: 0 })
+    }
+
+    fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
+        Box::pin(set_wrong(stack, self.by.micros() / 1_000, 0))
+    }
+}
+
+/// The role has to be one whose clock can be set.
+pub(super) fn whose(about: &mut About<'_>, role: &Spanned<String>) {
+    about.role(role);
+    if about.scenario().roles().contains(&role.get_ref().as_str()) && role.get_ref() != WITH_A_CLOCK {
+        let what = format!("the clock of \"{}\" cannot be set", role.get_ref());
+        about.wrong(role.span(), what, format!("role = \"{WITH_A_CLOCK}\", whose clock decides"));
+    }
+}
+
+/// Sets the clock of the service wrong.
+pub(super) async fn set_wrong(
+    stack: &Stack,
+    offset_ms: i64,
+    gain_ppm: i64,
+) -> Result<Box<dyn ActiveFault>, StackError> {
+    control(stack)?.set_clock(offset_ms, gain_ppm).await?;
+    Ok(Box::new(Wrong { was_off_ms: None }))
+}
+
+fn control(stack: &Stack) -> Result<&Control, StackError> {
+    stack.control.as_ref().ok_or_else(|| StackError::Other("this stack has no listener to set a clock by".to_owned()))
+}
+
+#[derive(Debug)]
+struct Wrong {
+    was_off_ms: Option<i64>,
+}
+
+impl ActiveFault for Wrong {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+        Box::pin(async move {
+            let control = control(stack)?;
+            // A service that was started again meanwhile has the right time, and the fault was over before.
+            let off = match self.was_off_ms {
+                Some(off) => off,
+                None => *self.was_off_ms.insert(control.clock_offset_ms().await?),
+            };
+            control.set_clock(0, 0).await?;
+            Ok(format!("the service's clock was off by {off} ms when it was set right"))
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! A process is asked to end, as before a deployment, and started again later.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::process::{all_up, farewell, hit};
+use super::{ActiveFault, Fault, Place};
+use crate::scenario::About;
+use crate::scenario::value::Dur;
+use crate::stack::{Stack, StackError};
+
+/// A component ends in its orderly way; healing starts it again on the same data.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// The role: `service` or `postgres`.
+    #[schemars(with = "String")]
+    pub role: Spanned<String>,
+    /// How long it may take to end; then it is killed.
+    #[serde(default = "patience")]
+    pub within: Dur,
+}
+
+/// How long a process may take to end in order, where a scenario does not say.
+pub(super) fn patience() -> Dur {
+    Dur::millis(5_000)
+}
+
+#[derive(Debug)]
+struct Stopped {
+    role: String,
+    how: String,
+}
+
+impl Fault for Stop {
+    fn place(&self) -> Place<'_> {
+        Place::Role(&self.role)
+    }
+
+    fn detail(&self) -> String {
+        format!("asked to end, killed if not gone within {}, then started again on the same data", self.within)
+    }
+
+    fn check(&self, about: &mut About<'_>) {
+        about.role(&self.role);
+        within(about, self.within);
+    }
+
+    fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
+        Box::pin(async move {
+            let role = self.role.get_ref().clone();
+            let (mut processes, mut killed, from) = (0, 0, Instant::now());
+            for component in stack.components_of(&role)? {
+                let pids = component.pids().len();
+                processes += pids;
+                if !farewell(component, self.within.0).await? {
+                    killed += pids;
+                }
+            }
+            let took = format!("ended within {:.0} ms", from.elapsed().as_secs_f64() * 1e3);
+            let killed = if killed > 0 { format!(", {killed} of them killed") } else { String::new() };
+            let stopped: Box<dyn ActiveFault> =
+                Box::new(Stopped { role, how: format!("{}{killed}", hit(processes, &took)) });
+            Ok(stopped)
+        })
+    }
+}
+
+/// A process has to be given some time, and a fault is not to hang on it.
+pub(super) fn within(about: &mut About<'_>, within: Dur) {
+    if within < Dur::millis(100) || within > Dur::millis(60_000) {
+        about.parameter("within", &format!("`within` is {within}"), "how long it may take to end: from 100ms to 60s");
+    }
+}
+
+impl ActiveFault for Stopped {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+        Box::pin(async move {
+            all_up(stack, &self.role).await?;
+            Ok(self.how.clone())
+        })
+    }
+}
