@@ -840,7 +840,11 @@ const UNKNOWN_TO_THE_TARGET: &[(&str, &str, &[&str])] = &[
     (
         "target.bug=cache-never-compensated",
         "bug = \"cache-never-compensated\"",
-        &["the seeded bug 7 (cache-never-compensated) cannot be planted yet", "it needs the strategy", "4=case-when"],
+        &[
+            "the seeded bug 7 (cache-never-compensated) cannot be planted yet",
+            "it is not planted in the strategy redis-lua yet",
+            "4=case-when",
+        ],
     ),
     (
         "target.strategy=magic",
