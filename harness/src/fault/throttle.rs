@@ -48,6 +48,15 @@ impl Fault for Throttle {
 
     fn check(&self, about: &mut About<'_>) {
         about.role(&self.role);
+        if about.scenario().networked().contains(&self.role.get_ref().as_str()) {
+            // Its processes are known by the group that the engine has put them in.
+            let what = format!("`{}` runs in a container, whose control group is the engine's", self.role.get_ref());
+            about.wrong(
+                self.role.span(),
+                what,
+                "throttle a process, such as \"service\"; or run it with --stack embedded",
+            );
+        }
         if !(0.01..=64.0).contains(&self.cpus) {
             let what = format!("`cpus` is {}", self.cpus);
             about.parameter("cpus", &what, "from 0.01 to 64 processors; 0.25 is a quarter of one");
