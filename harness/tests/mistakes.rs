@@ -31,6 +31,12 @@ struct Mistake {
 /// What can be wrong with who comes, when, and how often they try.
 const MISTAKES_OF_COHORTS: &[Mistake] = &[
     Mistake {
+        name: "an objective for a step that the cohort does not make",
+        replace: ("cohort = \"bystanders\"\nstep = \"order\"", "cohort = \"readers\"\nstep = \"order\""),
+        line: "[[slo]]",
+        says: &["the cohort \"readers\" does not make the step \"order\"", "one of page, state"],
+    },
+    Mistake {
         name: "more people than can be planned for",
         replace: ("buyers = 250", "buyers = 4000000000"),
         line: "think = {",
@@ -278,6 +284,33 @@ const MISTAKES_OF_DATABASES: &[Mistake] = &[
 ];
 
 const MISTAKES: &[Mistake] = &[
+    Mistake {
+        name: "a captured value with a name that is taken",
+        replace: ("capture = { token = \"/token\" }", "capture = { token = \"/token\", user = \"/user\" }"),
+        line: "capture = { token",
+        says: &["step \"login\"", "`user`", "fills in itself", "user, key, item, quantity are taken"],
+    },
+    Mistake {
+        name: "two phases of one name",
+        replace: ("name = \"after\"", "name = \"before\" # again"),
+        line: "# again",
+        says: &["two phases have the name \"before\"", "its own name"],
+    },
+    Mistake {
+        name: "a fault of two kinds",
+        replace: (
+            "inject.kill = { role = \"postgres\" }",
+            "inject = { kill = { role = \"postgres\" }, pause = { role = \"postgres\" } }",
+        ),
+        line: "inject = { kill",
+        says: &["one kind and not several", "each `inject`"],
+    },
+    Mistake {
+        name: "an event without a type",
+        replace: ("[step.time]", "[step.time]\nsse = true\nevent = \"\""),
+        line: "[step.time]",
+        says: &["step \"time\": `event` is empty", "event = \"message\""],
+    },
     Mistake {
         name: "unknown key",
         replace: ("virtual_buyers = 1500", "virtual_byers = 2000"),

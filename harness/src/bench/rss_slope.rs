@@ -18,8 +18,8 @@ const LENGTH_S: u64 = 260;
 const WARM_UP_S: usize = 80;
 /// Parts of the rest. The memory of neighbouring seconds is alike, and that of parts is not.
 const PARTS: usize = 10;
-/// Requests of a day at 5,000 per second, in millions.
-const DAY_MILLIONS: f64 = 432.0;
+/// Seconds of a day.
+const DAY_S: f64 = 86_400.0;
 
 /// Loads the bare server for some minutes.
 pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
@@ -40,10 +40,10 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
         return Err(Unmeasured::Failed(format!("{} samples of the memory are too few", samples.len())));
     };
     let (from, until) = (mib(samples[0].1), mib(samples[samples.len() - 1].1));
-    let day = slope.map(|bytes| mib(bytes * DAY_MILLIONS));
+    let day = slope.map(|bytes| mib(bytes * rate * DAY_S / 1e6));
     let detail = format!(
         "95% interval {:.0} to {:.0}; {:.1} million requests at {rate:.0} per second, {from:.1} MiB at the beginning and \
-         {until:.1} MiB at the end; a day at 5,000 per second would come to {:.0} MiB, {:.0} to {:.0}",
+         {until:.1} MiB at the end; a day at this rate would come to {:.0} MiB, {:.0} to {:.0}",
         slope[1],
         slope[2],
         driven.requests as f64 / 1e6,

@@ -232,7 +232,9 @@ fn help_for(what: &str) -> String {
     } else if what.starts_with("missing field") {
         "add the key here; `seckill schema scenario` prints what each section needs".into()
     } else if what.starts_with("wanted exactly 1 element") {
-        "give one of [target.reference] and [target.external], not both".into()
+        "give one kind and not several: a target is [target.reference] or [target.external], and each `inject` and each element of \
+         `arrivals` is of one kind"
+            .into()
     } else if what.starts_with("unknown variant") {
         "use one of the names listed".into()
     } else {

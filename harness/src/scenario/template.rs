@@ -64,6 +64,9 @@ impl Values<'_> {
     }
 }
 
+/// The variables that are there without being captured.
+pub(super) const BUILT_IN: [&str; 4] = ["user", "key", "item", "quantity"];
+
 impl Template {
     /// Compiles a template. `slot` gives the slot of a captured variable's name.
     ///

@@ -10,7 +10,7 @@ use super::diagnose::{Mistake, Place};
 use super::journey::Journey;
 use super::reading::{Checks, PLACES, Source, is_token};
 use super::value::{self, Dur, Size, normal_link};
-use super::{Cohort, Reference, Retry, Runs, Scenario, Step, Target, TicketWords, topology};
+use super::{Cohort, Reference, Retry, Runs, Scenario, Step, Target, TicketWords, template, topology};
 use crate::fault::proxy::Protocol;
 use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
 use crate::load::arrival::Arrivals;
@@ -263,6 +263,13 @@ fn load(scenario: &Scenario, m: &mut Mistakes) {
     }
     retry("load", &load.retry, m);
     for (index, phase) in scenario.phase.iter().enumerate() {
+        if scenario.phase[..index].iter().any(|earlier| earlier.name == phase.name) {
+            m.add(
+                Place::key(&format!("phase.{index}.name")),
+                format!("two phases have the name \"{}\"", phase.name),
+                "give each phase its own name",
+            );
+        }
         if phase.until <= phase.from {
             m.add(
                 Place::key(&format!("phase.{index}.until")),
@@ -379,6 +386,15 @@ fn body_and_reply(name: &str, s: &Step, m: &mut Mistakes) {
             "a request has one body: remove one of the two",
         );
     }
+    for (variable, place) in s.capture.iter().filter(|(variable, _)| template::BUILT_IN.contains(&variable.as_str())) {
+        m.add(
+            place.span(),
+            format!(
+                "step \"{name}\": a captured value cannot be called `{variable}`, which the harness fills in itself"
+            ),
+            format!("another name; {} are taken", template::BUILT_IN.join(", ")),
+        );
+    }
     let captures = s.capture.iter().map(|(variable, place)| (format!("`{variable}` is captured from"), place));
     let order = s.reply.order.iter().map(|place| ("`reply.order` is".to_owned(), place));
     for (what, place) in captures.chain(order) {
@@ -450,6 +466,9 @@ fn events(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
             ("`event` is waited for in a stream of events, and this step has none", "add sse = true, or remove `event`")
         }
         (false, _) => return,
+        (true, _) if s.event.as_deref() == Some("") => {
+            ("`event` is empty, which no event's type is", "event = \"message\" waits for events that name no type")
+        }
         (true, Role::Read) if s.event.is_none() => (
             "no `event` is named, so it is not said what the step waits for",
             "event = \"open\" waits for `event: open`",
@@ -730,6 +749,18 @@ fn slos(scenario: &Scenario, m: &mut Mistakes) {
         {
             let known: Vec<&str> = scenario.cohort.keys().map(String::as_str).collect();
             m.add(slo.span(), format!("slo: there is no cohort \"{cohort}\""), format!("one of {}", known.join(", ")));
+        }
+        if let (Some(name), Some(step)) = (&s.cohort, &s.step)
+            && let Some(cohort) = scenario.cohort.get(name)
+            && scenario.step.contains_key(step)
+            && !cohort.get_ref().journey.iter().any(|made| made.get_ref() == step)
+        {
+            let made: Vec<&str> = cohort.get_ref().journey.iter().map(|s| s.get_ref().as_str()).collect();
+            m.add(
+                slo.span(),
+                format!("slo: the cohort \"{name}\" does not make the step \"{step}\", so there is nothing to measure"),
+                format!("one of {}", made.join(", ")),
+            );
         }
         if [s.p50, s.p99, s.p999, s.max].iter().all(Option::is_none) && s.error_fraction.is_none() {
             m.add(slo.span(), "slo without a limit", "add one of p50, p99, p999, max (durations) or error_fraction");

@@ -51,9 +51,37 @@ pub(super) struct Head {
     pub length: usize,
     pub framing: Framing,
     close: bool,
-    retry_after_s: Option<u32>,
+    retry_after: Option<RetryAfter>,
     /// Where in the buffer the last part of the `Location` lies.
     location: Option<Range<usize>>,
+}
+
+/// The two ways to say when to come again (RFC 9110 10.2.3).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum RetryAfter {
+    Seconds(u32),
+    /// Heads that are alike may come at different times, so this is held against the clock only when it is asked for.
+    At(jiff::Timestamp),
+}
+
+impl RetryAfter {
+    fn parse(value: &str) -> Option<RetryAfter> {
+        match value.parse() {
+            Ok(seconds) => Some(RetryAfter::Seconds(seconds)),
+            Err(_) => jiff::fmt::rfc2822::parse(value).ok().map(|at| RetryAfter::At(at.timestamp())),
+        }
+    }
+
+    /// Whole seconds from `now` on, rounded up; none that is past.
+    fn seconds(self, now: jiff::Timestamp) -> u32 {
+        match self {
+            RetryAfter::Seconds(seconds) => seconds,
+            RetryAfter::At(at) => {
+                let left_ms = (at.as_millisecond() - now.as_millisecond()).max(0);
+                u32::try_from(left_ms.unsigned_abs().div_ceil(1_000)).unwrap_or(u32::MAX)
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +100,8 @@ impl Head {
             Framing::UntilEnd => &buffer[self.length..],
         };
         let location = self.location.clone().and_then(|at| std::str::from_utf8(&buffer[at]).ok());
-        let (status, retry_after_s) = (self.status, self.retry_after_s);
+        let retry_after_s = self.retry_after.map(|after| after.seconds(jiff::Timestamp::now()));
+        let status = self.status;
         Reply { status, retry_after_s, location, head: &buffer[..self.length], body }
     }
 }
@@ -463,7 +492,7 @@ pub(super) fn parse_head(buffer: &[u8], bodiless: bool) -> Result<Option<Head>, 
     let status = response.code.ok_or(Broken::Malformed)?;
     let mut framing = Framing::UntilEnd;
     let mut close = response.version == Some(0);
-    let mut retry_after_s = None;
+    let mut retry_after = None;
     let mut location = None;
     for header in response.headers.iter() {
         let value = || std::str::from_utf8(header.value).unwrap_or("").trim();
@@ -478,7 +507,7 @@ pub(super) fn parse_head(buffer: &[u8], bodiless: bool) -> Result<Option<Head>, 
         } else if header.name.eq_ignore_ascii_case("connection") {
             close = value().eq_ignore_ascii_case("close") || (close && !value().eq_ignore_ascii_case("keep-alive"));
         } else if header.name.eq_ignore_ascii_case("retry-after") {
-            retry_after_s = value().parse().ok();
+            retry_after = RetryAfter::parse(value());
         } else if header.name.eq_ignore_ascii_case("location") {
             location = last_part(buffer, header.value);
         }
@@ -486,7 +515,7 @@ pub(super) fn parse_head(buffer: &[u8], bodiless: bool) -> Result<Option<Head>, 
     if bodiless || status == 204 || status == 304 || status < 200 {
         framing = Framing::Length(0);
     }
-    Ok(Some(Head { status, length, framing, close, retry_after_s, location }))
+    Ok(Some(Head { status, length, framing, close, retry_after, location }))
 }
 
 /// Decodes the chunks of a body that are there, after those in `out`; says whether it is whole, and how many bytes that took.
@@ -554,6 +583,20 @@ mod tests {
             }
         });
         address
+    }
+
+    #[test]
+    fn when_to_come_again_is_said_in_seconds_or_as_a_date() {
+        let now: jiff::Timestamp = "2026-03-01T12:00:00.400Z".parse().unwrap();
+        let told = |value| RetryAfter::parse(value).map(|after| after.seconds(now));
+        for (value, seconds) in [
+            ("7", Some(7)),
+            ("Sun, 01 Mar 2026 12:00:02 GMT", Some(2)),
+            ("Sun, 01 Mar 2026 11:59:00 GMT", Some(0)),
+            ("soon", None),
+        ] {
+            assert_eq!(told(value), seconds, "{value}");
+        }
     }
 
     fn connect(address: SocketAddr) -> Connection {
