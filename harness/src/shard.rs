@@ -59,9 +59,7 @@ pub struct Part {
 impl Part {
     /// The part of a process that is alone.
     pub fn whole() -> Part {
-        // Short, unique, and sortable by time.
-        let now = unix_us();
-        let run_id = format!("{:x}{:04x}", now / 1_000_000, (now % 1_000_000) ^ i64::from(std::process::id() & 0xffff));
+        let run_id = unique(unix_us(), std::process::id());
         Part { run_id, slice: Slice::WHOLE, start_unix_us: None }
     }
 
@@ -123,6 +121,20 @@ pub fn run_id(text: &str) -> Result<String, String> {
     if fits { Ok(text.to_owned()) } else { Err("use 1 to 40 lower-case letters and digits".to_owned()) }
 }
 
+/// An id that no other run of this machine has: what bears it, a network namespace say, may be seen by all of them. It is made
+/// of the time in steps that are too short for a process to come and go in, and of the process, whose number has 22 bits
+/// at most. It sorts by time, and has 13 digits in base 36, which the paths of sockets have room for.
+fn unique(now_us: Micros, process: u32) -> String {
+    let mut rest = (u128::from(now_us.unsigned_abs()) / 64) << 22 | u128::from(process & 0x3f_ffff);
+    let mut digits = Vec::new();
+    while rest > 0 {
+        let digit = u32::try_from(rest % 36).unwrap_or(0);
+        digits.push(char::from_digit(digit, 36).unwrap_or('0'));
+        rest /= 36;
+    }
+    digits.iter().rev().collect()
+}
+
 /// How long before the epoch the buyers begin to come and connect. Being late shows as send lag and as distrust.
 pub fn lead_us(scenario: &Scenario, slice: Slice) -> Micros {
     700_000 + i64::from(slice.share(scenario.load.virtual_buyers)) * 300
@@ -162,6 +174,17 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../ci/kubernetes/base/scenario.toml");
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
         scenario::load(Path::new(path), &sets, None).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn runs_that_begin_together_have_ids_of_their_own() {
+        let now = 1_795_857_222_000_000;
+        let mut ids: Vec<String> =
+            (0..200).flat_map(|later| (0..20).map(move |process| unique(now + later * 64, 22_632 + process))).collect();
+        assert!(ids.is_sorted(), "they sort by time");
+        assert!(ids.iter().all(|id| id.len() == 13 && run_id(id).is_ok()), "{}", ids[0]);
+        ids.dedup();
+        assert_eq!(ids.len(), 4_000);
     }
 
     #[test]

@@ -38,21 +38,23 @@ inject.disconnect = { role = "postgres" }
 
 [[fault]]
 id = "sessions-ended"
-at = "5400ms"
-lasts = "400ms"
+at = "6200ms"
+lasts = "800ms"
 inject.terminate-backends = { every = "100ms" }
 
 [[fault]]
 id = "hot-row-locked"
-at = "6s"
-lasts = "600ms"
+at = "7800ms"
+lasts = "800ms"
 inject.lock-row = {}
 
 "#;
 
-/// The short rehearsal with other faults; none of them where they are not wanted.
+/// The short rehearsal, a little longer and with other faults; none of them where they are not wanted.
 fn scenario(faults: &str) -> String {
     let short = include_str!("support/short.toml");
+    assert!(short.contains("duration = \"7s\"") && short.contains("lasts = \"7s\""), "it has another length now");
+    let short = short.replace("\"7s\"", "\"9s\"");
     let (before, rest) = short.split_once("[[fault]]").unwrap();
     let (_, after) = rest.split_once("[steady_state]").unwrap();
     format!("{before}{faults}[steady_state]{after}")
