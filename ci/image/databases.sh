@@ -63,27 +63,31 @@ postgres() {
 }
 
 redis() {
-    server=$(command -v redis-server || command -v valkey-server || :)
+    # A package without its service has the server under another name, which the doctor knows.
+    server=$("$release/seckill" doctor --output json | grep -A 5 '"name": "Redis server"' |
+        sed -n 's/.*"detail": "\(.*\)".*/\1/p')
     if [ -z "$server" ]; then
         is_missing seckill-redis 'not made: there is no Redis server here; `seckill doctor` says how to get one'
-        return
-    fi
-    version="$("$server" --version), $scripts"
-    if is_made_of seckill-redis "$version"; then
-        printf 'seckill-redis: is there already\n'
         return
     fi
     root=$(mktemp -d)
     skeleton
     mkdir -p "$root/data"
+    # It tells by its own name what it is to be.
     cp -L "$server" "$root/usr/bin/redis-server"
+    version="$("$root/usr/bin/redis-server" --version), $scripts"
+    if is_made_of seckill-redis "$version"; then
+        rm -rf "$root"
+        printf 'seckill-redis: is there already\n'
+        return
+    fi
     libraries_of "$root/usr/bin/sh" "$server"
     import_as seckill-redis data \
         --change 'CMD ["redis-server"]' --change 'USER 999:999' --change 'ENV PATH=/usr/bin:/bin' \
         --change 'WORKDIR /data' --change 'VOLUME /data' --change 'EXPOSE 6379' \
         --change "LABEL seckill.made-of=\"$version\"" >/dev/null
+    printf 'seckill-redis: made of %s\n' "$("$root/usr/bin/redis-server" --version)"
     rm -rf "$root"
-    printf 'seckill-redis: made of %s\n' "$("$server" --version)"
 }
 
 named=${1:-}

@@ -31,6 +31,11 @@ const PROMISED: Duration = Duration::from_secs(1);
 const NEVER: Duration = Duration::from_secs(15);
 /// A rehearsal that takes longer is broken itself.
 const LONGEST: Duration = Duration::from_secs(120);
+/// One rehearsal in so many is killed at its very beginning, while its stack is made: of moments that are spread over the whole,
+/// hardly any would fall there.
+const EARLY_ONES: u64 = 4;
+/// How long that beginning is.
+const EARLY: Duration = Duration::from_millis(400);
 /// Streams of random numbers from here on, one for each kill.
 const MOMENTS: u64 = 6 << 40;
 
@@ -74,7 +79,7 @@ pub struct Report {
     pub ended_before: u64,
     /// Of those, the ones that had failed.
     pub failed: Vec<String>,
-    /// How long a whole rehearsal took, in milliseconds: the moments are drawn from there.
+    /// How long a whole rehearsal took, in milliseconds: the moments are drawn from there, every fourth from its beginning.
     pub whole_ms: f64,
     /// Rehearsals side by side.
     pub jobs: u64,
@@ -174,7 +179,8 @@ fn soak(asked: &Asked, mut report: Report, cancel: &CancellationToken) -> Result
                     if number >= asked.times || cancel.is_cancelled() {
                         return;
                     }
-                    let moment = whole.mul_f64(random::stream(asked.seed, MOMENTS + first + number).random());
+                    let share = random::stream(asked.seed, MOMENTS + first + number).random();
+                    let moment = moment(number, whole, share);
                     let outcome = rehearse(asked, &root, number, Some(moment), cancel);
                     let mut report = report.lock().unwrap_or_else(|e| e.into_inner());
                     match outcome {
@@ -186,6 +192,12 @@ fn soak(asked: &Asked, mut report: Report, cancel: &CancellationToken) -> Result
         }
     });
     Ok(report.into_inner().unwrap_or_else(|e| e.into_inner()))
+}
+
+/// When a rehearsal is killed, from its start: at that share of its whole length, or of its beginning.
+fn moment(number: u64, whole: Duration, share: f64) -> Duration {
+    let within = if number % EARLY_ONES == 0 { whole.min(EARLY) } else { whole };
+    within.mul_f64(share)
 }
 
 /// Adds what one rehearsal came to.
@@ -372,6 +384,14 @@ mod tests {
         }
         std::fs::remove_dir(tmp.join("seckill-abc")).unwrap();
         assert!(wait_until_gone(&tmp, &BTreeSet::new(), Instant::now()).0.is_some_and(|after| after < PROMISED));
+    }
+
+    #[test]
+    fn some_are_killed_at_their_beginning_and_the_others_anywhere() {
+        let whole = Duration::from_secs(8);
+        assert_eq!(moment(4, whole, 0.5), EARLY / 2);
+        assert_eq!(moment(5, whole, 0.5), whole / 2);
+        assert_eq!(moment(4, EARLY / 2, 0.5), EARLY / 4, "a rehearsal that is shorter than that");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The stack with its database in a container: the same rehearsal, the same faults, the same verdicts; and nothing is left of it.
+//! The stack with its databases in containers: the same rehearsal, the same faults, the same verdicts; and nothing is left of it.
 //! Where no Docker engine answers, each of these is skipped, and says so.
 
 mod support;
@@ -50,6 +50,62 @@ inject.lock-row = {}
 
 "#;
 
+/// A sale from Redis, in which everything happens to both databases that can happen to a container: to Redis on the one side, to
+/// Postgres on the other. In the end Redis is emptied, its replica takes over, and the new one is killed.
+const BOTH: &str = include_str!("../../scenarios/redis.toml");
+/// Each with how long it lasts. One after the other, since an engine that is busy takes its time.
+const TO_REDIS: [(&str, &str, &str); 5] = [
+    ("redis-killed", "1200ms", "kill = { role = \"redis\" }"),
+    ("redis-paused", "1200ms", "pause = { role = \"redis\" }"),
+    ("redis-unplugged", "1200ms", "disconnect = { role = \"redis\" }"),
+    ("redis-stopped", "2500ms", "stop = { role = \"redis\", within = \"500ms\" }"),
+    ("redis-throttled", "1200ms", "throttle = { role = \"redis\", cpus = 0.02 }"),
+];
+const TO_POSTGRES: [(&str, &str, &str); 7] = [
+    ("postgres-throttled", "1200ms", "throttle = { role = \"postgres\", cpus = 0.03 }"),
+    ("read-only", "1200ms", "read-only = {}"),
+    ("no-connections", "1200ms", "exhaust-connections = {}"),
+    ("checkpoints", "1200ms", "checkpoint-storm = {}"),
+    ("postgres-stopped", "1200ms", "stop = { role = \"postgres\" }"),
+    ("crash-loop", "1500ms", "crash-loop = { role = \"postgres\", every = \"400ms\" }"),
+    ("rolling-restart", "1200ms", "rolling-restart = { role = \"postgres\" }"),
+];
+/// After them, when nobody buys any more: replication is asynchronous, so what was sold a moment ago might be lost.
+const IN_THE_END: [(&str, &str, &str); 2] = [
+    ("redis-failover", "1200ms", "promote-replica = {}"),
+    ("new-redis-killed", "1200ms", "kill = { role = \"redis\" }"),
+];
+
+fn both() -> String {
+    let mut faults = String::new();
+    let last = TO_POSTGRES[TO_POSTGRES.len() - 1].0;
+    for (first, chain) in [("", &TO_REDIS[..]), ("", &TO_POSTGRES[..]), (last, &IN_THE_END[..])] {
+        let mut before = first;
+        for (id, lasts, inject) in chain {
+            let delay = if before == last { "1s" } else { "200ms" };
+            let when = match before {
+                "" => "at = \"1500ms\"".to_owned(),
+                other => format!("after = {{ healed = \"{other}\", delay = \"{delay}\", by = \"27s\" }}"),
+            };
+            faults.push_str(&format!("[[fault]]\nid = \"{id}\"\n{when}\nlasts = \"{lasts}\"\ninject.{inject}\n\n"));
+            before = id;
+        }
+    }
+    let (before, rest) = BOTH.split_once("[[fault]]").unwrap();
+    let (_, after) = rest.split_once("[steady_state]").unwrap();
+    let mut text = format!("{before}{faults}[steady_state]{after}");
+    for (from, to) in [
+        ("duration = \"14s\"", "duration = \"30s\""),
+        ("lasts = \"11s\"", "lasts = \"8s\""),
+        ("request_timeout = \"2s\"", "request_timeout = \"1s\""),
+        ("stock = 420", "stock = 220"),
+    ] {
+        assert!(text.contains(from), "the scenario no longer has {from}");
+        text = text.replacen(from, to, 1);
+    }
+    text
+}
+
 /// The short rehearsal, a little longer and with other faults; none of them where they are not wanted.
 fn scenario(faults: &str) -> String {
     let short = include_str!("support/short.toml");
@@ -69,7 +125,7 @@ fn docker(arguments: &[&str]) -> Result<String, String> {
     }
 }
 
-/// Whether there is an engine, with the image of Postgres that `make images` makes. It is made once, and then kept.
+/// Whether there is an engine, with the images that `make images` makes. They are made once, and then kept.
 fn ready() -> Option<MutexGuard<'static, ()>> {
     static IMAGE: OnceLock<Result<(), String>> = OnceLock::new();
     let made = IMAGE.get_or_init(|| {
@@ -77,7 +133,7 @@ fn ready() -> Option<MutexGuard<'static, ()>> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let target = Path::new(env!("CARGO_BIN_EXE_seckill")).parent().and_then(Path::parent).unwrap();
         let mut command = Command::new("sh");
-        command.args(["ci/image/databases.sh", "postgres"]).current_dir(root).env("CARGO_TARGET_DIR", target);
+        command.arg("ci/image/databases.sh").current_dir(root).env("CARGO_TARGET_DIR", target);
         let output = command.output().unwrap();
         assert!(output.status.success(), "ci/image/databases.sh: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
@@ -139,6 +195,44 @@ fn a_rehearsal_passes_on_containers_that_are_killed_paused_and_cut_off() {
     let resolved = fs::read_to_string(sandbox.path("run/scenario.toml")).unwrap();
     assert!(resolved.contains("stack = \"containers\""), "{resolved}");
     sandbox.seckill(&["check", "run"]).assert_code(0);
+}
+
+#[test]
+fn a_sale_from_redis_passes_on_containers_whatever_happens_to_them() {
+    let Some(_alone) = ready() else { return };
+    if let Err(missing) = harness::doctor::find_redis() {
+        return skipped(&missing.to_string());
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("scenario.toml", &both());
+    let mut arguments = vec!["run", "scenario.toml", "--stack", "containers", "--out", "run", "--output", "json"];
+    arguments.extend(["--set", "load.send_lag_limit=3s", "--set", "steady_state.within=2s"]);
+    let ended = sandbox.seckill(&arguments);
+    ended.assert_code(0);
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let faults = summary["faults"].as_array().unwrap();
+    assert_eq!(faults.len(), TO_REDIS.len() + TO_POSTGRES.len() + IN_THE_END.len());
+    for fault in faults {
+        assert!(fault["error"].is_null() && fault["healed_at_ms"].is_number(), "{fault:#}");
+        assert!(fault["hit"].as_str().is_some_and(|hit| !hit.starts_with('0')), "{fault:#}");
+    }
+    let hit = |id: &str| faults.iter().find(|fault| fault["id"] == id).unwrap()["hit"].as_str().unwrap();
+    for throttled in ["redis-throttled", "postgres-throttled"] {
+        let said = hit(throttled);
+        assert!(said.contains("limited by the engine; throttled in"), "{said}");
+    }
+    assert!(!hit("postgres-throttled").contains("throttled in 0 of"), "{}", hit("postgres-throttled"));
+    assert!(hit("crash-loop").contains("times"), "{}", hit("crash-loop"));
+    assert_eq!(hit("rolling-restart"), "1 of 1 restarted");
+    assert_eq!(hit("new-redis-killed"), "1 process killed", "the one that had taken over");
+    for role in ["redis", "redis-replica"] {
+        assert!(summary["cost"]["cpu_s"][role].as_f64() > Some(0.0), "{:#}", summary["cost"]);
+    }
+    let commands =
+        summary["links"].as_array().unwrap().iter().find(|link| link["to"] == "redis" && link["from"] == "service");
+    assert!(commands.unwrap()["calls"].as_u64() > Some(100), "{:#}", summary["links"]);
+    sandbox.assert_nothing_left();
+    assert_eq!(left_in_engine(&[format!("seckill-{}", summary["run_id"].as_str().unwrap())]), "");
 }
 
 #[test]

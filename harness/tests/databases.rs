@@ -159,7 +159,11 @@ fn failover(replication: &str) -> (Option<i32>, Value) {
     in_recovery.dedup();
     assert_eq!(in_recovery, ["t", "f"], "the standby followed, and was then promoted");
     let summary = summary(&sandbox.path("run"));
-    assert_healed(&summary, &["slow-link-to-the-standby", "failover"]);
+    assert_healed(&summary, &["slow-link-to-the-standby", "failover", "dead-primary"]);
+    let log = |role: &str| fs::read_to_string(sandbox.path(&format!("run/logs/{role}.log"))).unwrap();
+    let starts = |log: &str| log.matches("ready to accept connections").count();
+    assert_eq!(starts(&log("postgres")), 1, "the old primary stays dead:\n{}", log("postgres"));
+    assert!(log("standby").contains("was not properly shut down"), "the new one was killed:\n{}", log("standby"));
     (code, summary)
 }
 

@@ -70,6 +70,11 @@ fn the_whole_link_passes_with_each_of_its_parts_broken() {
         let fault = summary["faults"].as_array().unwrap().iter().find(|fault| fault["id"] == id).unwrap();
         assert!(fault["healed_at_ms"].is_number(), "{fault:#}");
     }
+    for (id, what) in [("payment-answers-nonsense", "replies falsified"), ("payment-unavailable", "requests answered")]
+    {
+        let fault = summary["faults"].as_array().unwrap().iter().find(|fault| fault["id"] == id).unwrap();
+        assert!(fault["hit"].as_str().unwrap().contains(what), "{fault:#}");
+    }
     let links = summary["links"].to_string();
     for (from, to) in [("client", "access"), ("access", "service"), ("service", "payment"), ("service", "profile")] {
         let link = summary["links"].as_array().unwrap().iter().find(|l| l["from"] == from && l["to"] == to);

@@ -420,19 +420,10 @@ const MISTAKES: &[Mistake] = &[
         says: &["target: `small_disk` is not to be had in a stack of containers", "--stack embedded"],
     },
     Mistake {
-        name: "`redis` among containers",
-        replace: ("[target.reference]", "[target.reference]\nstack = \"containers\"\nredis = true"),
-        line: "redis = ",
-        says: &["target: `redis` is not to be had in a stack of containers", "--stack embedded"],
-    },
-    Mistake {
-        name: "`redis_replica` among containers",
-        replace: (
-            "[target.reference]",
-            "[target.reference]\nstack = \"containers\"\nredis = true\nredis_replica = true",
-        ),
-        line: "redis_replica = ",
-        says: &["target: `redis_replica` is not to be had in a stack of containers", "--stack embedded"],
+        name: "an image of Redis that cannot be one",
+        replace: ("[target.reference]", "[target.reference]\ncontainers = { redis = \"redis:\" }"),
+        line: "redis:",
+        says: &["target.reference.containers.redis: `redis:` is no name of an image"],
     },
     Mistake {
         name: "a step without a path",

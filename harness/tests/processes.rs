@@ -110,9 +110,9 @@ fn a_harness_that_is_killed_leaves_no_group_no_host_and_no_stopped_process() {
         .replace("at = \"3500ms\"\nlasts = \"1500ms\"", "at = \"1s\"\nlasts = \"5s\"")
         .replace("inject.kill = { role = \"service\" }", faults);
     sandbox.write("throttled.toml", &throttled);
-    // Its database on a host of its own, where that can be had.
-    let hosts = usize::from(harness::doctor::network_namespaces().is_ok());
-    let set = format!("target.hosts={}", hosts == 1);
+    // Its two roles on hosts of their own, where that can be had.
+    let hosts = 2 * usize::from(harness::doctor::network_namespaces().is_ok());
+    let set = format!("target.hosts={}", hosts > 0);
     let mut started = sandbox.start(&["run", "throttled.toml", "--out", "run", "--quiet", "--set", &set]);
     let run_id = || {
         let run: Value = serde_json::from_slice(&fs::read(sandbox.path("run/run.json")).ok()?).ok()?;
@@ -129,6 +129,67 @@ fn a_harness_that_is_killed_leaves_no_group_no_host_and_no_stopped_process() {
     started.kill();
     sandbox.wait_until_nothing_left();
     assert!(leftovers::find_all(&run).is_empty(), "left behind: {:?}", leftovers::find_all(&run));
+}
+
+/// The links of a stack with many roles, in the order in which they are parted.
+const LINKS: [&str; 7] = [
+    "client→access",
+    "access→service",
+    "service→postgres",
+    "service→profile",
+    "service→redis",
+    "redis-replica→redis",
+    "standby→postgres",
+];
+
+/// A sale with all roles on hosts of their own, in which every link is parted, and the service is stopped in turns.
+fn parted() -> String {
+    let mut faults: String = (0..LINKS.len())
+        .map(|n| {
+            let (link, at) = (LINKS[n], 1200 + 600 * n);
+            let inject = format!("inject.partition = {{ link = \"{link}\" }}");
+            format!("[[fault]]\nid = \"parted-{n}\"\nat = \"{at}ms\"\nlasts = \"500ms\"\n{inject}\n\n")
+        })
+        .collect();
+    faults.push_str("[[fault]]\nid = \"in-turns\"\nat = \"6500ms\"\nlasts = \"1s\"\n");
+    faults.push_str("inject.throttle = { role = \"service\", cpus = 0.2, by = \"signals\" }\n\n");
+    let (before, rest) = SHORT.split_once("# A fault that takes effect later").unwrap();
+    let (_, after) = rest.split_once("[steady_state]").unwrap();
+    let roles = "strategy = \"redis-lua\"\nredis = true\nredis_aof = \"always\"\nredis_replica = true\nstandby = \"async\"\n\
+                 profile = true\naccess = 2\nhosts = true\n";
+    format!("{before}{faults}[steady_state]{after}")
+        .replace("\"7s\"", "\"10s\"")
+        .replace("lasts = \"5s\"", "lasts = \"7s\"")
+        .replace("stock = 80", "stock = 160")
+        .replace("[target.reference]\n", &format!("[target.reference]\n{roles}"))
+        // With a token the state is dressed with the buyer's profile, which has to be fetched.
+        .replace("[step.order]\n", "[step.mine]\npath = \"/items/${item}/state\"\nheaders = { authorization = \"Bearer ${token}\" }\n\n[step.order]\n")
+        .replace("\"state\", \"order\"", "\"state\", \"mine\", \"order\"")
+}
+
+#[test]
+fn every_link_can_be_parted_and_a_service_that_is_stopped_in_turns_sells_on() {
+    let redis = harness::doctor::find_redis().map(drop);
+    if let Err(why) = harness::doctor::network_namespaces().map(drop).and(redis) {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("parted.toml", &parted());
+    let ended = sandbox.seckill(&["run", "parted.toml", "--out", "run", "--quiet"]);
+    ended.assert_code(0);
+    sandbox.assert_nothing_left();
+    let summary = summary(&sandbox.path("run"));
+    let run = leftovers::Run::of_id(summary["run_id"].as_str().unwrap());
+    assert!(groups_of(&run).is_empty(), "left behind: {:?}", groups_of(&run));
+    for (n, link) in LINKS.into_iter().enumerate() {
+        let said = hit(&summary, &format!("parted-{n}"));
+        assert!(number_before(said, " packet") >= 1, "{link}: {said}");
+    }
+    let turns = hit(&summary, "in-turns");
+    assert!(turns.starts_with("1 process stopped in turns, as was asked for"), "{turns}");
+    // It stands still for four fifths of each turn.
+    assert!(number_before(turns, " ms in all") >= 500, "{turns}");
 }
 
 /// Processes that work in a folder and were stopped by a signal.
@@ -169,6 +230,13 @@ fn each_mistake_in_a_fault_is_explained_where_it_is() {
         ("rate = 1.5", "rate = 1.0", "`rate` is 1; 1.5 is fast, 0.5 is slow"),
         ("hosts = true", "hosts = false", "on `service→postgres` nobody has a host of its own; set hosts = true"),
         ("loss = 0.3", "loss = 3.0", "`loss` is 3; a share from 0.001 to 1"),
+        (
+            "hosts = true",
+            "hosts = [\"service\", \"db\"]",
+            "`hosts` names \"db\", and this stack has no such role; true for all, or some of service, postgres",
+        ),
+        ("hosts = true", "hosts = \"all\"", "true, false or a list of roles"),
+        ("cpus = 0.03", "cpus = 0.03, by = \"magic\"", "unknown variant `magic`; `quota`"),
     ] {
         let scenario = PROCESSES.replacen(replace, by, 1);
         assert_ne!(scenario, PROCESSES, "{replace} is not in the scenario");

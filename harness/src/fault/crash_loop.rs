@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::process::{Ongoing, all_up, counted, goes_on, hit, kill_all};
+use super::process::{Ongoing, all_up, counted, goes_on, hit, kill_all, start_if_down};
 use super::{ActiveFault, Fault, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
@@ -68,7 +68,7 @@ impl Fault for CrashLoop {
                 let mut deaths = Deaths { times: 1, processes: first };
                 loop {
                     for component in stack.components_of(&whom)? {
-                        component.start().await?;
+                        start_if_down(component).await?;
                     }
                     if !goes_on(&stop, every).await {
                         return Ok(deaths);

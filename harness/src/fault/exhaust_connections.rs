@@ -71,12 +71,12 @@ impl Fault for ExhaustConnections {
             let mut taken = vec![first];
             let end = Instant::now() + PATIENCE;
             loop {
-                let others =
-                    taken[0].number(&format!("SELECT count(*) FROM pg_stat_activity WHERE {}", theirs())).await?;
-                let spare = u64::from(self.leave) + if self.keep_sessions { others } else { 0 };
-                // Those of the service that are still there come on top of what is left for it, until they are ended.
-                let wanted = most.saturating_sub(spare);
-                take(&database, &mut taken, wanted.min(most.saturating_sub(others.max(spare)))).await;
+                let kept = match self.keep_sessions {
+                    true => taken[0].number(&format!("SELECT count(*) {}", of_theirs())).await?,
+                    false => 0,
+                };
+                let wanted = most.saturating_sub(u64::from(self.leave) + kept);
+                take(&database, &mut taken, wanted).await;
                 if taken.len() as u64 >= wanted {
                     break;
                 }
@@ -85,16 +85,21 @@ impl Fault for ExhaustConnections {
                     return Err(StackError::Other(why));
                 }
                 if !self.keep_sessions {
-                    let end_theirs =
-                        format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {}", theirs());
-                    taken[0].value(&end_theirs).await?;
+                    // The room of a session that ends is for who asks first, and the service asks, too: so it is asked for at once,
+                    // and what has been taken is never given back.
+                    taken[0].value(&format!("SELECT count(pg_terminate_backend(pid)) {}", of_theirs())).await?;
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
             let active: Box<dyn ActiveFault> = Box::new(Exhausted { role, count: taken.len(), taken });
             Ok(active)
         })
     }
+}
+
+/// The sessions of the service.
+fn of_theirs() -> String {
+    format!("FROM pg_stat_activity WHERE {}", theirs())
 }
 
 /// Opens sessions until there are so many, or no more are given.

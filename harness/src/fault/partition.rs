@@ -14,11 +14,12 @@ use super::toxic::Direction;
 use super::{ActiveFault, Fault, Place};
 use crate::scenario::value::normal_link;
 use crate::scenario::{About, topology};
-use crate::stack::postgres::PORT;
+use crate::stack::host::{Host, Ports};
 use crate::stack::{Stack, StackError};
 
-/// Packets on a link are dropped by the firewall of the host that is called: both ends wait and send again, without an error
-/// and without a reset. It needs `hosts = true` in `[target.reference]`.
+/// Packets on a link are dropped by the firewall of the host at one of its ends: both wait and send again, without an error and
+/// without a reset. It needs `hosts` in `[target.reference]`. Where who calls has a host, only this link is hit, and connections
+/// cannot even be made; where only who is called has one, whoever else calls there is hit as well.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Partition {
@@ -49,7 +50,7 @@ impl Fault for Partition {
     }
 
     fn needs() -> String {
-        "a link to a role that has a host of its own (hosts = true)".to_owned()
+        "a link from or to a role that has a host of its own (hosts)".to_owned()
     }
 
     fn detail(&self) -> String {
@@ -64,11 +65,11 @@ impl Fault for Partition {
         }
         let link = normal_link(self.link.get_ref());
         let scenario = about.scenario();
-        if scenario.links().iter().any(|known| known.name == link) && scenario.host_behind(&link).is_none() {
+        if scenario.links().iter().any(|known| known.name == link) && !scenario.crosses_hosts(&link) {
             let what = format!("on `{link}` nobody has a host of its own, so there is no network to part");
             let help = format!(
-                "set hosts = true in [target.reference] and part {}, or use black-hole, which needs no network",
-                topology::TO_POSTGRES
+                "set hosts = true in [target.reference], or name {}; or use black-hole, which needs no network",
+                topology::ends(&link).0
             );
             about.wrong(self.link.span(), what, help);
         }
@@ -76,15 +77,26 @@ impl Fault for Partition {
 
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(async move {
-            let role = topology::callee(&normal_link(self.link.get_ref()));
-            let table = format!("seckill_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-            let host = stack.host(&role)?;
-            let parted: Box<dyn ActiveFault> = Box::new(Parted { role: host.role(), table: table.clone(), lost: None });
+            let link = normal_link(self.link.get_ref());
+            let (host, ports) = wall(stack, &link)?;
+            let (role, table) = (host.role(), format!("seckill_{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+            let parted: Box<dyn ActiveFault> = Box::new(Parted { role, table: table.clone(), lost: None });
             let (of, direction, loss) = (stack.clone(), self.direction, self.loss);
-            at_once(move || of.host(&role)?.lose(&table, PORT, direction, loss)).await?;
+            at_once(move || of.host(role)?.lose(&table, ports, direction, loss)).await?;
             Ok(parted)
         })
     }
+}
+
+/// The host whose firewall loses the packets of a link, and by which ports it knows them. Each link has a proxy of its own, so
+/// who calls knows its packets from all others.
+fn wall<'a>(stack: &'a Stack, link: &str) -> Result<(&'a Host, Ports), StackError> {
+    let (caller, callee) = topology::ends(link);
+    if let Ok(host) = stack.host(caller) {
+        return Ok((host, Ports::Theirs(stack.link(link)?.listen_addr().port())));
+    }
+    let host = stack.host(callee)?;
+    Ok((host, host.ports()))
 }
 
 /// Does on the blocking pool what waits for the firewall's program.

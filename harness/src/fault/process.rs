@@ -43,10 +43,7 @@ pub(super) async fn all_up(stack: &Stack, role: &str) -> Result<(), StackError> 
 pub(super) async fn up_again(component: &dyn Component) -> Result<(), StackError> {
     let end = Instant::now() + PATIENCE;
     loop {
-        if component.ended().is_some() || component.pids().is_empty() {
-            // Here, and not on the blocking pool: see `Process::start`.
-            component.start().await?;
-        }
+        start_if_down(component).await?;
         match component.ready(PATIENCE).await {
             Ok(()) => return Ok(()),
             Err(_) if component.ended().is_some() && Instant::now() < end => {
@@ -55,6 +52,15 @@ pub(super) async fn up_again(component: &dyn Component) -> Result<(), StackError
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Starts a component that is not running. A second start of one that is would hide the first from its supervisor.
+pub(super) async fn start_if_down(component: &dyn Component) -> Result<(), StackError> {
+    if component.ended().is_some() || component.pids().is_empty() {
+        // Here, and not on the blocking pool: see `Process::start`.
+        component.start().await?;
+    }
+    Ok(())
 }
 
 /// Ends a component in order. One that does not obey is killed, as a supervisor would; false then.

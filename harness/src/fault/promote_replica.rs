@@ -1,20 +1,23 @@
 //! A failover of Redis: it is dead, and its replica takes over with what it has.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::process::PATIENCE;
 use super::{ActiveFault, Fault, Place};
 use crate::scenario::About;
 use crate::scenario::topology::{REDIS, REDIS_REPLICA, TO_REDIS};
 use crate::stack::redis::Cache;
-use crate::stack::{Stack, StackError};
+use crate::stack::{Component, Stack, StackError};
 
 /// Redis is killed, its replica promoted, and the service's link leads there from then on. Replication is asynchronous: what
-/// the replica had not received is gone. The old one stays dead.
+/// the replica had not received is gone. The old one stays dead, and whatever is done to the role `redis` from then on is
+/// done to the new one.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromoteReplica {
@@ -64,13 +67,24 @@ impl Fault for PromoteReplica {
         Box::pin(async move {
             let role = self.role.get_ref().clone();
             let replica = cache(stack, &role)?;
-            stack.component(REDIS)?.kill().await?;
-            replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await?;
-            stack.link(TO_REDIS)?.set_upstream(replica.endpoint())?;
+            let old = stack.component(REDIS)?;
+            // Before the old one dies, so that no other fault starts it again.
+            stack.succeed(REDIS, Some(REDIS_REPLICA));
+            promote(stack, old, &replica).await.inspect_err(|_| stack.succeed(REDIS, None))?;
             let active: Box<dyn ActiveFault> = Box::new(Promoted { role });
             Ok(active)
         })
     }
+}
+
+/// Kills the old one, promotes the replica, and leads the service there.
+async fn promote(stack: &Stack, old: &dyn Component, replica: &Cache) -> Result<(), StackError> {
+    old.kill().await?;
+    replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await?;
+    // A supervisor of another fault may have been about to start it when it died.
+    old.kill().await?;
+    stack.link(TO_REDIS)?.set_upstream(replica.endpoint())?;
+    Ok(())
 }
 
 fn cache(stack: &Stack, role: &str) -> Result<Cache, StackError> {
@@ -81,7 +95,16 @@ fn cache(stack: &Stack, role: &str) -> Result<Cache, StackError> {
 impl ActiveFault for Promoted {
     fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
         Box::pin(async move {
-            let replication: String = cache(stack, &self.role)?.ask(&["INFO", "replication"]).await?;
+            // Another fault may have it down at this moment.
+            let new = cache(stack, &self.role)?;
+            let end = Instant::now() + PATIENCE;
+            let replication = loop {
+                match new.ask::<String>(&["INFO", "replication"]).await {
+                    Ok(told) => break told,
+                    Err(error) if Instant::now() > end => return Err(error),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            };
             if !replication.contains("role:master") {
                 return Err(StackError::Other(format!("`{}` is still a replica", self.role)));
             }

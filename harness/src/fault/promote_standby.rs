@@ -10,11 +10,12 @@ use toml::Spanned;
 use super::database::{database, session};
 use super::{ActiveFault, Fault, Place};
 use crate::scenario::About;
-use crate::scenario::topology::{STANDBY, TO_POSTGRES};
-use crate::stack::{Stack, StackError};
+use crate::scenario::topology::{POSTGRES, STANDBY, TO_POSTGRES};
+use crate::stack::{Component, Stack, StackError};
 
 /// The primary is killed, its standby promoted, and the service's link leads there from then on. Healing waits until the new
-/// primary writes; the old one stays dead, as it has to until somebody has looked at it.
+/// primary writes; the old one stays dead, as it has to until somebody has looked at it. Whatever is done to the role
+/// `postgres` from then on is done to the new primary.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromoteStandby {
@@ -27,9 +28,6 @@ pub struct PromoteStandby {
 fn standby() -> Spanned<String> {
     Spanned::new(0..0, STANDBY.to_owned())
 }
-
-/// The role whose place the standby takes.
-const PRIMARY: &str = "postgres";
 
 #[derive(Debug)]
 struct Promoted {
@@ -75,28 +73,46 @@ impl Fault for PromoteStandby {
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(async move {
             let role = self.role.get_ref().clone();
-            let flushed = match database(stack, PRIMARY)?.connect().await {
+            let flushed = match database(stack, POSTGRES)?.connect().await {
                 Ok(primary) => primary.value("SELECT pg_current_wal_flush_lsn()").await.ok(),
                 Err(_) => None,
             };
-            stack.component(PRIMARY)?.kill().await?;
-            let own = session(stack, &role).await?;
-            let received = own.value("SELECT coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())").await?;
-            if own.value("SELECT pg_promote(true, 30)").await? != "t" {
-                return Err(StackError::Other("the standby was not promoted within 30s".to_owned()));
-            }
-            let behind = match flushed {
-                Some(flushed) => {
-                    let sql = format!("SELECT greatest(pg_wal_lsn_diff('{flushed}', '{received}'), 0)::bigint");
-                    own.number(&sql).await.ok()
-                }
-                None => None,
-            };
-            stack.link(TO_POSTGRES)?.set_upstream(database(stack, &role)?.endpoint())?;
+            let old = stack.component(POSTGRES)?;
+            // Before the old one dies, so that no other fault starts it again: two primaries would each take orders.
+            stack.succeed(POSTGRES, Some(STANDBY));
+            let promoted = promote(stack, old, &role, flushed).await;
+            let behind = promoted.inspect_err(|_| stack.succeed(POSTGRES, None))?;
             let active: Box<dyn ActiveFault> = Box::new(Promoted { role, behind });
             Ok(active)
         })
     }
+}
+
+/// Kills the old primary, promotes the standby and leads the service there; says how many bytes of what the primary had
+/// flushed the standby did not have.
+async fn promote(
+    stack: &Stack,
+    old: &dyn Component,
+    role: &str,
+    flushed: Option<String>,
+) -> Result<Option<u64>, StackError> {
+    old.kill().await?;
+    let own = session(stack, role).await?;
+    let received = own.value("SELECT coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())").await?;
+    if own.value("SELECT pg_promote(true, 30)").await? != "t" {
+        return Err(StackError::Other("the standby was not promoted within 30s".to_owned()));
+    }
+    let behind = match flushed {
+        Some(flushed) => {
+            let sql = format!("SELECT greatest(pg_wal_lsn_diff('{flushed}', '{received}'), 0)::bigint");
+            own.number(&sql).await.ok()
+        }
+        None => None,
+    };
+    // A supervisor of another fault may have been about to start it when it died.
+    old.kill().await?;
+    stack.link(TO_POSTGRES)?.set_upstream(database(stack, role)?.endpoint())?;
+    Ok(behind)
 }
 
 impl ActiveFault for Promoted {

@@ -13,11 +13,11 @@ use toml::Spanned;
 use super::process::{Ongoing, goes_on, hit};
 use super::{ActiveFault, Fault, Place};
 use crate::scenario::About;
-use crate::stack::cgroup::{self, Group};
+use crate::stack::cgroup::{self, Group, Hierarchy, Throttled};
 use crate::stack::{Component, Stack, StackError};
 
-/// A quota on the processor time of a component and all its processes. Where the kernel's own limit (cgroups) cannot be had,
-/// they are stopped and let go on in turns instead, and the fault says so.
+/// A quota on the processor time of a component and all its processes: the kernel's own (cgroups), or that of the engine for a
+/// container. Where neither can be had, they are stopped and let go on in turns instead, and the fault says so.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Throttle {
@@ -26,6 +26,20 @@ pub struct Throttle {
     pub role: Spanned<String>,
     /// Processors that it may use at most, all its processes together: 0.25 is a quarter of one.
     pub cpus: f64,
+    /// What keeps it from them.
+    #[serde(default)]
+    pub by: By,
+}
+
+/// What keeps a component from the processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum By {
+    /// A quota, where it can be had; signals else.
+    #[default]
+    Quota,
+    /// It is stopped and let go on in turns, in any case: coarser, since for a while it does nothing at all.
+    Signals,
 }
 
 /// How often new processes of the component are looked for: one that was killed by another fault comes back outside.
@@ -39,24 +53,15 @@ impl Fault for Throttle {
     }
 
     fn detail(&self) -> String {
-        let how = match cgroup::find() {
-            Ok(_) => "by the kernel (cgroup)".to_owned(),
-            Err(why) => format!("by SIGSTOP and SIGCONT in turns, since {}", why.why),
+        let how = match self.by {
+            By::Quota => "",
+            By::Signals => ", by SIGSTOP and SIGCONT in turns",
         };
-        format!("{} processors at most, {how}", self.cpus)
+        format!("{} processors at most{how}", self.cpus)
     }
 
     fn check(&self, about: &mut About<'_>) {
         about.role(&self.role);
-        if about.scenario().networked().contains(&self.role.get_ref().as_str()) {
-            // Its processes are known by the group that the engine has put them in.
-            let what = format!("`{}` runs in a container, whose control group is the engine's", self.role.get_ref());
-            about.wrong(
-                self.role.span(),
-                what,
-                "throttle a process, such as \"service\"; or run it with --stack embedded",
-            );
-        }
         if !(0.01..=64.0).contains(&self.cpus) {
             let what = format!("`cpus` is {}", self.cpus);
             about.parameter("cpus", &what, "from 0.01 to 64 processors; 0.25 is a quarter of one");
@@ -66,26 +71,53 @@ impl Fault for Throttle {
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(async move {
             let (role, cpus) = (self.role.get_ref().clone(), self.cpus);
-            let active: Box<dyn ActiveFault> = match cgroup::find() {
-                Ok(hierarchy) => {
-                    let group = Arc::new(hierarchy.create(&stack.run.thing(&format!("throttle-{role}")))?);
-                    let prepared = group.limit(cpus).and_then(|()| take_in(&group, stack, &role));
-                    if let Err(error) = prepared {
-                        let _ = group.dissolve();
-                        return Err(error);
-                    }
-                    let (of, whom) = (group.clone(), role.clone());
-                    let work = Ongoing::start(stack, async move |stack, stop| keep_in(&of, &stack, &whom, &stop).await);
-                    Box::new(Limited { group, work, dissolved: false })
-                }
-                Err(_) => {
-                    let whom = role.clone();
-                    let work =
-                        Ongoing::start(stack, async move |stack, stop| in_turns(&stack, &whom, cpus, &stop).await);
-                    Box::new(InTurns { role, work })
-                }
-            };
-            Ok(active)
+            if self.by == By::Signals {
+                return Ok(InTurns::begin(stack, role, cpus, "as was asked for"));
+            }
+            if stack.components_of(&role)?.iter().any(|component| component.quota().is_some()) {
+                return ByEngine::begin(stack, role, cpus).await;
+            }
+            match cgroup::find() {
+                Ok(hierarchy) => Limited::begin(stack, &role, cpus, &hierarchy),
+                Err(why) => Ok(InTurns::begin(stack, role, cpus, &format!("since there are {}", why.why))),
+            }
+        })
+    }
+}
+
+/// Containers, which whoever runs them holds to their part.
+#[derive(Debug)]
+struct ByEngine {
+    role: String,
+    processes: usize,
+    /// What limits had come to before, by the number of the component.
+    before: Vec<Throttled>,
+}
+
+impl ByEngine {
+    async fn begin(stack: &Stack, role: String, cpus: f64) -> Result<Box<dyn ActiveFault>, StackError> {
+        let (mut processes, mut before) = (0, Vec::new());
+        for component in stack.components_of(&role)? {
+            let Some(quota) = component.quota() else { continue };
+            before.push(quota.throttled().await?);
+            quota.limit(Some(cpus)).await?;
+            processes += component.pids().len();
+        }
+        Ok(Box::new(ByEngine { role, processes, before }))
+    }
+}
+
+impl ActiveFault for ByEngine {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+        Box::pin(async move {
+            let mut came_to = Throttled::default();
+            let quotas = stack.components_of(&self.role)?.into_iter().filter_map(Component::quota);
+            for (quota, before) in quotas.zip(&self.before) {
+                quota.limit(None).await?;
+                // A container that was started again meanwhile counts anew.
+                came_to = came_to + quota.throttled().await?.since(before);
+            }
+            Ok(hit(self.processes, &format!("limited by the engine; {came_to}")))
         })
     }
 }
@@ -113,11 +145,31 @@ async fn keep_in(group: &Group, stack: &Stack, role: &str, stop: &CancellationTo
     }
 }
 
+/// Processes of this machine, in a control group of the fault's own.
 #[derive(Debug)]
 struct Limited {
     group: Arc<Group>,
     work: Ongoing<usize>,
     dissolved: bool,
+}
+
+impl Limited {
+    fn begin(
+        stack: &Arc<Stack>,
+        role: &str,
+        cpus: f64,
+        hierarchy: &Hierarchy,
+    ) -> Result<Box<dyn ActiveFault>, StackError> {
+        let group = Arc::new(hierarchy.create(&stack.run.thing(&format!("throttle-{role}")))?);
+        let prepared = group.limit(cpus).and_then(|()| take_in(&group, stack, role));
+        if let Err(error) = prepared {
+            let _ = group.dissolve();
+            return Err(error);
+        }
+        let (of, whom) = (group.clone(), role.to_owned());
+        let work = Ongoing::start(stack, async move |stack, stop| keep_in(&of, &stack, &whom, &stop).await);
+        Ok(Box::new(Limited { group, work, dissolved: false }))
+    }
 }
 
 impl ActiveFault for Limited {
@@ -131,9 +183,7 @@ impl ActiveFault for Limited {
                 dissolved.unwrap_or_else(|e| Err(StackError::Other(format!("removing a cgroup failed: {e}"))))?;
                 self.dissolved = true;
             }
-            let ms = came_to.time.as_secs_f64() * 1e3;
-            let periods = format!("throttled in {} of {} periods", came_to.throttled, came_to.periods);
-            Ok(hit(processes?, &format!("limited; {periods}, kept waiting for {ms:.0} ms")))
+            Ok(hit(processes?, &format!("limited; {came_to}")))
         })
     }
 }
@@ -163,10 +213,21 @@ async fn in_turns(
     }
 }
 
+/// Components that are stopped and let go on in turns.
 #[derive(Debug)]
 struct InTurns {
     role: String,
     work: Ongoing<(usize, Duration)>,
+    /// Why it is done in this way.
+    why: String,
+}
+
+impl InTurns {
+    fn begin(stack: &Arc<Stack>, role: String, cpus: f64, why: &str) -> Box<dyn ActiveFault> {
+        let whom = role.clone();
+        let work = Ongoing::start(stack, async move |stack, stop| in_turns(&stack, &whom, cpus, &stop).await);
+        Box::new(InTurns { role, work, why: why.to_owned() })
+    }
 }
 
 impl ActiveFault for InTurns {
@@ -177,7 +238,8 @@ impl ActiveFault for InTurns {
                 component.pause(false).await?;
             }
             let (processes, still) = said?;
-            Ok(hit(processes, &format!("stopped in turns, for {:.0} ms in all", still.as_secs_f64() * 1e3)))
+            let ms = still.as_secs_f64() * 1e3;
+            Ok(hit(processes, &format!("stopped in turns, {}, for {ms:.0} ms in all", self.why)))
         })
     }
 }

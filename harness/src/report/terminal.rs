@@ -353,7 +353,10 @@ impl Page {
             let on = fault.link.as_deref().or(fault.role.as_deref()).map(|on| format!(" on {on}")).unwrap_or_default();
             let detail = if fault.detail.trim().is_empty() { String::new() } else { format!(" {}", fault.detail) };
             self.bullet(&format::one_line(&format!("{}: {}{detail}{on}", fault.id, fault.kind)));
-            self.paragraph(6, &course(fault), None);
+            // Where it was skipped, the reason that follows says so.
+            if fault.skipped.is_none() {
+                self.paragraph(6, &course(fault), None);
+            }
             if let Some(trigger) = words::trigger(fault) {
                 self.paragraph(6, &format::one_line(&trigger), fault.skipped.as_ref().map(|_| Ink::Amber));
             }

@@ -163,9 +163,9 @@ pub struct Reference {
     pub stack: Runs,
     /// The images of the containers, with `stack = "containers"`.
     pub containers: Images,
-    /// Whether Postgres has a host of its own (a network namespace), so that a `partition` can lose packets on the way to it.
-    /// It takes root, iproute2 and nftables.
-    pub hosts: bool,
+    /// Which roles have a host of their own (a network namespace), so that a `partition` can lose packets on the way to and
+    /// from them: `true` for all of them, or a list such as `["postgres", "redis"]`. It takes root, iproute2 and nftables.
+    pub hosts: Hosts,
     /// A second Postgres that follows the first, as the role `standby` over the link `standby→postgres`: `async` acknowledges
     /// an order before the standby has it, `sync` after.
     pub standby: Option<Replication>,
@@ -188,6 +188,22 @@ pub struct Reference {
     pub profile: bool,
 }
 
+/// Roles that have a host of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "true, false or a list of roles, such as [\"postgres\", \"redis\"], was expected")]
+pub enum Hosts {
+    /// All roles of the stack, or none.
+    All(bool),
+    /// These.
+    Of(Vec<String>),
+}
+
+impl Default for Hosts {
+    fn default() -> Self {
+        Hosts::All(false)
+    }
+}
+
 /// What the databases of the reference service run as.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -207,6 +223,9 @@ pub struct Images {
     /// Of Postgres: `postgres:17`.
     #[schemars(with = "Option<String>")]
     pub postgres: Option<Spanned<String>>,
+    /// Of Redis: `redis:7`.
+    #[schemars(with = "Option<String>")]
+    pub redis: Option<Spanned<String>>,
 }
 
 /// How soon Redis has on disk what it was told (its append-only file, AOF).
@@ -246,7 +265,7 @@ impl Default for Reference {
             tls: false,
             stack,
             containers,
-            hosts: false,
+            hosts: Hosts::default(),
             standby: None,
             small_disk: None,
             redis: false,

@@ -1,7 +1,7 @@
 //! What a scenario's stack is made of: its links, and the processes that something can be done to. Whoever provisions a
 //! stack and whoever checks a scenario ask here.
 
-use super::{Runs, Scenario, Target};
+use super::{Hosts, Runs, Scenario, Target};
 use crate::fault::proxy::Protocol;
 
 /// The link on which the buyers come, straight to the service.
@@ -25,10 +25,11 @@ pub const TO_POSTGRES: &str = "service→postgres";
 /// The role of the database.
 pub const POSTGRES: &str = "postgres";
 
-/// Who is called on a link: the part of its name behind the arrow.
-pub fn callee(link: &str) -> String {
-    link.rsplit('→').next().unwrap_or(link).to_owned()
+/// Who calls on a link, and who is called: the parts of its name before and behind the arrow.
+pub fn ends(link: &str) -> (&str, &str) {
+    link.split_once('→').unwrap_or((link, link))
 }
+
 /// The role of the Postgres that follows the first.
 pub const STANDBY: &str = "standby";
 /// The link over which it follows: what passes there is the log, so what delays it makes it lag.
@@ -106,7 +107,7 @@ impl Scenario {
     pub fn databases(&self) -> Vec<&'static str> {
         match &self.target {
             Target::Reference(reference) => {
-                let mut databases = vec!["postgres"];
+                let mut databases = vec![POSTGRES];
                 databases.extend(reference.standby.map(|_| STANDBY));
                 databases
             }
@@ -126,15 +127,39 @@ impl Scenario {
     /// The roles that have a network of their own, which they can be cut off from.
     pub fn networked(&self) -> Vec<&'static str> {
         match &self.target {
-            Target::Reference(reference) if reference.stack == Runs::Containers => vec!["postgres"],
+            Target::Reference(reference) if reference.stack == Runs::Containers => {
+                let redis = reference.redis.then_some(REDIS);
+                let replica = (reference.redis && reference.redis_replica).then_some(REDIS_REPLICA);
+                [Some(POSTGRES), redis, replica].into_iter().flatten().collect()
+            }
             _ => Vec::new(),
         }
     }
 
-    /// The role that is called on a link, if it has a host of its own: then there is a network between the two.
-    pub fn host_behind(&self, link: &str) -> Option<String> {
-        let has_host = matches!(&self.target, Target::Reference(reference) if reference.hosts);
-        (has_host && link == TO_POSTGRES).then(|| callee(link))
+    /// The roles that can have a host of their own. The processes of the access layer share one.
+    pub fn possible_hosts(&self) -> Vec<&'static str> {
+        let one_of_several = |role: &&'static str| !self.access_processes().contains(role);
+        self.roles().into_iter().filter(one_of_several).collect()
+    }
+
+    /// The roles that have one.
+    pub fn hosts(&self) -> Vec<&'static str> {
+        let wanted = |role: &&str| match &self.target {
+            Target::Reference(reference) => match &reference.hosts {
+                Hosts::All(all) => *all,
+                Hosts::Of(roles) => roles.iter().any(|wanted| wanted == role),
+            },
+            Target::External(_) => false,
+        };
+        self.possible_hosts().into_iter().filter(wanted).collect()
+    }
+
+    /// Whether packets on a link go over the network of a host. Who follows another one reaches it past its host, so that
+    /// only the follower's own counts there.
+    pub fn crosses_hosts(&self, link: &str) -> bool {
+        let (hosts, (caller, callee)) = (self.hosts(), ends(link));
+        let follows = [STANDBY_TO_POSTGRES, REPLICA_TO_REDIS].contains(&link);
+        hosts.contains(&caller) || (hosts.contains(&callee) && !follows)
     }
 
     /// What the proxy on the buyers' link understands of what passes.

@@ -10,7 +10,7 @@ use super::diagnose::{Mistake, Place};
 use super::journey::Journey;
 use super::reading::{Checks, PLACES, Source, is_token};
 use super::value::{self, Dur, Size, normal_link};
-use super::{Cohort, Reference, Retry, Runs, Scenario, Step, Target, TicketWords, template, topology};
+use super::{Cohort, Hosts, Reference, Retry, Runs, Scenario, Step, Target, TicketWords, template, topology};
 use crate::fault::proxy::Protocol;
 use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
 use crate::load::arrival::Arrivals;
@@ -32,6 +32,7 @@ pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
     let mut m = Mistakes(Vec::new());
     names_and_items(scenario, &mut m);
     target(&scenario.target, &mut m);
+    hosts(scenario, &mut m);
     load(scenario, &mut m);
     connection(scenario, &mut m);
     common_arrivals(scenario, &mut m);
@@ -140,30 +141,42 @@ fn names_an_image(text: &str) -> bool {
 
 /// What is wrong with a stack of containers: names of images, and parts that it has not.
 fn containers(reference: &Reference, m: &mut Mistakes) {
-    if let Some(name) = &reference.containers.postgres
-        && !names_an_image(name.get_ref())
-    {
-        m.add(
-            name.span(),
-            format!("target.reference.containers.postgres: `{}` is no name of an image", name.get_ref()),
-            "a name as Docker takes it, such as \"postgres:17\" or \"127.0.0.1:5000/shop/postgres:17\"",
-        );
+    let images = [("postgres", &reference.containers.postgres), ("redis", &reference.containers.redis)];
+    for (key, name) in images.into_iter().filter_map(|(key, name)| Some((key, name.as_ref()?))) {
+        if !names_an_image(name.get_ref()) {
+            m.add(
+                name.span(),
+                format!("target.reference.containers.{key}: `{}` is no name of an image", name.get_ref()),
+                "a name as Docker takes it, such as \"postgres:17\" or \"127.0.0.1:5000/shop/postgres:17\"",
+            );
+        }
     }
     if reference.stack != Runs::Containers {
         return;
     }
     let asked = [
-        ("hosts", reference.hosts),
+        ("hosts", reference.hosts != Hosts::default()),
         ("standby", reference.standby.is_some()),
         ("small_disk", reference.small_disk.is_some()),
-        ("redis", reference.redis),
-        ("redis_replica", reference.redis_replica),
     ];
     for (key, _) in asked.into_iter().filter(|(_, asked)| *asked) {
         m.add(
             Place::key(&format!("target.reference.{key}")),
             format!("target: `{key}` is not to be had in a stack of containers"),
             format!("run it on processes of this machine, with --stack embedded; or remove `{key}`"),
+        );
+    }
+}
+
+/// Hosts are for roles that there are.
+fn hosts(scenario: &Scenario, m: &mut Mistakes) {
+    let Target::Reference(Reference { hosts: Hosts::Of(wanted), .. }) = &scenario.target else { return };
+    let possible = scenario.possible_hosts();
+    for role in wanted.iter().filter(|role| !possible.contains(&role.as_str())) {
+        m.add(
+            Place::key("target.reference.hosts"),
+            format!("target: `hosts` names \"{role}\", and this stack has no such role"),
+            format!("true for all, or some of {}", possible.join(", ")),
         );
     }
 }

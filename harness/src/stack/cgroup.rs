@@ -10,7 +10,7 @@ use super::StackError;
 use crate::doctor::Missing;
 
 /// Within such a period a group may use its share, and then has to wait for the next one.
-const PERIOD_US: u64 = 50_000;
+pub const PERIOD_US: u64 = 50_000;
 /// The kernel's longest period.
 const LONGEST_PERIOD_US: u64 = 1_000_000;
 /// The kernel's smallest quota.
@@ -115,6 +115,14 @@ pub fn bases() -> Vec<PathBuf> {
     parsed().into_iter().map(|found| found.base).collect()
 }
 
+/// How many microseconds of processor time within a period of how many are so many processors.
+pub fn quota(cpus: f64) -> (i64, u64) {
+    // A small share of a short period would be less than the kernel grants.
+    let period = ((LEAST_QUOTA_US as f64 / cpus) as u64).clamp(PERIOD_US, LONGEST_PERIOD_US);
+    let quota = ((cpus * period as f64).round() as u64).max(LEAST_QUOTA_US);
+    (i64::try_from(quota).unwrap_or(i64::MAX), period)
+}
+
 /// A group of processes.
 #[derive(Debug)]
 pub struct Group {
@@ -134,6 +142,39 @@ pub struct Throttled {
     pub time: Duration,
 }
 
+impl Throttled {
+    /// What has been added since; all of it if it was counted anew meanwhile.
+    pub fn since(self, before: &Throttled) -> Throttled {
+        if self.periods < before.periods {
+            return self;
+        }
+        Throttled {
+            periods: self.periods - before.periods,
+            throttled: self.throttled.saturating_sub(before.throttled),
+            time: self.time.saturating_sub(before.time),
+        }
+    }
+}
+
+impl std::ops::Add for Throttled {
+    type Output = Throttled;
+
+    fn add(self, other: Throttled) -> Throttled {
+        Throttled {
+            periods: self.periods + other.periods,
+            throttled: self.throttled + other.throttled,
+            time: self.time + other.time,
+        }
+    }
+}
+
+impl std::fmt::Display for Throttled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = self.time.as_secs_f64() * 1e3;
+        write!(f, "throttled in {} of {} periods, kept waiting for {ms:.0} ms", self.throttled, self.periods)
+    }
+}
+
 impl Group {
     /// Where it is in the file system.
     pub fn path(&self) -> &Path {
@@ -145,9 +186,7 @@ impl Group {
     /// # Errors
     /// The system refuses.
     pub fn limit(&self, cpus: f64) -> Result<(), StackError> {
-        // A small share of a short period would be less than the kernel grants.
-        let period = ((LEAST_QUOTA_US as f64 / cpus) as u64).clamp(PERIOD_US, LONGEST_PERIOD_US);
-        let quota = ((cpus * period as f64).round() as u64).max(LEAST_QUOTA_US);
+        let (quota, period) = quota(cpus);
         match self.version {
             // The period first: a quota is held against the period that stands at the moment.
             Version::One => {
@@ -283,5 +322,9 @@ mod tests {
         assert_eq!(one, two);
         assert_eq!((one.periods, one.throttled, one.time), (40, 30, Duration::from_millis(1500)));
         assert_eq!(stat(""), Throttled::default());
+        let before = Throttled { periods: 30, throttled: 25, time: Duration::from_millis(1100) };
+        assert_eq!(one.since(&before).to_string(), "throttled in 5 of 10 periods, kept waiting for 400 ms");
+        assert_eq!(before.since(&one), before, "it was counted anew");
+        assert_eq!(before + Throttled::default(), before);
     }
 }

@@ -56,6 +56,14 @@ impl Yard {
         Ok(Yard { docker, network, subnet, run: run.clone() })
     }
 
+    /// The address by which containers see this machine.
+    ///
+    /// # Errors
+    /// The network is too small.
+    pub fn gateway(&self) -> Result<Ipv4Addr, StackError> {
+        self.address(0)
+    }
+
     /// The address of the n-th container; the first one is the engine's own.
     fn address(&self, number: usize) -> Result<Ipv4Addr, StackError> {
         let free = self.subnet.hosts().nth(number);

@@ -7,7 +7,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::control::Control;
 use super::leftovers::Run;
-use super::{Provision, Stack, StackError};
+use super::{Heirs, Provision, Stack, StackError};
 use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
 use crate::load::client::Entry;
 use crate::scenario::{External, Scenario, topology, value};
@@ -56,7 +56,18 @@ pub async fn up(scenario: &Scenario, external: &External, provision: &Provision)
     ];
     let run = Run::of_id(&provision.run_id);
     let (links, notes, hosts) = (vec![proxy], Vec::new(), Vec::new());
-    Ok(Stack { links, components: Vec::new(), control, entry, addresses, notes, hosts, run, guard: None })
+    Ok(Stack {
+        links,
+        components: Vec::new(),
+        control,
+        entry,
+        addresses,
+        notes,
+        hosts,
+        run,
+        heirs: Heirs::default(),
+        guard: None,
+    })
 }
 
 /// Connects once with all that the scenario says of connections, since a certificate that does not fit would otherwise only

@@ -4,21 +4,33 @@
 //! Namespace, cable and firewall rules bear the run's name, so the guard takes them away: see [`super::leftovers`].
 
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::StackError;
 use super::leftovers::{NAMESPACES, Run, quiet};
+use super::{StackError, postgres, redis};
 use crate::doctor;
 use crate::fault::toxic::Direction;
+use crate::scenario::topology::{ACCESS_PROCESSES, POSTGRES, REDIS, REDIS_REPLICA, STANDBY};
 
 /// The network that addresses are taken from. It is set aside for tests of network devices, so nobody routes it (RFC 2544).
 const RANGE: u32 = u32::from_be_bytes([198, 18, 0, 0]);
 /// Cables that have room in it: four addresses each.
 const CABLES: u32 = 1 << 15;
+/// Where roles listen that speak HTTP: the first of as many as may play one role together.
+const HTTP: u16 = 8080;
 /// Addresses that are tried before it is given up; one that is taken is that of another run.
 const TRIES: u32 = 50;
+
+/// By which ports a host's firewall knows the packets that it is to lose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ports {
+    /// The role is called there, by whomever: the first and the last of them.
+    Own(u16, u16),
+    /// The role calls somebody else there.
+    Theirs(u16),
+}
 
 /// A host that a role has to itself.
 #[derive(Debug)]
@@ -32,12 +44,18 @@ pub struct Host {
 }
 
 impl Host {
-    /// Makes a host for a role of the run.
+    /// Makes a host for each of these roles of the run.
     ///
     /// # Errors
     /// This machine does not let us, with the remedy.
-    pub fn create(run: &Run, role: &'static str) -> Result<Host, StackError> {
-        doctor::network_namespaces()?;
+    pub fn all(run: &Run, roles: &[&'static str]) -> Result<Vec<Host>, StackError> {
+        if !roles.is_empty() {
+            doctor::network_namespaces()?;
+        }
+        roles.iter().map(|role| Host::create(run, role)).collect()
+    }
+
+    fn create(run: &Run, role: &'static str) -> Result<Host, StackError> {
         let namespace = run.thing(role);
         ip(&["netns", "add", &namespace])?;
         let made = Self::joined(role, &namespace);
@@ -74,17 +92,31 @@ impl Host {
         self.role
     }
 
+    /// The ports on which it is called, by its role.
+    pub fn ports(&self) -> Ports {
+        match self.role {
+            POSTGRES | STANDBY => Ports::Own(postgres::PORT, postgres::PORT),
+            REDIS | REDIS_REPLICA => Ports::Own(redis::PORT, redis::PORT),
+            _ => Ports::Own(HTTP, HTTP + ACCESS_PROCESSES.len() as u16 - 1),
+        }
+    }
+
+    /// Where the n-th process of the role is called that speaks HTTP, counted from 0.
+    pub fn http(&self, number: usize) -> SocketAddr {
+        (self.inside, HTTP + number as u16).into()
+    }
+
     /// The file by which a process enters it.
     pub fn namespace(&self) -> PathBuf {
         Path::new(NAMESPACES).join(&self.namespace)
     }
 
-    /// Begins to lose packets to and from a port of the role. `table` names the rules.
+    /// Begins to lose packets of connections with one of these ports at one end. `table` names the rules.
     ///
     /// # Errors
     /// The firewall refuses them.
-    pub fn lose(&self, table: &str, port: u16, direction: Direction, share: f64) -> Result<(), StackError> {
-        self.nft(&rules(table, port, direction, share)).map(drop)
+    pub fn lose(&self, table: &str, ports: Ports, direction: Direction, share: f64) -> Result<(), StackError> {
+        self.nft(&rules(table, ports, direction, share)).map(drop)
     }
 
     /// Loses no more packets by these rules; says how many they have lost. None if there are no such rules.
@@ -119,18 +151,23 @@ impl Host {
     }
 }
 
-/// The rules that lose packets: those that come to the port, those that go from it, or both.
-fn rules(table: &str, port: u16, direction: Direction, share: f64) -> String {
+/// The rules that lose packets: those that go to the ports (up), those that come from them (down), or both.
+fn rules(table: &str, ports: Ports, direction: Direction, share: f64) -> String {
     let which = if share < 1.0 {
         format!("numgen random mod 1000 < {} ", ((share * 1000.0).round() as u32).clamp(1, 999))
     } else {
         String::new()
     };
     let mut script = format!("add table inet {table}\n");
-    for (hook, end, wanted) in [("input", "dport", Direction::Up), ("output", "sport", Direction::Down)] {
+    let (ports, to_them, from_them) = match ports {
+        Ports::Own(first, last) if first < last => (format!("{first}-{last}"), "input", "output"),
+        Ports::Own(port, _) => (port.to_string(), "input", "output"),
+        Ports::Theirs(port) => (port.to_string(), "output", "input"),
+    };
+    for (hook, end, wanted) in [(to_them, "dport", Direction::Up), (from_them, "sport", Direction::Down)] {
         if direction == wanted || direction == Direction::Both {
             script.push_str(&format!("add chain inet {table} {hook} {{ type filter hook {hook} priority 0; }}\n"));
-            script.push_str(&format!("add rule inet {table} {hook} tcp {end} {port} {which}counter drop\n"));
+            script.push_str(&format!("add rule inet {table} {hook} tcp {end} {ports} {which}counter drop\n"));
         }
     }
     script
@@ -166,10 +203,15 @@ mod tests {
 
     #[test]
     fn rules_name_the_ways_and_the_share() {
-        let both = rules("t", 5432, Direction::Both, 1.0);
+        let both = rules("t", Ports::Own(5432, 5432), Direction::Both, 1.0);
         assert!(both.contains("inet t input tcp dport 5432 counter drop"), "{both}");
         assert!(both.contains("inet t output tcp sport 5432 counter drop"), "{both}");
-        let some = rules("t", 5432, Direction::Down, 0.25);
+        let called = rules("t", Ports::Theirs(40_000), Direction::Both, 1.0);
+        assert!(called.contains("inet t output tcp dport 40000 counter drop"), "{called}");
+        assert!(called.contains("inet t input tcp sport 40000 counter drop"), "{called}");
+        let layer = rules("t", Ports::Own(8080, 8087), Direction::Up, 1.0);
+        assert!(layer.contains("inet t input tcp dport 8080-8087 counter drop"), "{layer}");
+        let some = rules("t", Ports::Own(5432, 5432), Direction::Down, 0.25);
         assert!(some.contains("tcp sport 5432 numgen random mod 1000 < 250 counter drop"), "{some}");
         assert!(!some.contains("input"), "{some}");
         assert_eq!(packets("x counter packets 17 bytes 900 drop\n y counter packets 3 bytes 1 drop"), 20);
@@ -183,7 +225,7 @@ mod tests {
             return;
         }
         let run = Run::of_id(&format!("host{}", std::process::id()));
-        let host = Host::create(&run, "postgres").unwrap();
+        let host = Host::all(&run, &["postgres"]).unwrap().remove(0);
         // A thread enters alone, so the rest of the tests stay where they are.
         let (namespace, inside) = (host.namespace(), host.inside);
         let listener = std::thread::spawn(move || {
@@ -196,7 +238,7 @@ mod tests {
         let reached = || TcpStream::connect_timeout(&address, Duration::from_millis(300));
         reached().unwrap();
         for direction in [Direction::Up, Direction::Down] {
-            host.lose("seckill_t", address.port(), direction, 1.0).unwrap();
+            host.lose("seckill_t", Ports::Own(address.port(), address.port()), direction, 1.0).unwrap();
             assert_eq!(
                 reached().unwrap_err().kind(),
                 std::io::ErrorKind::TimedOut,

@@ -3,9 +3,10 @@
 //! A [`Stack`] is a bundle of parts: proxies on its links, components that can be broken, the control listener. How the
 //! parts came to be (embedded processes, somebody's running service, containers) matters only to the constructor.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -31,6 +32,7 @@ pub mod postgres;
 pub mod process;
 pub mod redis;
 
+use self::cgroup::Throttled;
 use self::redis::Cache;
 use control::Control;
 use database::Database;
@@ -126,10 +128,22 @@ pub trait Component: Send + Sync + std::fmt::Debug {
     fn cache(&self) -> Option<Cache> {
         None
     }
+    /// What holds it to a part of the processors, where that is the business of whoever runs it: the engine of a container.
+    fn quota(&self) -> Option<&dyn Quota> {
+        None
+    }
     /// The components that it consists of, where it is several that play one role; each can be broken alone.
     fn members(&self) -> &[Box<dyn Component>] {
         &[]
     }
+}
+
+/// Holds a component to a part of the processors.
+pub trait Quota: Send + Sync {
+    /// Lets all its processes together have so many processors (0.25 is a quarter of one), or as many as they want.
+    fn limit(&self, cpus: Option<f64>) -> BoxFuture<'_, Result<(), StackError>>;
+    /// What limits have come to since it was started.
+    fn throttled(&self) -> BoxFuture<'_, Result<Throttled, StackError>>;
 }
 
 /// A component that is a process of this machine with its descendants.
@@ -227,7 +241,29 @@ pub struct Stack {
     pub hosts: Vec<host::Host>,
     /// The run that it is for, by which whatever is made for it is named.
     pub run: leftovers::Run,
+    /// Who has taken over whose role.
+    heirs: Heirs,
     guard: Option<guard::Guard>,
+}
+
+/// The roles that somebody else has taken over, with the role that the successor was started in. Whatever is done to a
+/// role from then on is done to whoever plays it.
+#[derive(Debug, Default)]
+struct Heirs(Mutex<BTreeMap<&'static str, &'static str>>);
+
+impl Heirs {
+    fn of<'a>(&self, role: &'a str) -> &'a str {
+        let heirs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heirs.get(role).copied().unwrap_or(role)
+    }
+
+    fn set(&self, role: &'static str, heir: Option<&'static str>) {
+        let mut heirs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match heir {
+            Some(heir) => heirs.insert(role, heir),
+            None => heirs.remove(role),
+        };
+    }
 }
 
 /// What provisioning needs to know beside the scenario.
@@ -279,11 +315,12 @@ impl Stack {
         })
     }
 
-    /// The component of a role, or one of several that play a role together.
+    /// The component that plays a role now, or one of several that play a role together.
     ///
     /// # Errors
     /// There is none.
     pub fn component(&self, role: &str) -> Result<&dyn Component, StackError> {
+        let role = self.heirs.of(role);
         self.components
             .iter()
             .flat_map(|component| std::iter::once(component).chain(component.members()))
@@ -302,11 +339,17 @@ impl Stack {
         Ok(if members.is_empty() { vec![found] } else { members })
     }
 
-    /// The host that a role has to itself.
+    /// From now on `heir` plays the role, as after a failover; none gives it back to whom it was.
+    pub fn succeed(&self, role: &'static str, heir: Option<&'static str>) {
+        self.heirs.set(role, heir);
+    }
+
+    /// The host that whoever plays a role has to itself.
     ///
     /// # Errors
-    /// It has none.
+    /// There is none.
     pub fn host(&self, role: &str) -> Result<&host::Host, StackError> {
+        let role = self.heirs.of(role);
         let found = self.hosts.iter().find(|host| host.role() == role);
         found.ok_or_else(|| StackError::Other(format!("`{role}` has no host of its own in this stack")))
     }
@@ -324,5 +367,20 @@ impl Stack {
             // Much of that is waiting, for which the blocking pool is made.
             let _ = tokio::task::spawn_blocking(move || guard.finish()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_played_by_its_heir_until_it_is_given_back() {
+        let heirs = Heirs::default();
+        assert_eq!((heirs.of("postgres"), heirs.of("standby")), ("postgres", "standby"));
+        heirs.set("postgres", Some("standby"));
+        assert_eq!((heirs.of("postgres"), heirs.of("standby"), heirs.of("redis")), ("standby", "standby", "redis"));
+        heirs.set("postgres", None);
+        assert_eq!(heirs.of("postgres"), "postgres");
     }
 }

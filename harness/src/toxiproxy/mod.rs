@@ -26,10 +26,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit;
 
+mod addresses;
 mod collection;
 mod toxics;
 
-use collection::{AskedProxy, may_listen};
+use addresses::may_listen;
+use collection::AskedProxy;
 pub use collection::{Collection, Links};
 
 /// The version of Toxiproxy whose API this is; clients look at it to know what they may ask for.

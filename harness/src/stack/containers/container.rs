@@ -12,10 +12,12 @@ use futures_util::future::BoxFuture;
 use testcontainers::bollard::Docker;
 use testcontainers::bollard::errors::Error as EngineError;
 use testcontainers::bollard::models::{
-    ContainerState, EndpointIpamConfig, EndpointSettings, NetworkConnectRequest, NetworkDisconnectRequest,
+    ContainerState, ContainerUpdateBody, EndpointIpamConfig, EndpointSettings, NetworkConnectRequest,
+    NetworkDisconnectRequest,
 };
 use testcontainers::bollard::query_parameters::{
     InspectContainerOptions, KillContainerOptionsBuilder, LogsOptionsBuilder, StartContainerOptions,
+    StatsOptionsBuilder,
 };
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
@@ -23,9 +25,11 @@ use tokio::io::AsyncWriteExt;
 
 use super::image::Image;
 use super::{LABEL, Yard, refused, status, words};
+use crate::stack::cgroup::{self, Throttled};
 use crate::stack::database::Database;
 use crate::stack::process::tail_of;
-use crate::stack::{Component, StackError};
+use crate::stack::redis::Cache;
+use crate::stack::{Component, Quota, StackError};
 
 /// How long a container may take to be gone after SIGKILL.
 const DEATH: Duration = Duration::from_secs(5);
@@ -52,6 +56,8 @@ pub struct Spec {
     pub probe: Probe,
     /// How it is asked, for a Postgres.
     pub database: Option<fn(SocketAddr) -> Database>,
+    /// How it is asked, for a Redis.
+    pub cache: Option<fn(SocketAddr) -> Cache>,
     /// Where what it writes goes.
     pub log: PathBuf,
 }
@@ -304,5 +310,44 @@ impl Component for Container {
 
     fn database(&self) -> Option<Database> {
         self.spec.database.map(|reach| reach(self.address()))
+    }
+
+    fn cache(&self) -> Option<Cache> {
+        self.spec.cache.map(|reach| reach(self.address()))
+    }
+
+    fn quota(&self) -> Option<&dyn Quota> {
+        Some(self)
+    }
+}
+
+impl Quota for Container {
+    fn limit(&self, cpus: Option<f64>) -> BoxFuture<'_, Result<(), StackError>> {
+        Box::pin(async move {
+            // A quota below zero is none. Zero would leave it as it is.
+            let (quota, period) = cpus.map_or((-1, cgroup::PERIOD_US), cgroup::quota);
+            let limits = ContainerUpdateBody {
+                cpu_quota: Some(quota),
+                cpu_period: Some(period as i64),
+                ..ContainerUpdateBody::default()
+            };
+            self.docker.update_container(self.id(), limits).await.map_err(self.cannot("limit"))
+        })
+    }
+
+    fn throttled(&self) -> BoxFuture<'_, Result<Throttled, StackError>> {
+        Box::pin(async {
+            let once = StatsOptionsBuilder::new().stream(false).one_shot(true).build();
+            let mut stats = std::pin::pin!(self.docker.stats(self.id(), Some(once)));
+            let Some(stats) = stats.next().await.transpose().map_err(self.cannot("measure"))? else {
+                return Ok(Throttled::default());
+            };
+            let data = stats.cpu_stats.and_then(|cpu| cpu.throttling_data).unwrap_or_default();
+            Ok(Throttled {
+                periods: data.periods.unwrap_or(0),
+                throttled: data.throttled_periods.unwrap_or(0),
+                time: Duration::from_nanos(data.throttled_time.unwrap_or(0)),
+            })
+        })
     }
 }

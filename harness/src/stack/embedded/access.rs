@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use super::Ground;
 use super::program::{Program, is_ready, switches};
 use crate::fault::proxy::{Endpoint, Proxy};
+use crate::scenario::topology;
 use crate::stack::process::Process;
 use crate::stack::{Local, StackError};
 
@@ -32,14 +33,15 @@ impl Access {
             if let Some(folder) = tls {
                 arguments.extend(["--tls".to_owned(), folder.display().to_string()]);
             }
-            Ok(Access { program: Program::new(ground, role, folder, arguments)? })
+            let listens = ground.host(topology::ACCESS).map(|host| (host, host.http(index)));
+            Ok(Access { program: Program::new(ground, role, folder, arguments, listens)? })
         };
         ground.scenario.access_processes().iter().enumerate().map(make).collect()
     }
 
     /// Where it serves.
     pub(super) fn public(&self) -> Endpoint {
-        Endpoint::Unix(self.program.public.clone())
+        self.program.public.clone()
     }
 }
 

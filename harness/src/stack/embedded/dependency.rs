@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::program::{Program, is_ready};
 use super::{Ground, start};
-use crate::fault::proxy::{Endpoint, Proxy};
+use crate::fault::proxy::Proxy;
 use crate::scenario::topology;
 use crate::stack::process::Process;
 use crate::stack::{Component, Local, StackError};
@@ -56,9 +56,10 @@ impl Dependency {
         arguments: &[String],
     ) -> Result<Dependency, StackError> {
         let command = std::iter::once(role.to_owned()).chain(arguments.iter().cloned());
-        let role = Role(Program::new(ground, role, ground.folder_of(role)?, command.collect())?);
+        let listens = ground.host(role).map(|host| (host, host.http(0)));
+        let role = Role(Program::new(ground, role, ground.folder_of(role)?, command.collect(), listens)?);
         start(&role).await?;
-        let link = ground.link(link, Endpoint::Unix(role.0.public.clone()))?;
+        let link = ground.link(link, role.0.public.clone())?;
         Ok(Dependency { program: role.0, link })
     }
 

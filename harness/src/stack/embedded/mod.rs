@@ -15,7 +15,7 @@ use super::group::Group;
 use super::guard::Guard;
 use super::host::Host;
 use super::leftovers::Run;
-use super::{Component, LOCAL, Local, Provision, Stack, StackError};
+use super::{Component, Heirs, LOCAL, Local, Provision, Stack, StackError};
 use crate::doctor;
 use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
 use crate::load::client::Entry;
@@ -64,6 +64,8 @@ struct Ground<'a> {
     /// The private folder of the run.
     folder: PathBuf,
     logs: &'a Path,
+    /// The hosts of roles that have one of their own.
+    hosts: Vec<Host>,
 }
 
 impl Ground<'_> {
@@ -74,9 +76,15 @@ impl Ground<'_> {
         Ok(folder)
     }
 
-    /// Puts the proxy on a link; what the link speaks, the topology tells.
+    /// The host that a role has to itself, if it has one.
+    fn host(&self, role: &str) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.role() == role)
+    }
+
+    /// Puts the proxy on a link, where whoever calls finds it; what the link speaks, the topology tells.
     fn link(&self, name: &'static str, upstream: Endpoint) -> Result<Proxy, StackError> {
-        self.link_at(name, upstream, LOCAL)
+        let caller = self.host(topology::ends(name).0);
+        self.link_at(name, upstream, caller.map_or(LOCAL, |host| (host.outside, 0).into()))
     }
 
     fn link_at(
@@ -111,12 +119,10 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
     let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
     let guard = Guard::start(&folder, &programs)
         .map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))?;
-    let ground = Ground { scenario, reference, program, folder, logs: &provision.logs };
-
     let run = Run::of_id(&provision.run_id);
-    let host = reference.hosts.then(|| Host::create(&run, topology::POSTGRES)).transpose()?;
-    let hosts: Vec<Host> = host.into_iter().collect();
-    let databases = Databases::up(&ground, &databases, &run, &hosts).await?;
+    let hosts = Host::all(&run, &scenario.hosts())?;
+    let ground = Ground { scenario, reference, program, folder, logs: &provision.logs, hosts };
+    let databases = Databases::up(&ground, &databases, &run).await?;
     let dependencies = dependency::up(&ground).await?;
 
     // Whoever the buyers reach first speaks TLS with them.
@@ -129,7 +135,7 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
         databases.to_redis(),
         tls.as_deref().filter(|_| !with_access),
     )?;
-    let public = Endpoint::Unix(service.program.public.clone());
+    let public = service.program.public.clone();
     let (entrance, to_service, access) = if with_access {
         let to_service = ground.link(topology::ACCESS_TO_SERVICE, public)?;
         let access = Access::all(&ground, &to_service, tls.as_deref())?;
@@ -181,7 +187,8 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
         let members = access.into_iter().map(|process| Box::new(process) as Box<dyn Component>);
         components.push(Box::new(Group::new(topology::ACCESS, members.collect())));
     }
-    Ok(Stack { links, control: Some(control), components, entry, addresses, notes, hosts, run, guard: Some(guard) })
+    let (control, hosts, heirs, guard) = (Some(control), ground.hosts, Heirs::default(), Some(guard));
+    Ok(Stack { links, components, control, entry, addresses, notes, hosts, run, heirs, guard })
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, StackError> {

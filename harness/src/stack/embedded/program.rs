@@ -1,6 +1,7 @@
 //! What the roles have in common that `seckill-target` plays: a folder, two Unix sockets in it, a log, and an admin listener
 //! that says when it is ready.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use crate::scenario::Reference;
 use crate::scenario::value::Toggle;
 use crate::stack::StackError;
 use crate::stack::control::Control;
+use crate::stack::host::Host;
 use crate::stack::process::{Process, Spec};
 
 /// A process of `seckill-target`.
@@ -21,13 +23,14 @@ pub(super) struct Program {
     /// A client of its admin listener.
     pub control: Control,
     /// Where it serves.
-    pub public: PathBuf,
+    pub public: Endpoint,
     /// Where its admin listener is.
     pub admin: PathBuf,
 }
 
 impl Program {
-    /// A process that works in `folder`, with the arguments beside its listeners. Nothing is started yet.
+    /// A process that works in `folder`, with the arguments beside its listeners. It serves on a socket there, or on the host
+    /// and at the address that it is given. Nothing is started yet.
     ///
     /// # Errors
     /// The client of its admin listener cannot be made.
@@ -36,15 +39,23 @@ impl Program {
         role: &'static str,
         folder: PathBuf,
         mut arguments: Vec<String>,
+        listens: Option<(&Host, SocketAddr)>,
     ) -> Result<Program, StackError> {
-        let (public, admin) = (folder.join("public.sock"), folder.join("admin.sock"));
-        for (flag, socket) in [("--listen", &public), ("--admin-listen", &admin)] {
-            arguments.extend([flag.to_owned(), format!("unix:{}", socket.display())]);
+        let admin = folder.join("admin.sock");
+        let public =
+            listens.map_or_else(|| Endpoint::Unix(folder.join("public.sock")), |(_, address)| Endpoint::Tcp(address));
+        // The admin listener is no part of the network that can be lost: the harness has to see what goes on.
+        for (flag, at) in [("--listen", &public), ("--admin-listen", &Endpoint::Unix(admin.clone()))] {
+            arguments.extend([flag.to_owned(), at.to_string()]);
         }
         let control = Control::new(&Endpoint::Unix(admin.clone()))?;
         let log = ground.logs.join(format!("{role}.log"));
         let spec = Spec { role, program: ground.program.clone(), called: None, arguments, folder, log, run_as: None };
-        Ok(Program { process: Arc::new(Process::new(spec)), control, public, admin })
+        let mut process = Process::new(spec);
+        if let Some((host, _)) = listens {
+            process.move_to(host.namespace(), []);
+        }
+        Ok(Program { process: Arc::new(process), control, public, admin })
     }
 }
 

@@ -61,7 +61,8 @@ impl Service {
         if let Some(bug) = &reference.bug {
             arguments.extend(["--bug".to_owned(), bug.0.clone(), "--allow-seeded-bugs".to_owned()]);
         }
-        Ok(Service { program: Program::new(ground, "service", folder, arguments)? })
+        let listens = ground.host("service").map(|host| (host, host.http(0)));
+        Ok(Service { program: Program::new(ground, "service", folder, arguments, listens)? })
     }
 }
 
