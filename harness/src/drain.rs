@@ -23,6 +23,10 @@ const AT_ONCE: i64 = 16;
 /// More units than these are not bought one by one; the probe then says so.
 const MOST: i64 = 50_000;
 
+/// When so many buyers in a row have come to nothing, however often each of them tried, the others are not sent: a shop that takes
+/// no orders takes none of thousands either, and each would try for seconds.
+const GIVEN_UP_AFTER: i64 = 64;
+
 /// What one fresh buyer came to.
 enum Bought {
     Sold,
@@ -65,17 +69,18 @@ async fn probe_item(journey: Arc<Journey>, row: &StockRow, entry: &Entry, (user,
         probe.detail = format!("{} units are left; the probe buys at most {MOST}, so nothing was tried", row.available);
         return probe;
     }
-    let next = Arc::new(AtomicI64::new(0));
+    let (next, in_vain) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
     let mut tasks = JoinSet::new();
     for _ in 0..AT_ONCE.min(buyers) {
-        let (journey, next, user, key) = (journey.clone(), next.clone(), user.clone(), key.clone());
+        let (journey, user, key) = (journey.clone(), user.clone(), key.clone());
+        let (next, in_vain) = (next.clone(), in_vain.clone());
         let mut connection = Connection::new(entry);
         let header_lines = entry.header_lines();
         tasks.spawn(async move {
             let mut bought = Vec::new();
             loop {
                 let n = next.fetch_add(1, Ordering::Relaxed);
-                if n >= buyers {
+                if n >= buyers || in_vain.load(Ordering::Relaxed) >= GIVEN_UP_AFTER {
                     return bought;
                 }
                 let buyer = FreshBuyer {
@@ -87,7 +92,12 @@ async fn probe_item(journey: Arc<Journey>, row: &StockRow, entry: &Entry, (user,
                     cookies: Jar::default(),
                     header_lines: header_lines.as_bytes(),
                 };
-                bought.push(buyer.buy().await);
+                let came_to = buyer.buy().await;
+                match came_to {
+                    Bought::Other(_) => in_vain.fetch_add(1, Ordering::Relaxed),
+                    Bought::Sold | Bought::SoldOut => in_vain.swap(0, Ordering::Relaxed),
+                };
+                bought.push(came_to);
             }
         });
     }
@@ -105,7 +115,14 @@ async fn probe_item(journey: Arc<Journey>, row: &StockRow, entry: &Entry, (user,
     examples.sort();
     examples.dedup();
     examples.truncate(5);
+    // Those that were not sent would have been told the same.
+    let unsent = buyers - probe.sold - probe.sold_out - probe.other;
+    probe.other += unsent;
     probe.detail = examples.join("; ");
+    // Whoever comes after the end of the sale is told so, and that is all there is to say of it.
+    if unsent > 0 && !probe.detail.ends_with(": ended") {
+        probe.detail = format!("{}; given up after {GIVEN_UP_AFTER} in a row", probe.detail);
+    }
     probe
 }
 
@@ -222,5 +239,50 @@ impl FreshBuyer<'_> {
                 Ok(said.state)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A shop that answers every request with this, and counts them.
+    async fn shop(answer: &'static [u8]) -> (std::net::SocketAddr, Arc<AtomicI64>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicI64::new(0)));
+        let count = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let count = count.clone();
+                tokio::spawn(async move {
+                    let mut buffer = [0; 4096];
+                    // The buyers here wait for each answer, so that what is read is one request.
+                    while stream.read(&mut buffer).await.is_ok_and(|length| length > 0) {
+                        count.fetch_add(1, Ordering::Relaxed);
+                        let _ = stream.write_all(answer).await;
+                    }
+                });
+            }
+        });
+        (address, asked)
+    }
+
+    #[tokio::test]
+    async fn a_shop_that_takes_no_orders_is_not_asked_thousands_of_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("short.toml");
+        std::fs::write(&file, include_str!("../tests/support/short.toml")).unwrap();
+        let scenario = crate::scenario::load(&file, &[], None).unwrap().scenario;
+        let (address, asked) = shop(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+        let row = StockRow { item: 1, available: 5_000, ..StockRow::default() };
+        let probes = probe(&scenario, &[row], &Entry::plain(address), "u", "k").await;
+        let [probe] = &probes[..] else { panic!("{probes:?}") };
+        assert_eq!((probe.buyers, probe.sold, probe.sold_out, probe.other), (5_001, 0, 0, 5_001));
+        assert!(probe.detail.ends_with("given up after 64 in a row"), "{}", probe.detail);
+        let asked = asked.load(Ordering::Relaxed);
+        assert!((64..64 + AT_ONCE).contains(&asked), "asked {asked} times");
     }
 }

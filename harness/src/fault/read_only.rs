@@ -23,6 +23,9 @@ pub struct ReadOnly {
     pub role: Spanned<String>,
 }
 
+/// What takes it away again.
+const RESET: &str = "RESET default_transaction_read_only";
+
 #[derive(Debug)]
 struct WritesRefused {
     role: String,
@@ -48,7 +51,11 @@ impl Fault for ReadOnly {
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(async move {
             let role = self.role.get_ref().clone();
-            set(stack, &role, "SET default_transaction_read_only = on", "on").await?;
+            if let Err(error) = set(stack, &role, "SET default_transaction_read_only = on", "on").await {
+                // Half of it may have been done, and nobody heals what was not injected.
+                set(stack, &role, RESET, "off").await?;
+                return Err(error);
+            }
             let active: Box<dyn ActiveFault> = Box::new(WritesRefused { role });
             Ok(active)
         })
@@ -58,7 +65,7 @@ impl Fault for ReadOnly {
 impl ActiveFault for WritesRefused {
     fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
         Box::pin(async move {
-            set(stack, &self.role, "RESET default_transaction_read_only", "off").await?;
+            set(stack, &self.role, RESET, "off").await?;
             Ok("every session was switched".to_owned())
         })
     }
@@ -72,12 +79,14 @@ async fn set(stack: &Arc<Stack>, role: &str, change: &str, expected: &str) -> Re
     // The harness's sessions may always write. What others get is what the server says of the setting without them.
     const READ: &str = "SELECT reset_val FROM pg_settings WHERE name = 'default_transaction_read_only'";
     loop {
-        let seen = database(stack, role)?.as_others().value(READ).await?;
-        if seen == expected {
-            return Ok(());
-        }
-        if tokio::time::Instant::now() > end {
-            return Err(StackError::Other(format!("the server did not take over `{change}`; it says `{seen}`")));
+        // Another fault may have taken all connections, or have the server down.
+        match database(stack, role)?.as_others().value(READ).await {
+            Ok(seen) if seen == expected => return Ok(()),
+            Ok(seen) if tokio::time::Instant::now() > end => {
+                return Err(StackError::Other(format!("the server did not take over `{change}`; it says `{seen}`")));
+            }
+            Err(error) if tokio::time::Instant::now() > end => return Err(error),
+            _ => {}
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
