@@ -11,6 +11,7 @@ pub mod live;
 pub mod pool;
 pub mod retry;
 pub mod slice;
+pub mod turns;
 pub mod sse;
 
 #[cfg(test)]

@@ -43,7 +43,8 @@ impl Program {
         }
         let control = Control::new(&Endpoint::Unix(admin.clone()))?;
         let log = ground.logs.join(format!("{role}.log"));
-        let spec = Spec { role, program: ground.program.clone(), called: None, arguments, folder, log, run_as: None };
+        let program = if role == "service" { &ground.service } else { &ground.program };
+        let spec = Spec { role, program: program.clone(), called: None, arguments, folder, log, run_as: None };
         Ok(Program { process: Arc::new(Process::new(spec)), control, public, admin })
     }
 }
