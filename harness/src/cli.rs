@@ -9,8 +9,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
+use crate::baseline::command as baseline;
 use crate::compare::{self, CompareError, Comparison};
 use crate::fault::{Inject, catalogue};
+use crate::gate::{command as gate, power};
 use crate::load::clock::unix_us;
 use crate::load::slice::Slice;
 use crate::progress::Progress;
@@ -20,8 +22,6 @@ use crate::scenario::{self, Loaded, ScenarioError};
 use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
-use crate::baseline::command as baseline;
-use crate::gate::{command as gate, power};
 use crate::{bench, calibrate, doctor, exit, history, judge, kill_soak, merge, mutants, stack, stdout, toxiproxy};
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
@@ -481,7 +481,12 @@ pub fn main() -> i32 {
 }
 
 /// A scenario that is about to be run, checked as far as that can be done before anything is made.
-pub(crate) fn load(path: &Path, sets: &[String], seed: Option<u64>, variant: Option<&str>) -> Result<Loaded, ScenarioError> {
+pub(crate) fn load(
+    path: &Path,
+    sets: &[String],
+    seed: Option<u64>,
+    variant: Option<&str>,
+) -> Result<Loaded, ScenarioError> {
     let ask = || stack::embedded::catalogue().map_err(|error| error.to_string());
     scenario::load_to_run(path, sets, seed, variant, ask)
 }

@@ -36,22 +36,43 @@ fn one_more_query_is_a_regression_on_its_hop_and_baselines_tell_it_too() {
     assert_eq!(again.code, Some(13));
     assert!(again.stdout.starts_with("::error title=regression in small"), "{}", again.stdout);
 
-    let saved = sandbox.seckill(&["baseline", "save", "gate/round-1-old", "gate/round-2-old", "--name", "old", "--output", "json"]);
-    let baseline: Baseline = serde_json::from_str(&saved.stdout).unwrap_or_else(|error| panic!("{error}: {}", saved.stderr));
+    let saved = sandbox.seckill(&[
+        "baseline",
+        "save",
+        "gate/round-1-old",
+        "gate/round-2-old",
+        "--name",
+        "old",
+        "--output",
+        "json",
+    ]);
+    let baseline: Baseline =
+        serde_json::from_str(&saved.stdout).unwrap_or_else(|error| panic!("{error}: {}", saved.stderr));
     assert_eq!((baseline.runs.len(), saved.code), (2, Some(0)));
     assert!(sandbox.path("reports/baselines/old.json").exists());
     let figures = &baseline.runs[0];
-    assert!(figures.committed_orders > 50 && figures.cost_per_1000_orders["postgres"].wal_bytes.is_some(), "{figures:?}");
+    assert!(
+        figures.committed_orders > 50 && figures.cost_per_1000_orders["postgres"].wal_bytes.is_some(),
+        "{figures:?}"
+    );
     let taken = sandbox.seckill(&["baseline", "save", "gate/round-1-old", "--name", "old"]);
     assert_eq!(taken.code, Some(2));
     taken.assert_says(&["reports/baselines/old.json", "there is a baseline of this name", "--replace"]);
     let differ = sandbox.seckill(&["baseline", "diff", "old", "gate/round-1-new", "--output", "json"]);
-    let difference: Difference = serde_json::from_str(&differ.stdout).unwrap_or_else(|error| panic!("{error}: {}", differ.stderr));
-    assert!(difference.topology.iter().any(|said| said.contains("calls more") && said.contains("service→postgres")), "{difference:#?}");
+    let difference: Difference =
+        serde_json::from_str(&differ.stdout).unwrap_or_else(|error| panic!("{error}: {}", differ.stderr));
+    assert!(
+        difference.topology.iter().any(|said| said.contains("calls more") && said.contains("service→postgres")),
+        "{difference:#?}"
+    );
     assert_eq!(sandbox.seckill(&["baseline", "diff", "old", "gate/round-1-new", "--strict"]).code, Some(13));
     assert_eq!(sandbox.seckill(&["baseline", "diff", "old", "gate/round-1-old", "--strict"]).code, Some(0));
     let shown = sandbox.seckill(&["baseline", "show", "old"]);
-    assert!(shown.stdout.contains("calls_per_journey") && shown.stdout.contains("service→postgres"), "{}", shown.stdout);
+    assert!(
+        shown.stdout.contains("calls_per_journey") && shown.stdout.contains("service→postgres"),
+        "{}",
+        shown.stdout
+    );
     assert_eq!(sandbox.left_behind(), [""; 0]);
 }
 
@@ -59,7 +80,8 @@ fn one_more_query_is_a_regression_on_its_hop_and_baselines_tell_it_too() {
 fn an_oversell_comes_before_any_speed() {
     let sandbox = Sandbox::new();
     sandbox.write("small.toml", SMALL);
-    let wrong = ["--set", "item.0.stock=20", "--new-set", "target.bug=4", "--out", "gate", "--output", "json", "--quiet"];
+    let wrong =
+        ["--set", "item.0.stock=20", "--new-set", "target.bug=4", "--out", "gate", "--output", "json", "--quiet"];
     let ended = sandbox.seckill(&[&["gate", "small.toml"][..], &wrong].concat());
     let found = report(&ended.stdout, &ended.stderr);
     assert_eq!((found.decision, ended.code, found.rounds.len()), (Decision::Violated, Some(11), 1), "{}", found.reason);

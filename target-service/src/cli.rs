@@ -173,7 +173,9 @@ impl Serve {
 
     fn check_bug(&self) -> Result<(), String> {
         if let Some(slow) = self.slow.filter(|_| !self.allow_seeded_bugs) {
-            return Err(format!("--slow {slow} makes the service slower on purpose; add --allow-seeded-bugs if that is meant"));
+            return Err(format!(
+                "--slow {slow} makes the service slower on purpose; add --allow-seeded-bugs if that is meant"
+            ));
         }
         match self.bug {
             None => Ok(()),
@@ -268,7 +270,10 @@ fn list_choices(output: Output) {
                 .iter()
                 .map(|id| json!({"id": id.to_string(), "meaning": meaning(id), "default": default(id)}))
                 .collect();
-            println!("{}", json!({"strategies": strategies, "switches": switches, "bugs": bugs(), "slow_downs": slow_downs()}));
+            println!(
+                "{}",
+                json!({"strategies": strategies, "switches": switches, "bugs": bugs(), "slow_downs": slow_downs()})
+            );
         }
         Output::Text => {
             println!("strategies");

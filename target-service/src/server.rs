@@ -65,7 +65,8 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
     let session = settings.bug.map_or("", bugs::session_options);
     let store = Store::new(&settings.database_url, settings.limits, session)?;
     let without = bugs::relaxed_guards(settings.bug);
-    let soundness = schema::prepare(&store, settings.startup_patience, without, settings.slow.and_then(Slow::lock)).await?;
+    let soundness =
+        schema::prepare(&store, settings.startup_patience, without, settings.slow.and_then(Slow::lock)).await?;
     let inventory = settings.strategy.build(store.clone(), settings.redis.as_ref())?;
     let inventory = match settings.bug {
         None => inventory,

@@ -67,7 +67,10 @@ impl FromStr for Slow {
     fn from_str(text: &str) -> Result<Self, String> {
         let known = || {
             let kinds: Vec<String> = KINDS.iter().map(|(_, what, such)| format!("`{such}` ({what})")).collect();
-            format!("there is no slow-down `{text}`; accepted: {}; and `@0.01` behind it for one order in 100", kinds.join(", "))
+            format!(
+                "there is no slow-down `{text}`; accepted: {}; and `@0.01` behind it for one order in 100",
+                kinds.join(", ")
+            )
         };
         let (what, share) = text.split_once('@').unwrap_or((text, "1"));
         let share: f64 = share.parse().map_err(|_| known())?;
@@ -223,7 +226,8 @@ mod tests {
         assert_eq!(slow("query=2"), Ok(Slow { kind: Kind::Query(2), every: 1 }));
         assert_eq!(slow("allocate=8MiB"), Ok(Slow { kind: Kind::Allocate(8), every: 1 }));
         assert_eq!(slow("lock=1ms").unwrap().lock(), Some(SlowLock { held: Duration::from_millis(1), every: 1 }));
-        for text in ["sleep", "sleep=3", "query=0", "query=1001", "allocate=8", "sleep=1ms@0", "sleep=1ms@2", "nap=1ms"] {
+        for text in ["sleep", "sleep=3", "query=0", "query=1001", "allocate=8", "sleep=1ms@0", "sleep=1ms@2", "nap=1ms"]
+        {
             assert!(slow(text).is_err(), "{text}");
         }
         assert!(slow("nap=1ms").unwrap_err().contains("sleep=3ms"));

@@ -90,7 +90,9 @@ pub fn main(command: &Command) -> i32 {
             let path = save(&baseline, *replace)?;
             Ok(print(*output, &baseline, || format!("{}\nsaved: {}", text::show(&baseline), path.display())))
         }),
-        Command::Show { name, output } => read(name).map(|baseline| print(*output, &baseline, || text::show(&baseline))),
+        Command::Show { name, output } => {
+            read(name).map(|baseline| print(*output, &baseline, || text::show(&baseline)))
+        }
         Command::Diff { old, new, strict, output } => read(old).and_then(|old| {
             let difference = diff::diff(&old, &read(new)?);
             let code = print(*output, &difference, || text::diff(&difference));
@@ -112,7 +114,8 @@ pub fn trend(arguments: &TrendArguments) -> i32 {
     };
     let mut places = arguments.places.clone();
     if places.is_empty() {
-        places = ["reports/runs", super::FOLDER].map(PathBuf::from).into_iter().filter(|place| place.exists()).collect();
+        places =
+            ["reports/runs", super::FOLDER].map(PathBuf::from).into_iter().filter(|place| place.exists()).collect();
     }
     let trend = trend::read(&places, arguments.scenario.as_deref()).and_then(|trend| page(&trend).map(|()| trend));
     match trend {

@@ -71,7 +71,13 @@ impl Value {
 
 /// Holds two baselines against each other.
 pub fn diff(old: &Baseline, new: &Baseline) -> Difference {
-    Difference { old: old.name.clone(), new: new.name.clone(), caveats: caveats(old, new), topology: topology(old, new), rows: rows(old, new) }
+    Difference {
+        old: old.name.clone(),
+        new: new.name.clone(),
+        caveats: caveats(old, new),
+        topology: topology(old, new),
+        rows: rows(old, new),
+    }
 }
 
 /// Why figures of one baseline may not hold for the other.
@@ -100,7 +106,8 @@ fn links<'a>(baseline: &'a Baseline) -> impl Iterator<Item = String> + 'a {
 
 /// Calls on a link for each journey, in the median of the runs; nothing where it is not, or cannot be read.
 fn calls(baseline: &Baseline, link: &str) -> Option<f64> {
-    let of = |run: &Figures| run.links.iter().find(|known| known.name() == link).and_then(|known| known.calls_per_journey);
+    let of =
+        |run: &Figures| run.links.iter().find(|known| known.name() == link).and_then(|known| known.calls_per_journey);
     let all: Vec<f64> = baseline.runs.iter().filter_map(of).collect();
     (!all.is_empty()).then(|| median(all).0)
 }
@@ -115,13 +122,18 @@ pub fn topology(old: &Baseline, new: &Baseline) -> Vec<String> {
         let used = |calls: Option<f64>, there: bool| there && calls.is_none_or(|calls| calls > 0.0);
         match (used(was, has(old, &link)), used(is, has(new, &link))) {
             (false, true) => said.push(format!("new hop {link}, with {:.2} calls for each journey", is.unwrap_or(0.0))),
-            (true, false) => said.push(format!("vanished hop {link}, which had {:.2} calls for each journey", was.unwrap_or(0.0))),
+            (true, false) => {
+                said.push(format!("vanished hop {link}, which had {:.2} calls for each journey", was.unwrap_or(0.0)))
+            }
             _ => {
                 if let (Some(was), Some(is)) = (was, is)
                     && (is - was).abs() >= CALL
                 {
                     let direction = if is > was { "more" } else { "fewer" };
-                    said.push(format!("{:.2} calls {direction} for each journey on {link}: {is:.2} instead of {was:.2}", (is - was).abs()));
+                    said.push(format!(
+                        "{:.2} calls {direction} for each journey on {link}: {is:.2} instead of {was:.2}",
+                        (is - was).abs()
+                    ));
                 }
             }
         }
@@ -146,8 +158,9 @@ pub fn rows(old: &Baseline, new: &Baseline) -> Vec<Row> {
     let both = |value: &dyn Fn(&Baseline) -> Value| [value(old), value(new)];
     let mut rows = Vec::new();
     let runs = || old.runs.iter().chain(&new.runs);
-    let steps: BTreeSet<(&String, &String)> =
-        runs().flat_map(|run| run.latency.iter().flat_map(|(phase, steps)| steps.keys().map(move |step| (phase, step)))).collect();
+    let steps: BTreeSet<(&String, &String)> = runs()
+        .flat_map(|run| run.latency.iter().flat_map(|(phase, steps)| steps.keys().map(move |step| (phase, step))))
+        .collect();
     type Part = fn(&Latencies) -> Option<(u64, Option<[u64; 2]>)>;
     let percentiles: [(&str, Part); 3] = [
         ("us_p50", |l| l.us_p50.map(|us| (us, None))),
@@ -168,7 +181,9 @@ pub fn rows(old: &Baseline, new: &Baseline) -> Vec<Row> {
             rows.push(row(name, step, Some(phase), both(&value)));
         }
     }
-    let plain = |of: fn(&Figures) -> Option<f64>| move |b: &Baseline| Value::of(b.runs.iter().map(|run| Some((of(run)?, None))), None);
+    let plain = |of: fn(&Figures) -> Option<f64>| {
+        move |b: &Baseline| Value::of(b.runs.iter().map(|run| Some((of(run)?, None))), None)
+    };
     rows.push(row("orders_per_second", "orders", None, both(&plain(|run| Some(run.orders_per_second)))));
     let roles: BTreeSet<&String> = runs().flat_map(|run| run.cost_per_1000_orders.keys()).collect();
     for role in roles {
@@ -190,7 +205,9 @@ pub fn rows(old: &Baseline, new: &Baseline) -> Vec<Row> {
     let all: BTreeSet<String> = links(old).chain(links(new)).collect();
     for link in &all {
         let calls = |baseline: &Baseline| {
-            let of = |run: &Figures| run.links.iter().find(|known| known.name() == *link)?.calls_per_journey.map(|calls| (calls, None));
+            let of = |run: &Figures| {
+                run.links.iter().find(|known| known.name() == *link)?.calls_per_journey.map(|calls| (calls, None))
+            };
             Value::of(baseline.runs.iter().map(of), None)
         };
         rows.push(row("calls_per_journey", link, None, both(&calls)));
@@ -208,8 +225,19 @@ mod tests {
     use crate::history::Machine;
 
     fn baseline(name: &str, p99: u64, links: &[(&str, f64)]) -> Baseline {
-        let latencies = Latencies { count: 5_000, us_p50: Some(900), us_p99: Some(p99), us_p99_interval: Some([p99 - 50, p99 + 60]), ..Latencies::default() };
-        let link = |(to, calls): &(&str, f64)| Link { from: "service".into(), to: (*to).into(), calls_per_journey: Some(*calls), ..Link::default() };
+        let latencies = Latencies {
+            count: 5_000,
+            us_p50: Some(900),
+            us_p99: Some(p99),
+            us_p99_interval: Some([p99 - 50, p99 + 60]),
+            ..Latencies::default()
+        };
+        let link = |(to, calls): &(&str, f64)| Link {
+            from: "service".into(),
+            to: (*to).into(),
+            calls_per_journey: Some(*calls),
+            ..Link::default()
+        };
         let run = Figures {
             run_id: "r".into(),
             started_at: "2026-11-28T10:00:00Z".into(),
@@ -223,7 +251,16 @@ mod tests {
             links: links.iter().map(link).collect(),
         };
         let machine = Machine { cpus: 2, ..Machine::default() };
-        Baseline { format: 1, name: name.into(), scenario: "s".into(), title: String::new(), scenario_hash: "h".into(), revision: None, machine, runs: vec![run] }
+        Baseline {
+            format: 1,
+            name: name.into(),
+            scenario: "s".into(),
+            title: String::new(),
+            scenario_hash: "h".into(),
+            revision: None,
+            machine,
+            runs: vec![run],
+        }
     }
 
     #[test]
@@ -231,11 +268,14 @@ mod tests {
         let old = baseline("a", 2_000, &[("postgres", 4.0), ("redis", 1.0)]);
         let new = baseline("b", 2_000, &[("postgres", 5.0), ("payment", 1.0)]);
         let said = topology(&old, &new);
-        assert_eq!(said, [
-            "new hop service→payment, with 1.00 calls for each journey",
-            "1.00 calls more for each journey on service→postgres: 5.00 instead of 4.00",
-            "vanished hop service→redis, which had 1.00 calls for each journey",
-        ]);
+        assert_eq!(
+            said,
+            [
+                "new hop service→payment, with 1.00 calls for each journey",
+                "1.00 calls more for each journey on service→postgres: 5.00 instead of 4.00",
+                "vanished hop service→redis, which had 1.00 calls for each journey",
+            ]
+        );
         assert!(topology(&old, &old).is_empty());
     }
 
@@ -259,6 +299,11 @@ mod tests {
         new.machine.cpus = 8;
         new.scenario_hash = "other".into();
         let said = caveats(&old, &new);
-        assert!(said[0].contains("the scenarios are different") && said[1].contains("processors: 2 and 8") && said[1].contains("not judged"), "{said:?}");
+        assert!(
+            said[0].contains("the scenarios are different")
+                && said[1].contains("processors: 2 and 8")
+                && said[1].contains("not judged"),
+            "{said:?}"
+        );
     }
 }

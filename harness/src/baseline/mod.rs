@@ -176,8 +176,10 @@ pub fn figures(summary: &Summary) -> Figures {
         us_p999: stats.us_p999,
         us_p999_interval: stats.us_p999_interval,
     };
-    let steps = |steps: &BTreeMap<String, LatencyStats>| steps.iter().map(|(s, stats)| (s.clone(), latencies(stats))).collect();
-    let mut latency: BTreeMap<_, _> = summary.latency.phase_steps.iter().map(|(phase, of)| (phase.clone(), steps(of))).collect();
+    let steps =
+        |steps: &BTreeMap<String, LatencyStats>| steps.iter().map(|(s, stats)| (s.clone(), latencies(stats))).collect();
+    let mut latency: BTreeMap<_, _> =
+        summary.latency.phase_steps.iter().map(|(phase, of)| (phase.clone(), steps(of))).collect();
     if latency.is_empty() {
         latency.insert("load".to_owned(), steps(&summary.latency.steps));
     }
@@ -185,8 +187,17 @@ pub fn figures(summary: &Summary) -> Figures {
     let cost = |role: &String| Cost {
         cpu_s: summary.cost.cpu_s_per_1000_orders.get(role).copied().unwrap_or(0.0),
         rss_peak_bytes: summary.cost.rss_peak_bytes.get(role).copied(),
-        rss_bytes_per_1000_orders: summary.cost.rss_peak_bytes.get(role).filter(|_| thousands > 0.0).map(|b| *b as f64 / thousands),
-        wal_bytes: summary.cost.wal_bytes_per_order.filter(|_| role == scenario::topology::POSTGRES).map(|bytes| bytes * 1_000.0),
+        rss_bytes_per_1000_orders: summary
+            .cost
+            .rss_peak_bytes
+            .get(role)
+            .filter(|_| thousands > 0.0)
+            .map(|b| *b as f64 / thousands),
+        wal_bytes: summary
+            .cost
+            .wal_bytes_per_order
+            .filter(|_| role == scenario::topology::POSTGRES)
+            .map(|bytes| bytes * 1_000.0),
     };
     let journeys = summary.load.sent;
     let link = |link: &crate::summary::LinkSummary| Link {
@@ -218,14 +229,19 @@ pub fn of_runs(folders: &[PathBuf], name: Option<&str>) -> Result<Baseline, Base
     let mut baseline: Option<Baseline> = None;
     for folder in folders {
         let summary = judge::read_summary(folder)?;
-        let unfit = |what: String, help: &str| BaselineError::Unfit { path: folder.clone(), what, help: help.to_owned() };
+        let unfit =
+            |what: String, help: &str| BaselineError::Unfit { path: folder.clone(), what, help: help.to_owned() };
         if summary.verdict == Verdict::Fail {
-            let what = format!("the run violates an invariant, so its speed is worth nothing: {}", summary.verdict_reason);
+            let what =
+                format!("the run violates an invariant, so its speed is worth nothing: {}", summary.verdict_reason);
             return Err(unfit(what, "mend the service, and save a run that passes"));
         }
         if summary.partial || !summary.distrust.is_empty() {
             let why = summary.distrust.first().cloned().unwrap_or_else(|| format!("it was {}", summary.ended));
-            return Err(unfit(format!("the run's figures are not to be trusted: {why}"), "run it again on a machine with nothing else to do"));
+            return Err(unfit(
+                format!("the run's figures are not to be trusted: {why}"),
+                "run it again on a machine with nothing else to do",
+            ));
         }
         let hash = scenario::fingerprint(&folder.join("scenario.toml"))?;
         match &mut baseline {
@@ -262,7 +278,11 @@ pub fn of_runs(folders: &[PathBuf], name: Option<&str>) -> Result<Baseline, Base
 }
 
 fn revision() -> Option<String> {
-    let output = std::process::Command::new("git").args(["rev-parse", "HEAD"]).stdin(std::process::Stdio::null()).output().ok()?;
+    let output = std::process::Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     (output.status.success() && !text.is_empty()).then_some(text)
 }
@@ -285,7 +305,11 @@ pub fn same_machine(one: &Machine, other: &Machine) -> Vec<String> {
 
 /// Where a baseline is: by its name in [`FOLDER`], or by its path.
 pub fn path_of(name: &str) -> PathBuf {
-    if name.ends_with(".json") || name.contains('/') { PathBuf::from(name) } else { Path::new(FOLDER).join(format!("{name}.json")) }
+    if name.ends_with(".json") || name.contains('/') {
+        PathBuf::from(name)
+    } else {
+        Path::new(FOLDER).join(format!("{name}.json"))
+    }
 }
 
 /// Writes a baseline; returns where.
@@ -302,7 +326,8 @@ pub fn save(baseline: &Baseline, replace: bool) -> Result<PathBuf, BaselineError
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(file)?;
     }
-    let mut bytes = serde_json::to_vec_pretty(baseline).map_err(|source| BaselineError::Json { path: path.clone(), source })?;
+    let mut bytes =
+        serde_json::to_vec_pretty(baseline).map_err(|source| BaselineError::Json { path: path.clone(), source })?;
     bytes.push(b'\n');
     std::fs::write(&path, bytes).map_err(file)?;
     Ok(path)
@@ -317,18 +342,29 @@ pub fn read(name: &str) -> Result<Baseline, BaselineError> {
         return of_runs(&[PathBuf::from(name)], None);
     }
     let path = path_of(name);
-    let bytes = std::fs::read(&path).map_err(|source| BaselineError::File { path: path.clone(), source, help: known() })?;
-    let baseline: Baseline = serde_json::from_slice(&bytes).map_err(|source| BaselineError::Json { path: path.clone(), source })?;
+    let bytes =
+        std::fs::read(&path).map_err(|source| BaselineError::File { path: path.clone(), source, help: known() })?;
+    let baseline: Baseline =
+        serde_json::from_slice(&bytes).map_err(|source| BaselineError::Json { path: path.clone(), source })?;
     if baseline.format > FORMAT || baseline.runs.is_empty() {
-        let what = format!("its format is {}, with {} runs; this harness reads up to {FORMAT}, with one at least", baseline.format, baseline.runs.len());
-        return Err(BaselineError::Unfit { path, what, help: "use the harness that saved it, or save it anew".to_owned() });
+        let what = format!(
+            "its format is {}, with {} runs; this harness reads up to {FORMAT}, with one at least",
+            baseline.format,
+            baseline.runs.len()
+        );
+        return Err(BaselineError::Unfit {
+            path,
+            what,
+            help: "use the harness that saved it, or save it anew".to_owned(),
+        });
     }
     Ok(baseline)
 }
 
 fn known() -> String {
     let files = std::fs::read_dir(FOLDER).into_iter().flatten().flatten();
-    let mut names: Vec<String> = files.filter_map(|file| file.file_name().to_str()?.strip_suffix(".json").map(str::to_owned)).collect();
+    let mut names: Vec<String> =
+        files.filter_map(|file| file.file_name().to_str()?.strip_suffix(".json").map(str::to_owned)).collect();
     names.sort();
     if names.is_empty() {
         format!("{FOLDER} has none yet: seckill baseline save RUN makes one")
@@ -343,7 +379,13 @@ mod tests {
 
     #[test]
     fn a_machine_is_known_by_what_figures_depend_on() {
-        let machine = Machine { cpus: 2, cpu_model: "A".into(), memory_bytes: 24 << 30, kernel: "6.1".into(), ..Machine::default() };
+        let machine = Machine {
+            cpus: 2,
+            cpu_model: "A".into(),
+            memory_bytes: 24 << 30,
+            kernel: "6.1".into(),
+            ..Machine::default()
+        };
         let patched = Machine { kernel: "6.2".into(), memory_bytes: (24 << 30) - (100 << 20), ..machine.clone() };
         assert!(same_machine(&machine, &patched).is_empty());
         let other = Machine { cpus: 4, cpu_model: "B".into(), ..machine.clone() };

@@ -14,20 +14,50 @@ pub fn show(baseline: &Baseline) -> String {
     };
     of(&mut text, "scenario", format!("{} ({}), hash {}", baseline.scenario, baseline.title, baseline.scenario_hash));
     let machine = &baseline.machine;
-    of(&mut text, "machine", format!("{} × {}, {}, kernel {}", machine.cpus, machine.cpu_model, format::bytes(machine.memory_bytes as f64), machine.kernel));
+    of(
+        &mut text,
+        "machine",
+        format!(
+            "{} × {}, {}, kernel {}",
+            machine.cpus,
+            machine.cpu_model,
+            format::bytes(machine.memory_bytes as f64),
+            machine.kernel
+        ),
+    );
     if let Some(revision) = &baseline.revision {
         of(&mut text, "revision", revision.clone());
     }
     for run in &baseline.runs {
-        of(&mut text, "run", format!("{} of {}, seed {}, {}: {} orders", run.run_id, run.started_at, run.seed, run.verdict.name(), format::count(run.committed_orders)));
+        of(
+            &mut text,
+            "run",
+            format!(
+                "{} of {}, seed {}, {}: {} orders",
+                run.run_id,
+                run.started_at,
+                run.seed,
+                run.verdict.name(),
+                format::count(run.committed_orders)
+            ),
+        );
     }
     text.push('\n');
     let mut lines = vec![["figure", "of", "phase", "value", "95% interval", "samples"].map(str::to_owned).to_vec()];
     for row in rows(baseline, baseline) {
         let Value { interval, count, .. } = row.old;
-        let interval = interval.map_or(format::NONE.to_owned(), |[low, high]| format!("{} … {}", figure(&row.name, Some(low)), figure(&row.name, Some(high))));
+        let interval = interval.map_or(format::NONE.to_owned(), |[low, high]| {
+            format!("{} … {}", figure(&row.name, Some(low)), figure(&row.name, Some(high)))
+        });
         let count = count.map_or(String::new(), format::count);
-        lines.push(vec![row.name.clone(), row.of.clone(), row.phase.clone().unwrap_or_default(), figure(&row.name, row.old.value), interval, count]);
+        lines.push(vec![
+            row.name.clone(),
+            row.of.clone(),
+            row.phase.clone().unwrap_or_default(),
+            figure(&row.name, row.old.value),
+            interval,
+            count,
+        ]);
     }
     text.push_str(&format::markdown_table(&lines));
     text
@@ -48,7 +78,8 @@ pub fn diff(difference: &Difference) -> String {
     if !difference.topology.is_empty() {
         text.push('\n');
     }
-    let mut lines = vec![["figure", "of", "phase", &difference.old, &difference.new, "change", ""].map(format::one_line).to_vec()];
+    let mut lines =
+        vec![["figure", "of", "phase", &difference.old, &difference.new, "change", ""].map(format::one_line).to_vec()];
     let mut rows: Vec<&Row> = difference.rows.iter().collect();
     let size = |row: &Row| row.change.unwrap_or(0.0).abs();
     rows.sort_by(|a, b| (b.certain == Some(true)).cmp(&(a.certain == Some(true))).then(size(b).total_cmp(&size(a))));
@@ -61,7 +92,15 @@ pub fn diff(difference: &Difference) -> String {
         };
         let values = [figure(&row.name, row.old.value), figure(&row.name, row.new.value)];
         let [old, new] = values;
-        lines.push(vec![row.name.clone(), row.of.clone(), row.phase.clone().unwrap_or_default(), old, new, change, certain.to_owned()]);
+        lines.push(vec![
+            row.name.clone(),
+            row.of.clone(),
+            row.phase.clone().unwrap_or_default(),
+            old,
+            new,
+            change,
+            certain.to_owned(),
+        ]);
     }
     text.push_str(&format::markdown_table(&lines));
     text

@@ -107,7 +107,8 @@ async fn run(arguments: &Arguments, cancel: &CancellationToken) -> Result<(Repor
             eprintln!("{line}");
         }
     };
-    let builder = Builder { command: arguments.build.clone(), program: arguments.program.clone(), ..Builder::default() };
+    let builder =
+        Builder { command: arguments.build.clone(), program: arguments.program.clone(), ..Builder::default() };
     if let Some(name) = &arguments.baseline {
         return against(arguments, name, &builder, &say, cancel).await;
     }
@@ -126,7 +127,8 @@ async fn run(arguments: &Arguments, cancel: &CancellationToken) -> Result<(Repor
         read(arguments, side, &build.set, Some(seed))
     };
     let seed = loaded.scenario.seed;
-    (load(&old, seed)?, load(&new, seed)?);
+    load(&old, seed)?;
+    load(&new, seed)?;
     let duet = duet::Duet {
         loaded: &loaded,
         builds: [old.clone(), new.clone()],
@@ -157,7 +159,16 @@ async fn against(
     stored::fits(&baseline, &loaded)?;
     let folder = arguments.out.clone().unwrap_or_else(|| default_folder(&format!("gate-{}", loaded.scenario.name)));
     let runs = arguments.rounds.unwrap_or(stored::RUNS);
-    let gate = stored::Stored { loaded: &loaded, build, variant: named.variant().map(str::to_owned), set: &arguments.set, baseline, runs, folder: &folder, say };
+    let gate = stored::Stored {
+        loaded: &loaded,
+        build,
+        variant: named.variant().map(str::to_owned),
+        set: &arguments.set,
+        baseline,
+        runs,
+        folder: &folder,
+        say,
+    };
     let report = gate.run(cancel).await?;
     if arguments.out.is_none() {
         point_latest_at(&folder);
@@ -168,7 +179,8 @@ async fn against(
 /// The scenario as one side runs it.
 fn read(arguments: &Arguments, side: &Named, own: &[String], seed: Option<u64>) -> Result<Loaded, ScenarioError> {
     let rounds = arguments.rounds.map(|rounds| format!("gate.rounds={rounds}"));
-    let sets: Vec<String> = rounds.into_iter().chain(arguments.set.iter().cloned()).chain(own.iter().cloned()).collect();
+    let sets: Vec<String> =
+        rounds.into_iter().chain(arguments.set.iter().cloned()).chain(own.iter().cloned()).collect();
     let loaded = load(&arguments.scenario, &sets, seed, side.variant())?;
     if side.variant().is_none() && !loaded.scenario.variant.is_empty() {
         let names: Vec<&str> = loaded.scenario.variant.iter().map(|variant| variant.name.as_str()).collect();

@@ -77,7 +77,10 @@ impl Duet<'_> {
             self.tidy(number, used)?;
             if used {
                 let [old, new] = &ended.histories;
-                tally.add(pairs::compare([old, new], turns, &gate.saturated), ended.summaries.each_ref().map(Counts::of));
+                tally.add(
+                    pairs::compare([old, new], turns, &gate.saturated),
+                    ended.summaries.each_ref().map(Counts::of),
+                );
             } else {
                 untrusted += 1;
                 remarks.extend(distrust.into_iter().map(|why| format!("round {number} was left out: {why}")));
@@ -154,7 +157,11 @@ impl Duet<'_> {
 
     fn describe(&self, number: u32, seed: u64, summaries: &[Summary; 2], used: bool) -> Round {
         let side = |at: usize| SideRun {
-            folder: self.folder_of(number, at).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+            folder: self
+                .folder_of(number, at)
+                .file_name()
+                .map(|n| n.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             verdict: summaries[at].verdict,
             exit_code: summaries[at].exit_code,
             reason: summaries[at].verdict_reason.clone(),
@@ -176,7 +183,9 @@ impl Duet<'_> {
         let mut findings = place::findings(&metrics, &tally.counts, &counted);
         findings.extend(counted);
         findings.sort_by(|a, b| b.severity.total_cmp(&a.severity));
-        notices.extend(metrics.iter().filter(|m| m.judged == Judged::Better).map(|m| format!("better: {}", place::sentence(m))));
+        notices.extend(
+            metrics.iter().filter(|m| m.judged == Judged::Better).map(|m| format!("better: {}", place::sentence(m))),
+        );
         notices.extend(remarks);
         let standing = tally.standing(&metrics, findings.iter().any(|f| f.step.is_none() && f.phase.is_none()), gate);
         let (decision, reason) = verdict(&rounds, standing, &findings, &metrics);
@@ -209,11 +218,17 @@ impl Duet<'_> {
 fn verdict(rounds: &[Round], standing: Standing, findings: &[Finding], metrics: &[Metric]) -> (Decision, String) {
     let sides = || rounds.iter().flat_map(|round| [("new", &round.new), ("old", &round.old)]);
     if let Some((side, run)) = sides().find(|(_, run)| run.verdict == Verdict::Fail) {
-        return (Decision::Violated, format!("the {side} side violates an invariant, whatever its speed: {}", run.reason));
+        return (
+            Decision::Violated,
+            format!("the {side} side violates an invariant, whatever its speed: {}", run.reason),
+        );
     }
     let used = rounds.iter().filter(|round| round.used).count();
     if used < 2 {
-        let reason = format!("{used} of {} rounds can be trusted, and it takes two: the machine is too busy, or a side failed", rounds.len());
+        let reason = format!(
+            "{used} of {} rounds can be trusted, and it takes two: the machine is too busy, or a side failed",
+            rounds.len()
+        );
         return (Decision::Unknown, reason);
     }
     match (standing, findings.first()) {
@@ -225,7 +240,11 @@ fn verdict(rounds: &[Round], standing: Standing, findings: &[Finding], metrics: 
         _ => {
             let open: Vec<String> =
                 metrics.iter().filter(|metric| metric.judged == Judged::Undecided).map(place::sentence).collect();
-            let reason = format!("after {used} rounds nothing is certainly worse, and of {} metrics it is not certain that they are not: {}", open.len(), open.first().map_or("", String::as_str));
+            let reason = format!(
+                "after {used} rounds nothing is certainly worse, and of {} metrics it is not certain that they are not: {}",
+                open.len(),
+                open.first().map_or("", String::as_str)
+            );
             (Decision::Undecided, reason)
         }
     }
@@ -274,8 +293,13 @@ pub fn empty_folder(folder: &Path) -> Result<(), GateError> {
 /// # Errors
 /// A file cannot be written.
 pub fn save(folder: &Path, report: &Report) -> Result<(), GateError> {
-    let json = serde_json::to_vec_pretty(report).map_err(|source| GateError::Json { path: folder.join(FILE), source })?;
-    let files = [(FILE, json), ("gate.md", super::outputs::markdown(report).into()), ("junit.xml", super::outputs::junit(report))];
+    let json =
+        serde_json::to_vec_pretty(report).map_err(|source| GateError::Json { path: folder.join(FILE), source })?;
+    let files = [
+        (FILE, json),
+        ("gate.md", super::outputs::markdown(report).into()),
+        ("junit.xml", super::outputs::junit(report)),
+    ];
     for (name, bytes) in files {
         let path = folder.join(name);
         std::fs::write(&path, bytes).map_err(|source| GateError::File { path, source })?;

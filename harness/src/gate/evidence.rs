@@ -81,10 +81,14 @@ impl Pairs {
         for fraction in FRACTIONS {
             let mut wealth = 0.0;
             for (differences, scales) in self.rounds.iter().zip(&self.scales) {
-                let of_round: f64 = differences.iter().zip(scales).map(|(difference, scale)| {
-                    let distance = if bet == Bet::Above { difference - threshold } else { threshold - difference };
-                    (fraction * cut_off(distance, *scale)).ln_1p()
-                }).sum();
+                let of_round: f64 = differences
+                    .iter()
+                    .zip(scales)
+                    .map(|(difference, scale)| {
+                        let distance = if bet == Bet::Above { difference - threshold } else { threshold - difference };
+                        (fraction * cut_off(distance, *scale)).ln_1p()
+                    })
+                    .sum();
                 wealth += of_round.min(cap);
             }
             terms.push(wealth);
@@ -198,7 +202,15 @@ mod tests {
     }
 
     /// Whether a sequence of up to `pairs` differences about `shift`, looked at after each round, is ever found to be above `threshold`.
-    fn found(kind: u32, shift: f64, threshold: f64, rounds: usize, per_round: usize, family: f64, rng: &mut ChaCha8Rng) -> bool {
+    fn found(
+        kind: u32,
+        shift: f64,
+        threshold: f64,
+        rounds: usize,
+        per_round: usize,
+        family: f64,
+        rng: &mut ChaCha8Rng,
+    ) -> bool {
         let (mut pairs, mut state) = (Pairs::default(), 0.0);
         let needed = (family / ALPHA).ln();
         (0..rounds).any(|round| {

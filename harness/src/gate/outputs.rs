@@ -24,7 +24,8 @@ pub fn markdown(report: &Report) -> String {
     };
     let _ = writeln!(text, "## {sign} {}: {}\n", report.decision.name(), format::one_line(&report.title));
     let _ = writeln!(text, "{}\n", format::one_line(&report.reason));
-    let _ = writeln!(text, "- old: {}\n- new: {}", format::one_line(&report.old.name), format::one_line(&report.new.name));
+    let _ =
+        writeln!(text, "- old: {}\n- new: {}", format::one_line(&report.old.name), format::one_line(&report.new.name));
     let used = report.rounds.iter().filter(|round| round.used).count();
     let _ = writeln!(
         text,
@@ -53,17 +54,25 @@ pub fn markdown(report: &Report) -> String {
 
 /// Every metric, those that are worse first.
 fn table(report: &Report) -> String {
-    let mut text = "| metric | of | old | new | worse by | 95% interval | pairs | judged |\n|---|---|--:|--:|--:|---|--:|---|\n".to_owned();
+    let mut text =
+        "| metric | of | old | new | worse by | 95% interval | pairs | judged |\n|---|---|--:|--:|--:|---|--:|---|\n"
+            .to_owned();
     let mut metrics: Vec<&Metric> = report.metrics.iter().collect();
-    let rank = |judged| [Judged::Worse, Judged::Undecided, Judged::Better, Judged::Same, Judged::TooFew].iter().position(|j| *j == judged);
+    let rank = |judged| {
+        [Judged::Worse, Judged::Undecided, Judged::Better, Judged::Same, Judged::TooFew]
+            .iter()
+            .position(|j| *j == judged)
+    };
     metrics.sort_by(|a, b| {
         let far = |metric: &Metric| metric.worse_by.unwrap_or(0.0) / metric.effect;
         rank(a.judged).cmp(&rank(b.judged)).then(far(b).total_cmp(&far(a)))
     });
     for metric in metrics {
-        let of: Vec<&str> = [&metric.step, &metric.role, &metric.phase].into_iter().flatten().map(String::as_str).collect();
+        let of: Vec<&str> =
+            [&metric.step, &metric.role, &metric.phase].into_iter().flatten().map(String::as_str).collect();
         let percent = |share: f64| format!("{:+.1}%", share * 100.0);
-        let interval = metric.interval.map_or("–".to_owned(), |[low, high]| format!("{} … {}", percent(low), percent(high)));
+        let interval =
+            metric.interval.map_or("–".to_owned(), |[low, high]| format!("{} … {}", percent(low), percent(high)));
         let judged = match (metric.judged, &metric.missing) {
             (_, Some(missing)) => missing.as_str(),
             (Judged::Worse, None) => "**worse**",
@@ -166,7 +175,8 @@ pub fn junit(report: &Report) -> Vec<u8> {
             Judged::Undecided => skipped(&format!("neither shown nor excluded: {}", sentence(metric))),
             Judged::TooFew => skipped(metric.missing.as_deref().unwrap_or("too few samples")),
         };
-        let of: Vec<&str> = [&metric.phase, &metric.step, &metric.role].into_iter().flatten().map(String::as_str).collect();
+        let of: Vec<&str> =
+            [&metric.phase, &metric.step, &metric.role].into_iter().flatten().map(String::as_str).collect();
         let mut case = TestCase::new(format::one_line(&[&of.join(" "), metric.name.as_str()].join(" ")), status);
         case.set_classname(format!("{name}.metrics"));
         metrics.add_test_case(case);
@@ -174,7 +184,8 @@ pub fn junit(report: &Report) -> Vec<u8> {
     document.add_test_suite(metrics);
     let mut counted = TestSuite::new("counted");
     let all = report.findings.iter().filter(|finding| finding.step.is_none() && finding.phase.is_none());
-    let all: Vec<_> = all.filter(|finding| !report.metrics.iter().any(|metric| metric.name == finding.metric)).collect();
+    let all: Vec<_> =
+        all.filter(|finding| !report.metrics.iter().any(|metric| metric.name == finding.metric)).collect();
     for finding in &all {
         let mut case = TestCase::new(format::one_line(&finding.r#where), failure(&finding.what));
         case.set_classname(format!("{name}.counted"));
@@ -226,7 +237,12 @@ mod tests {
             judged,
             missing: missing.map(str::to_owned),
         };
-        let run = |verdict| SideRun { folder: "round-1-new".into(), verdict, exit_code: 0, reason: "I1: 3 units too many".into() };
+        let run = |verdict| SideRun {
+            folder: "round-1-new".into(),
+            verdict,
+            exit_code: 0,
+            reason: "I1: 3 units too many".into(),
+        };
         let new = if decision == Decision::Violated { Verdict::Fail } else { Verdict::Pass };
         Report {
             format: 1,
@@ -239,7 +255,11 @@ mod tests {
             reason: "100% worse\nthan before".into(),
             findings: (0..findings).map(finding).collect(),
             notices: vec!["a hop vanished".into()],
-            metrics: vec![metric(Judged::Same, None), metric(Judged::TooFew, Some("not enough samples")), metric(Judged::Worse, None)],
+            metrics: vec![
+                metric(Judged::Same, None),
+                metric(Judged::TooFew, Some("not enough samples")),
+                metric(Judged::Worse, None),
+            ],
             rounds: vec![Round { seed: 1, old: run(Verdict::Pass), new: run(new), used: true }],
             rounds_at_most: 8,
             turn_ms: 250.0,
@@ -255,7 +275,10 @@ mod tests {
     fn markdown_begins_with_the_ten_worst_and_keeps_its_tables_whole() {
         let text = markdown(&report(Decision::Regression, 12));
         assert_eq!(text.matches("| step order, hop client→service |").count(), 10);
-        assert!(text.contains("2 more are in gate.json") && text.contains("### Worth reading\n\n- a hop vanished"), "{text}");
+        assert!(
+            text.contains("2 more are in gate.json") && text.contains("### Worth reading\n\n- a hop vanished"),
+            "{text}"
+        );
         let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| us_p99")).collect();
         assert!(rows[0].contains("**worse**") && rows[2].contains("not enough samples"), "{rows:?}");
         assert!(rows.iter().all(|row| row.matches(" | ").count() == 7));
@@ -264,9 +287,18 @@ mod tests {
     #[test]
     fn annotations_are_lines_of_their_own_whatever_is_in_them() {
         let lines = annotations(&report(Decision::Regression, 12));
-        assert_eq!(lines.lines().filter(|line| line.starts_with("::error title=regression in gate%3A step order%2C hop")).count(), 10);
+        assert_eq!(
+            lines
+                .lines()
+                .filter(|line| line.starts_with("::error title=regression in gate%3A step order%2C hop"))
+                .count(),
+            10
+        );
         let violated = annotations(&report(Decision::Violated, 0));
-        assert!(violated.starts_with("::error title=gate%3A an invariant is violated::100%25 worse%0Athan before\n"), "{violated}");
+        assert!(
+            violated.starts_with("::error title=gate%3A an invariant is violated::100%25 worse%0Athan before\n"),
+            "{violated}"
+        );
         assert!(annotations(&report(Decision::Same, 0)).starts_with("::notice "));
     }
 
@@ -275,7 +307,10 @@ mod tests {
         let of = |decision| String::from_utf8(junit(&report(decision, 1))).unwrap();
         let text = of(Decision::Regression);
         assert!(text.contains("tests=\"6\" failures=\"1\"") && text.contains("not enough samples"), "{text}");
-        assert!(text.contains("TP99 of order: 23 ms instead of 20 ms (+15.0% worse, 95% from +10.0% to +20.0%)"), "{text}");
+        assert!(
+            text.contains("TP99 of order: 23 ms instead of 20 ms (+15.0% worse, 95% from +10.0% to +20.0%)"),
+            "{text}"
+        );
         assert!(of(Decision::Violated).contains("I1: 3 units too many"));
     }
 }

@@ -358,7 +358,8 @@ mod tests {
                 })
                 .collect();
         }
-        let cpu = &compare([&old, &new], TURNS, &[])[&Key { measure: Measure::Cpu, phase: None, step: None, role: Some("service".into()) }];
+        let cpu = &compare([&old, &new], TURNS, &[])
+            [&Key { measure: Measure::Cpu, phase: None, step: None, role: Some("service".into()) }];
         assert_eq!(cpu.differences.len(), 1, "nobody had looked before the first two seconds began");
         assert!((cpu.differences[0] - 1.5_f64.ln()).abs() < 0.15, "{:?}", cpu.differences);
     }

@@ -55,7 +55,13 @@ impl Counts {
             orders: orders > 0,
             links: summary.links.iter().map(link).collect(),
             cpu_s: summary.cost.cpu_s.iter().filter(|(role, _)| theirs(role)).map(|(r, s)| (r.clone(), *s)).collect(),
-            rss: summary.cost.rss_peak_bytes.iter().filter(|(r, _)| theirs(r)).map(|(r, b)| (r.clone(), *b as f64)).collect(),
+            rss: summary
+                .cost
+                .rss_peak_bytes
+                .iter()
+                .filter(|(r, _)| theirs(r))
+                .map(|(r, b)| (r.clone(), *b as f64))
+                .collect(),
             wal: summary.cost.wal_bytes_per_order.map(|bytes| bytes * orders as f64),
             requests: summary.load.requests as f64,
         }
@@ -92,14 +98,20 @@ pub fn counted(rounds: &[[Counts; 2]], effects: &Effects) -> (Vec<Finding>, Vec<
             severity,
         };
         if all.iter().all(|[old, new]| *old == 0.0 && *new > 0.0) {
-            findings.push(finding(format!("a new hop: {new:.2} calls for each {unit} on {link}, where there were none"), 2.0 + new));
+            findings.push(finding(
+                format!("a new hop: {new:.2} calls for each {unit} on {link}, where there were none"),
+                2.0 + new,
+            ));
         } else if all.iter().all(|[old, new]| *old > 0.0 && *new == 0.0) {
-            notices.push(format!("a hop vanished: there were {old:.2} calls for each {unit} on {link}, and there are none"));
+            notices.push(format!(
+                "a hop vanished: there were {old:.2} calls for each {unit} on {link}, and there are none"
+            ));
         } else if more >= effects.calls {
             let what = format!("{:.2} calls more for each {unit} on {link}: {new:.2} instead of {old:.2}", new - old);
             findings.push(finding(what, more / effects.calls));
         } else if fewer >= effects.calls {
-            notices.push(format!("{:.2} calls fewer for each {unit} on {link}: {new:.2} instead of {old:.2}", old - new));
+            notices
+                .push(format!("{:.2} calls fewer for each {unit} on {link}: {new:.2} instead of {old:.2}", old - new));
         }
     }
     findings.extend(bytes(rounds, effects));
@@ -129,7 +141,8 @@ fn bytes(rounds: &[[Counts; 2]], effects: &Effects) -> Vec<Finding> {
         let Some(all) = all else { continue };
         let growth = all.iter().map(|[old, new]| new / old - 1.0).fold(f64::INFINITY, f64::min);
         if growth >= effects.bytes && all.iter().all(|[old, new]| new - old >= LEAST_BYTES) {
-            let (old, new) = (median(all.iter().map(|p| p[0]).collect()).0, median(all.iter().map(|p| p[1]).collect()).0);
+            let (old, new) =
+                (median(all.iter().map(|p| p[0]).collect()).0, median(all.iter().map(|p| p[1]).collect()).0);
             let text = format!("{role} takes {:.0} MiB of memory at its peak, and took {:.0} MiB", mib(new), mib(old));
             add(role, "rss_peak_bytes", "memory", text, growth / effects.bytes);
         }
@@ -144,7 +157,8 @@ fn bytes(rounds: &[[Counts; 2]], effects: &Effects) -> Vec<Finding> {
     if let Some(all) = wal {
         let growth = all.iter().map(|[old, new]| new / old - 1.0).fold(f64::INFINITY, f64::min);
         if growth >= effects.bytes {
-            let (old, new) = (median(all.iter().map(|p| p[0]).collect()).0, median(all.iter().map(|p| p[1]).collect()).0);
+            let (old, new) =
+                (median(all.iter().map(|p| p[0]).collect()).0, median(all.iter().map(|p| p[1]).collect()).0);
             let text = format!("{new:.0} bytes of write-ahead log for each order, instead of {old:.0}");
             add(topology::POSTGRES, "wal_bytes_per_order", "disk", text, growth / effects.bytes);
         }
@@ -199,7 +213,9 @@ fn more(rounds: &[[Counts; 2]], of: impl Fn(&Counts) -> f64) -> f64 {
 /// since queues make it more in the others. None if no median changed, as where only a tail did.
 fn longer(metric: &Metric, metrics: &[Metric]) -> Option<f64> {
     let mut by_step: BTreeMap<&str, f64> = BTreeMap::new();
-    for median in metrics.iter().filter(|other| other.name == "us_p50" && (metric.step.is_none() || other.step == metric.step)) {
+    for median in
+        metrics.iter().filter(|other| other.name == "us_p50" && (metric.step.is_none() || other.step == metric.step))
+    {
         if let (Some(step), Some(old), Some(new)) = (&median.step, median.old, median.new) {
             let least = by_step.entry(step).or_insert(f64::INFINITY);
             *least = least.min(new - old);
@@ -228,7 +244,8 @@ fn cause(metric: &Metric, metrics: &[Metric], rounds: &[[Counts; 2]], counted: &
     if let Some((us, link)) = slowest {
         let role = link.split_once('→').map_or("", |(_, to)| to);
         // What the callee does not compute, it waits for.
-        let (resource, what) = if cpu(role) > EXPLAINS * us { ("cpu", "computes") } else { ("lock", "waits, as for a lock") };
+        let (resource, what) =
+            if cpu(role) > EXPLAINS * us { ("cpu", "computes") } else { ("lock", "waits, as for a lock") };
         let text = format!("hop {link}: {} more for each order, in which {role} {what}", text(us));
         causes.push(Cause { us, hop: Some(link), resource, text });
     }
@@ -271,7 +288,9 @@ pub fn sentence(metric: &Metric) -> String {
     };
     let by = metric.worse_by.map_or(String::new(), |by| {
         let percent = |share: f64| format!("{:+.1}%", share * 100.0);
-        let interval = metric.interval.map_or(String::new(), |[low, high]| format!(", 95% from {} to {}", percent(low), percent(high)));
+        let interval = metric
+            .interval
+            .map_or(String::new(), |[low, high]| format!(", 95% from {} to {}", percent(low), percent(high)));
         format!(" ({} worse{interval})", percent(by))
     });
     format!("{name}{of}{phase}{values}{by}")
@@ -291,7 +310,9 @@ mod tests {
             units: 1_000.0,
             orders: true,
             links: links.map(|(link, calls, us)| (link.to_owned(), (Some(calls * 1_000.0), us * 1_000.0))).into(),
-            cpu_s: [("service", service), ("postgres", postgres)].map(|(role, us)| (role.to_owned(), us / 1_000.0)).into(),
+            cpu_s: [("service", service), ("postgres", postgres)]
+                .map(|(role, us)| (role.to_owned(), us / 1_000.0))
+                .into(),
             rss: [("service".to_owned(), mib * 1024.0 * 1024.0)].into(),
             wal: Some(300_000.0),
             requests: 3_000.0,
@@ -319,7 +340,10 @@ mod tests {
 
     /// The hop and the resource that a change of the new side is put down to.
     fn place(new: Counts) -> (String, String) {
-        let rounds = [[side(12_000.0, 10_000.0, 2.0, 300.0, 200.0, 20.0), new.clone()], [side(12_100.0, 10_050.0, 2.0, 310.0, 210.0, 21.0), new]];
+        let rounds = [
+            [side(12_000.0, 10_000.0, 2.0, 300.0, 200.0, 20.0), new.clone()],
+            [side(12_100.0, 10_050.0, 2.0, 310.0, 210.0, 21.0), new],
+        ];
         let (counted, _) = counted(&rounds, &Effects::default());
         let found = findings(&[metric()], &rounds, &counted);
         assert_eq!((found[0].step.as_deref(), found[0].phase.as_deref()), (Some("order"), Some("rush")));
@@ -350,7 +374,11 @@ mod tests {
         assert!(say(&[both(&old, &redis)]).0.contains("a new hop: 1.00 calls for each order on service→redis"));
         assert!(say(&[both(&redis, &old)]).1.contains("a hop vanished"));
         let more = side(12_000.0, 10_000.0, 3.0, 300.0, 200.0, 20.0);
-        assert!(say(&[both(&old, &more)]).0.contains("1.00 calls more for each order on service→postgres: 3.00 instead of 2.00"));
+        assert!(
+            say(&[both(&old, &more)])
+                .0
+                .contains("1.00 calls more for each order on service→postgres: 3.00 instead of 2.00")
+        );
         assert_eq!(say(&[both(&old, &more), both(&old, &old)]), (String::new(), String::new()), "once is a retry");
         assert_eq!(say(&[both(&old, &old)]), (String::new(), String::new()));
     }

@@ -130,7 +130,7 @@ const PLACES: [(&str, [&str; 2]); 5] = [
     ("page-sleep=4ms", ["client→service", "waiting"]),
     ("query=1", ["service→postgres", "calls"]),
     ("lock=4ms", ["service→postgres", "lock"]),
-    ("allocate=12MiB", ["client→service", "memory"]),
+    ("allocate=2MiB", ["client→service", "memory"]),
 ];
 
 /// The file of figures.
@@ -165,7 +165,9 @@ pub fn run(asked: &Asked, json: bool, cancel: &CancellationToken) -> i32 {
     figures.machine = crate::run::machine();
     let burner = match Burner::start() {
         Ok(burner) => burner,
-        Err(error) => return complain(&format!("cannot start the process that burns processor time: {error}"), exit::INTERNAL),
+        Err(error) => {
+            return complain(&format!("cannot start the process that burns processor time: {error}"), exit::INTERNAL);
+        }
     };
     for (slow, at) in PLACES {
         if cancel.is_cancelled() || figures.places.iter().any(|place| place.slow == slow) {
@@ -186,7 +188,14 @@ pub fn run(asked: &Asked, json: bool, cancel: &CancellationToken) -> i32 {
         let seed = 1_000 + 100 * figures.trials.len() as u64;
         match trial(planted, seed, &figures, asked, cancel) {
             Ok(trial) => {
-                let line = format!("{}: {:?}, {} rounds, {:.0} s: {}", planted.name(), trial.decision, trial.rounds, trial.took_s, trial.accused.join(", "));
+                let line = format!(
+                    "{}: {:?}, {} rounds, {:.0} s: {}",
+                    planted.name(),
+                    trial.decision,
+                    trial.rounds,
+                    trial.took_s,
+                    trial.accused.join(", ")
+                );
                 eprintln!("[{}] {line}", figures.trials.len() + 1);
                 figures.trials.push(trial);
             }
@@ -225,8 +234,12 @@ fn slow(planted: Planted, figures: &Figures) -> Option<String> {
     let (name, phase) = planted.metric()?;
     let key = format!("{name} {phase}");
     let measured = || {
-        let all: Vec<f64> =
-            figures.of(Planted::Nothing).flat_map(|trial| &trial.measured).filter(|(known, _)| *known == key).map(|(_, us)| *us).collect();
+        let all: Vec<f64> = figures
+            .of(Planted::Nothing)
+            .flat_map(|trial| &trial.measured)
+            .filter(|(known, _)| *known == key)
+            .map(|(_, us)| *us)
+            .collect();
         if all.is_empty() { 0.0 } else { median(all).0 }
     };
     Some(match planted {
@@ -243,7 +256,8 @@ fn place(slow: &str, at: [&str; 2], asked: &Asked, cancel: &CancellationToken) -
     let report = gate(Some(&format!("target.slow={slow}")), 77, asked, cancel)?;
     // The worst finding of all, but for what a role as a whole costs.
     let worst = report.findings.iter().find(|finding| finding.hop.is_some());
-    let put = worst.map(|finding| [finding.hop.clone().unwrap_or_default(), finding.resource.clone().unwrap_or_default()]);
+    let put =
+        worst.map(|finding| [finding.hop.clone().unwrap_or_default(), finding.resource.clone().unwrap_or_default()]);
     let at = at.map(str::to_owned);
     let said = worst.map_or_else(|| report.reason.clone(), |finding| format!("{}; {}", finding.what, finding.r#where));
     Ok(Place { slow: slow.to_owned(), right: put.as_ref() == Some(&at), at, put, said })
@@ -254,33 +268,57 @@ fn gate(slow: Option<&str>, seed: u64, asked: &Asked, cancel: &CancellationToken
     let folder = std::env::temp_dir().join(format!("seckill-gate-power-{}-{seed}", std::process::id()));
     let program = std::env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
     let mut command = Command::new(program);
-    command.arg("gate").arg(&asked.scenario).args(["--quiet", "--output", "json", "--seed", &seed.to_string()]).arg("--out").arg(&folder);
-    asked.set.iter().for_each(|set| drop(command.args(["--set", set])));
-    slow.iter().for_each(|set| drop(command.args(["--new-set", set])));
+    command
+        .arg("gate")
+        .arg(&asked.scenario)
+        .args(["--quiet", "--output", "json", "--seed", &seed.to_string()])
+        .arg("--out")
+        .arg(&folder);
+    for set in &asked.set {
+        command.args(["--set", set]);
+    }
+    if let Some(set) = slow {
+        command.args(["--new-set", set]);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|error| format!("cannot start a gate: {error}"))?;
     let output = wait(child, cancel)?;
     let _ = std::fs::remove_dir_all(&folder);
-    serde_json::from_slice(&output.stdout).map_err(|_| format!("a gate gave no result, {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
+    serde_json::from_slice(&output.stdout).map_err(|_| {
+        format!("a gate gave no result, {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
+    })
 }
 
-fn trial(planted: Planted, seed: u64, figures: &Figures, asked: &Asked, cancel: &CancellationToken) -> Result<Trial, String> {
+fn trial(
+    planted: Planted,
+    seed: u64,
+    figures: &Figures,
+    asked: &Asked,
+    cancel: &CancellationToken,
+) -> Result<Trial, String> {
     let started = Instant::now();
     let slow = slow(planted, figures);
     let report = gate(slow.as_deref(), seed, asked, cancel)?;
     let wanted = planted.metric();
-    let accused: Vec<String> = report.findings.iter().map(|finding| {
-        let of = [finding.phase.as_deref(), finding.step.as_deref(), finding.hop.as_deref()];
-        [&[finding.metric.as_str()][..], &of.into_iter().flatten().collect::<Vec<_>>()].concat().join(" ")
-    }).collect();
+    let accused: Vec<String> = report
+        .findings
+        .iter()
+        .map(|finding| {
+            let of = [finding.phase.as_deref(), finding.step.as_deref(), finding.hop.as_deref()];
+            [&[finding.metric.as_str()][..], &of.into_iter().flatten().collect::<Vec<_>>()].concat().join(" ")
+        })
+        .collect();
     let regression = report.decision == Decision::Regression;
     let is_wanted = |name: &str| wanted.is_none_or(|(metric, _)| name == metric);
     let of_metric = |name: &str, phase: &str| {
-        report.metrics.iter().find(move |m| m.name == name && m.phase.as_deref() == Some(phase) && m.step.as_deref().is_none_or(|step| step == STEP))
+        report.metrics.iter().find(move |m| {
+            m.name == name && m.phase.as_deref() == Some(phase) && m.step.as_deref().is_none_or(|step| step == STEP)
+        })
     };
-    let measured = Planted::ALL.into_iter().filter_map(Planted::metric).filter_map(|(name, phase)| {
-        Some((format!("{name} {phase}"), of_metric(name, phase)?.old?))
-    });
+    let measured = Planted::ALL
+        .into_iter()
+        .filter_map(Planted::metric)
+        .filter_map(|(name, phase)| Some((format!("{name} {phase}"), of_metric(name, phase)?.old?)));
     Ok(Trial {
         planted,
         slow,
@@ -297,7 +335,8 @@ fn trial(planted: Planted, seed: u64, figures: &Figures, asked: &Asked, cancel: 
 
 /// Waits for a gate to end; it is asked to when this is interrupted, or it takes too long.
 fn wait(child: Child, cancel: &CancellationToken) -> Result<std::process::Output, String> {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).map_err(|_| "a process without a number".to_owned())?);
+    let pid =
+        nix::unistd::Pid::from_raw(i32::try_from(child.id()).map_err(|_| "a process without a number".to_owned())?);
     let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (cancel, seen) = (cancel.clone(), ended.clone());
     let watcher = std::thread::spawn(move || {
@@ -330,7 +369,8 @@ impl Figures {
         self.aa_runs = self.of(Planted::Nothing).count();
         self.aa_false_alarms = self.of(Planted::Nothing).filter(|trial| trial.found).count();
         self.found_10_percent = tp99.zip(throughput).map(|(a, b)| a.min(b));
-        (self.found_10_percent_tp99, self.found_10_percent_throughput, self.found_20_percent_tp999) = (tp99, throughput, tp999);
+        (self.found_10_percent_tp99, self.found_10_percent_throughput, self.found_20_percent_tp999) =
+            (tp99, throughput, tp999);
         self.longest_decision_s = self.trials.iter().map(|trial| trial.took_s).fold(0.0, f64::max);
         self.unknown = self.trials.iter().filter(|trial| trial.decision == Decision::Unknown).count();
     }
@@ -346,17 +386,26 @@ impl Figures {
             let [low, high] = interval_of_share(found as u64, trials.len() as u64);
             let middle = |values: Vec<f64>| if values.is_empty() { 0.0 } else { median(values).0 };
             let worse = middle(trials.iter().filter_map(|trial| trial.worse_by).collect()) * 100.0;
-            let (rounds, took) = (middle(trials.iter().map(|t| t.rounds as f64).collect()), middle(trials.iter().map(|t| t.took_s).collect()));
+            let (rounds, took) = (
+                middle(trials.iter().map(|t| t.rounds as f64).collect()),
+                middle(trials.iter().map(|t| t.took_s).collect()),
+            );
             let measured = if planted == Planted::Nothing { "–".to_owned() } else { format!("{worse:+.1}%") };
             text.push_str(&format!(
                 "| {} | {} | {found} | {:.1}% … {:.1}% | {measured} | {rounds} | {took:.0} s |\n",
-                planted.name(), trials.len(), low * 100.0, high * 100.0
+                planted.name(),
+                trials.len(),
+                low * 100.0,
+                high * 100.0
             ));
         }
         for Place { slow, right, said, .. } in &self.places {
             text.push_str(&format!("\n{slow}: {}: {said}", if *right { "put right" } else { "put WRONG" }));
         }
-        text.push_str(&format!("\n\nlongest decision {:.0} s; {} trials without a decision; {FILE}", self.longest_decision_s, self.unknown));
+        text.push_str(&format!(
+            "\n\nlongest decision {:.0} s; {} trials without a decision; {FILE}",
+            self.longest_decision_s, self.unknown
+        ));
         text
     }
 }

@@ -188,7 +188,8 @@ fn output(command: &mut Command, what: &str, help: &str) -> Result<String, SideE
 fn build(revision: &str, builder: &Builder, say: &dyn Fn(&str)) -> Result<(String, PathBuf), SideError> {
     let full = format!("{revision}^{{commit}}");
     let help = "name a revision that this repository has; CI often fetches one only (fetch-depth: 0 brings all)";
-    let commit = output(Command::new("git").args(["rev-parse", "--verify", &full]), &format!("revision {revision}"), help)?;
+    let commit =
+        output(Command::new("git").args(["rev-parse", "--verify", &full]), &format!("revision {revision}"), help)?;
     let short: String = commit.chars().take(12).collect();
     let tree = builder.folder.join(&short);
     let program = tree.join(&builder.program);
@@ -220,7 +221,8 @@ fn build(revision: &str, builder: &Builder, say: &dyn Fn(&str)) -> Result<(Strin
 /// Takes the service's program out of an image.
 fn extract(image: &str, builder: &Builder) -> Result<PathBuf, SideError> {
     let what = format!("the program of image {image}");
-    let help = format!("the image has to have {IN_IMAGE}, as the one of `make image` does, for this machine's C library");
+    let help =
+        format!("the image has to have {IN_IMAGE}, as the one of `make image` does, for this machine's C library");
     let docker = |arguments: &[&str]| output(Command::new("docker").args(arguments), &what, &help);
     let id = docker(&["image", "inspect", "--format", "{{.Id}}", image])?;
     let short: String = id.trim_start_matches("sha256:").chars().take(12).collect();

@@ -55,14 +55,17 @@ impl Stored<'_> {
         duet::empty_folder(self.folder)?;
         let folders = self.make(cancel).await?;
         let rounds = rounds(&folders);
-        let usable: Vec<PathBuf> = rounds.iter().zip(&folders).filter(|(round, _)| round.used).map(|(_, folder)| folder.clone()).collect();
-        let violated = rounds.iter().find(|round| round.new.verdict == Verdict::Fail).map(|round| round.new.reason.clone());
+        let usable: Vec<PathBuf> =
+            rounds.iter().zip(&folders).filter(|(round, _)| round.used).map(|(_, folder)| folder.clone()).collect();
+        let violated =
+            rounds.iter().find(|round| round.new.verdict == Verdict::Fail).map(|round| round.new.reason.clone());
         let (mut metrics, mut findings, mut notices) = (Vec::new(), Vec::new(), Vec::new());
         if violated.is_none() && !usable.is_empty() {
             let new = baseline::of_runs(&usable, Some("now"))?;
             let (old, gate) = (&self.baseline, &self.loaded.scenario.gate);
             notices.extend(diff::caveats(old, &new));
-            metrics = judge(&diff::rows(old, &new), gate, !baseline::same_machine(&old.machine, &new.machine).is_empty());
+            metrics =
+                judge(&diff::rows(old, &new), gate, !baseline::same_machine(&old.machine, &new.machine).is_empty());
             findings = found(&metrics, &diff::topology(old, &new), &mut notices);
         }
         let (decision, reason) = match violated {
@@ -124,7 +127,12 @@ impl Stored<'_> {
 
 /// What the runs came to. There is no old side but the baseline, whose runs had passed.
 fn rounds(folders: &[PathBuf]) -> Vec<Round> {
-    let kept = SideRun { folder: String::new(), verdict: Verdict::Pass, exit_code: exit::PASS, reason: "as it was saved".to_owned() };
+    let kept = SideRun {
+        folder: String::new(),
+        verdict: Verdict::Pass,
+        exit_code: exit::PASS,
+        reason: "as it was saved".to_owned(),
+    };
     let one = |folder: &PathBuf| {
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         match crate::judge::read_summary(folder) {
@@ -132,10 +140,20 @@ fn rounds(folders: &[PathBuf]) -> Vec<Round> {
                 seed: summary.seed,
                 old: kept.clone(),
                 used: summary.verdict != Verdict::Fail && !summary.partial && summary.distrust.is_empty(),
-                new: SideRun { folder: name, verdict: summary.verdict, exit_code: summary.exit_code, reason: summary.verdict_reason },
+                new: SideRun {
+                    folder: name,
+                    verdict: summary.verdict,
+                    exit_code: summary.exit_code,
+                    reason: summary.verdict_reason,
+                },
             },
             Err(error) => {
-                let new = SideRun { folder: name, verdict: Verdict::Unknown, exit_code: exit::UNKNOWN, reason: error.to_string() };
+                let new = SideRun {
+                    folder: name,
+                    verdict: Verdict::Unknown,
+                    exit_code: exit::UNKNOWN,
+                    reason: error.to_string(),
+                };
                 Round { seed: 0, old: kept.clone(), new, used: false }
             }
         }
@@ -170,7 +188,13 @@ fn judge(rows: &[Row], gate: &Gate, other_machine: bool) -> Vec<Metric> {
     judged.into_iter().map(|(row, kind)| one(row, kind, gate, wider, other_machine)).collect()
 }
 
-fn one(row: &Row, (effect, more_is_better, is_time): (f64, bool, bool), gate: &Gate, wider: f64, other_machine: bool) -> Metric {
+fn one(
+    row: &Row,
+    (effect, more_is_better, is_time): (f64, bool, bool),
+    gate: &Gate,
+    wider: f64,
+    other_machine: bool,
+) -> Metric {
     let is_latency = row.name.starts_with("us_");
     let mut metric = Metric {
         name: row.name.clone(),
@@ -200,7 +224,8 @@ fn one(row: &Row, (effect, more_is_better, is_time): (f64, bool, bool), gate: &G
     let sign = if more_is_better { -1.0 } else { 1.0 };
     let difference = sign * (new / old).ln();
     // Half the width of either interval on the logarithmic scale; a figure of one run without an interval has no doubt to offer.
-    let half = |value: &diff::Value| value.interval.filter(|[low, _]| *low > 0.0).map(|[low, high]| (high / low).ln() / 2.0);
+    let half =
+        |value: &diff::Value| value.interval.filter(|[low, _]| *low > 0.0).map(|[low, high]| (high / low).ln() / 2.0);
     let (Some(a), Some(b)) = (half(&row.old), half(&row.new)) else {
         metric.missing = Some("one run has no spread: save several in the baseline".to_owned());
         return metric;
@@ -226,7 +251,10 @@ fn found(metrics: &[Metric], topology: &[String], notices: &mut Vec<String>) -> 
     let mut findings = place::findings(metrics, &[], &[]);
     for said in topology {
         if diff::is_more(said) {
-            let hop = said.split_whitespace().find(|word| word.contains('→')).map(|word| word.trim_matches([',', ':']).to_owned());
+            let hop = said
+                .split_whitespace()
+                .find(|word| word.contains('→'))
+                .map(|word| word.trim_matches([',', ':']).to_owned());
             findings.push(Finding {
                 what: said.clone(),
                 r#where: hop.as_ref().map_or(String::new(), |hop| format!("hop {hop}")),
@@ -241,7 +269,9 @@ fn found(metrics: &[Metric], topology: &[String], notices: &mut Vec<String>) -> 
             notices.push(said.clone());
         }
     }
-    notices.extend(metrics.iter().filter(|m| m.judged == Judged::Better).map(|m| format!("better: {}", place::sentence(m))));
+    notices.extend(
+        metrics.iter().filter(|m| m.judged == Judged::Better).map(|m| format!("better: {}", place::sentence(m))),
+    );
     findings.sort_by(|a, b| b.severity.total_cmp(&a.severity));
     findings
 }
@@ -253,10 +283,16 @@ fn decide(metrics: &[Metric], findings: &[Finding]) -> (Decision, String) {
     }
     let (open, unjudged) = (count(Judged::Undecided), count(Judged::TooFew));
     if open == 0 && unjudged < metrics.len() {
-        return (Decision::Same, format!("none of {} metrics that could be judged is worse by as much as matters", metrics.len() - unjudged));
+        return (
+            Decision::Same,
+            format!("none of {} metrics that could be judged is worse by as much as matters", metrics.len() - unjudged),
+        );
     }
     let advice = "a duet (--old, --new) tells more, since the machine's mood cancels in it";
-    (Decision::Undecided, format!("nothing is certainly worse; {open} metrics are open and {unjudged} could not be judged; {advice}"))
+    (
+        Decision::Undecided,
+        format!("nothing is certainly worse; {open} metrics are open and {unjudged} could not be judged; {advice}"),
+    )
 }
 
 /// Whether a baseline is of the scenario as it is now: of another one, nothing can be judged.
@@ -268,8 +304,14 @@ pub fn fits(baseline: &Baseline, loaded: &Loaded) -> Result<(), GateError> {
     if baseline.scenario_hash == hash {
         return Ok(());
     }
-    let what = format!("it is of scenario {} with the hash {}, and {} has the hash {hash}", baseline.scenario, baseline.scenario_hash, loaded.path.display());
-    let help = "give the settings by --set that it was saved with, or save it anew from a run of this scenario".to_owned();
+    let what = format!(
+        "it is of scenario {} with the hash {}, and {} has the hash {hash}",
+        baseline.scenario,
+        baseline.scenario_hash,
+        loaded.path.display()
+    );
+    let help =
+        "give the settings by --set that it was saved with, or save it anew from a run of this scenario".to_owned();
     Err(baseline::BaselineError::Unfit { path: baseline::path_of(&baseline.name), what, help }.into())
 }
 
@@ -279,8 +321,20 @@ mod tests {
     use crate::baseline::diff::Value;
 
     fn row(name: &str, old: f64, new: f64, doubt: f64) -> Row {
-        let value = |value: f64| Value { value: Some(value), interval: Some([value * (1.0 - doubt), value * (1.0 + doubt)]), count: Some(9_000) };
-        Row { name: name.into(), of: "order".into(), phase: Some("rush".into()), old: value(old), new: value(new), change: None, certain: None }
+        let value = |value: f64| Value {
+            value: Some(value),
+            interval: Some([value * (1.0 - doubt), value * (1.0 + doubt)]),
+            count: Some(9_000),
+        };
+        Row {
+            name: name.into(),
+            of: "order".into(),
+            phase: Some("rush".into()),
+            old: value(old),
+            new: value(new),
+            change: None,
+            certain: None,
+        }
     }
 
     fn judged(row: Row, other_machine: bool) -> Judged {
@@ -290,7 +344,11 @@ mod tests {
     #[test]
     fn what_is_beyond_drift_and_doubt_is_worse() {
         assert_eq!(judged(row("us_p99", 20_000.0, 26_000.0, 0.02), false), Judged::Worse);
-        assert_eq!(judged(row("us_p99", 20_000.0, 22_500.0, 0.005), false), Judged::Undecided, "a machine may have drifted by that");
+        assert_eq!(
+            judged(row("us_p99", 20_000.0, 22_500.0, 0.005), false),
+            Judged::Undecided,
+            "a machine may have drifted by that"
+        );
         assert_eq!(judged(row("us_p99", 20_000.0, 26_000.0, 0.2), false), Judged::Undecided);
         assert_eq!(judged(row("us_p99", 20_000.0, 20_100.0, 0.02), false), Judged::Same);
         assert_eq!(judged(row("orders_per_second", 500.0, 350.0, 0.02), false), Judged::Worse);
@@ -306,7 +364,10 @@ mod tests {
     #[test]
     fn a_new_hop_is_a_regression_and_a_vanished_one_worth_reading() {
         let mut notices = Vec::new();
-        let topology = ["new hop service→redis, with 1.00 calls for each journey".to_owned(), "vanished hop a→b, which had 1.00 calls".to_owned()];
+        let topology = [
+            "new hop service→redis, with 1.00 calls for each journey".to_owned(),
+            "vanished hop a→b, which had 1.00 calls".to_owned(),
+        ];
         let findings = found(&[], &topology, &mut notices);
         assert_eq!((findings.len(), findings[0].hop.as_deref()), (1, Some("service→redis")));
         assert_eq!(notices.len(), 1);

@@ -52,48 +52,24 @@ impl Tally {
 
     /// Every metric as it stands.
     pub fn metrics(&self, gate: &Gate) -> Vec<Metric> {
-        let family = self.metrics.len().max(1) as f64;
+        let all: Vec<Known<'_>> = self.metrics.iter().map(|(key, seen)| Known::of(key, seen, &gate.effect)).collect();
+        let family = all.len().max(1) as f64;
         // Half of what a conviction takes, and what the average over five fractions may cost.
         let cap = |needed: f64| 0.5 * needed + 5.0_f64.ln();
-        let cap_worse = cap((family / gate.alpha).ln());
-        let known: Vec<(&Key, &(Pairs, [Total; 2]), Threshold)> =
-            self.metrics.iter().map(|(key, pairs)| (key, pairs, Threshold::of(key, &gate.effect))).collect();
-        let missing: Vec<Option<String>> = known.iter().map(|(key, (pairs, totals), _)| missing(key, pairs, totals)).collect();
-        // What has too few samples takes part in the family all the same, so that its size is known beforehand.
-        let log_e = |bet, at: fn(&Threshold) -> f64, cap| -> Vec<f64> {
-            let of = |((_, (pairs, _), threshold), missing): (&(_, &(Pairs, _), Threshold), &Option<String>)| {
-                if missing.is_some() { 0.0 } else { pairs.log_e(bet, at(threshold), cap) }
-            };
-            known.iter().zip(&missing).map(of).collect()
-        };
-        let worse = log_e(Bet::Above, |t| t.floor, cap_worse);
-        let better = log_e(Bet::Below, |t| -t.floor, cap_worse);
-        let same = log_e(Bet::Below, |t| t.effect, cap((1.0 / PASS_ALPHA).ln()));
+        let (cap_worse, enough) = (cap((family / gate.alpha).ln()), (1.0 / PASS_ALPHA).ln());
+        let worse: Vec<f64> =
+            all.iter().map(|known| known.log_e(Bet::Above, known.threshold.floor, cap_worse)).collect();
+        let better: Vec<f64> =
+            all.iter().map(|known| known.log_e(Bet::Below, -known.threshold.floor, cap_worse)).collect();
         let (is_worse, is_better) = (refuted(&worse, gate.alpha), refuted(&better, gate.alpha));
-        let judged = |n: usize| match () {
-            () if missing[n].is_some() => Judged::TooFew,
+        let judged = |n: usize, known: &Known<'_>| match () {
+            () if known.missing.is_some() => Judged::TooFew,
             () if is_worse[n] => Judged::Worse,
             () if is_better[n] => Judged::Better,
-            () if same[n] >= (1.0 / PASS_ALPHA).ln() => Judged::Same,
+            () if known.log_e(Bet::Below, known.threshold.effect, cap(enough)) >= enough => Judged::Same,
             () => Judged::Undecided,
         };
-        let metric = |(n, (key, (pairs, totals), threshold)): (usize, &(&Key, &(Pairs, [Total; 2]), Threshold))| Metric {
-            name: key.measure.name().to_owned(),
-            phase: key.phase.clone(),
-            step: key.step.clone(),
-            role: key.role.clone(),
-            old: value(key.measure, &totals[0]),
-            new: value(key.measure, &totals[1]),
-            worse_by: pairs.median().map(|d| threshold.read(d)),
-            interval: pairs.interval(READ_ALPHA).map(|[low, high]| [threshold.read(low), threshold.read(high)]),
-            pairs: pairs.count() as u64,
-            samples: totals.iter().map(|total| samples(key.measure, total)).min().unwrap_or(0),
-            effect: threshold.read(threshold.effect),
-            log10_evidence: worse[n] / std::f64::consts::LN_10,
-            judged: judged(n),
-            missing: missing[n].clone(),
-        };
-        known.iter().enumerate().map(metric).collect()
+        all.iter().enumerate().map(|(n, known)| known.metric(worse[n], judged(n, known))).collect()
     }
 
     /// Where the gate stands, of so many rounds at most.
@@ -111,6 +87,46 @@ impl Tally {
             }
         };
         if self.rounds >= 2 && metrics.iter().all(settled) { Standing::Same } else { Standing::Open }
+    }
+}
+
+/// A metric with what is known of it.
+struct Known<'a> {
+    key: &'a Key,
+    pairs: &'a Pairs,
+    totals: &'a [Total; 2],
+    threshold: Threshold,
+    /// Why it cannot be judged, if it cannot. It takes part in the family all the same, so that its size is known beforehand.
+    missing: Option<String>,
+}
+
+impl Known<'_> {
+    fn of<'a>(key: &'a Key, (pairs, totals): &'a (Pairs, [Total; 2]), effects: &Effects) -> Known<'a> {
+        Known { key, pairs, totals, threshold: Threshold::of(key, effects), missing: missing(key, pairs, totals) }
+    }
+
+    fn log_e(&self, bet: Bet, threshold: f64, cap: f64) -> f64 {
+        if self.missing.is_some() { 0.0 } else { self.pairs.log_e(bet, threshold, cap) }
+    }
+
+    fn metric(&self, log_e: f64, judged: Judged) -> Metric {
+        let Known { key, pairs, totals, threshold, missing } = self;
+        Metric {
+            name: key.measure.name().to_owned(),
+            phase: key.phase.clone(),
+            step: key.step.clone(),
+            role: key.role.clone(),
+            old: value(key.measure, &totals[0]),
+            new: value(key.measure, &totals[1]),
+            worse_by: pairs.median().map(|d| threshold.read(d)),
+            interval: pairs.interval(READ_ALPHA).map(|[low, high]| [threshold.read(low), threshold.read(high)]),
+            pairs: pairs.count() as u64,
+            samples: totals.iter().map(|total| samples(key.measure, total)).min().unwrap_or(0),
+            effect: threshold.read(threshold.effect),
+            log10_evidence: log_e / std::f64::consts::LN_10,
+            judged,
+            missing: missing.clone(),
+        }
     }
 }
 

@@ -11,8 +11,8 @@ pub mod live;
 pub mod pool;
 pub mod retry;
 pub mod slice;
-pub mod turns;
 pub mod sse;
+pub mod turns;
 
 #[cfg(test)]
 mod testing;

@@ -43,7 +43,8 @@ impl Turns {
     pub fn whose(self, at_us: Micros) -> Side {
         let pair = at_us.div_euclid(2 * self.every_us);
         // A generator for each pair, so that any moment can be asked about by itself.
-        let old_first: bool = random::stream(self.seed ^ (pair as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15), COINS).random();
+        let old_first: bool =
+            random::stream(self.seed ^ (pair as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15), COINS).random();
         let first = at_us.rem_euclid(2 * self.every_us) < self.every_us;
         if first == old_first { Side::Old } else { Side::New }
     }

@@ -769,7 +769,9 @@ pub fn fingerprint_of(text: &str, path: &Path) -> Result<String, ScenarioError> 
     for key in ["seed", "variant", "compare", "gate", "title"] {
         table.remove(key);
     }
-    if let Some(reference) = table.get_mut("target").and_then(|t| t.get_mut("reference")).and_then(toml::Value::as_table_mut) {
+    if let Some(reference) =
+        table.get_mut("target").and_then(|t| t.get_mut("reference")).and_then(toml::Value::as_table_mut)
+    {
         reference.remove("program");
     }
     // Written anew, so that comments and layout are no part of it; tables are sorted by their keys.

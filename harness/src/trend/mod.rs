@@ -89,7 +89,9 @@ pub enum TrendError {
         source: std::io::Error,
     },
     /// There are no runs.
-    #[error("there is no run of {what} in {places}\nhelp: name run folders, baselines, or folders of them; --scenario chooses one of several")]
+    #[error(
+        "there is no run of {what} in {places}\nhelp: name run folders, baselines, or folders of them; --scenario chooses one of several"
+    )]
     None {
         /// What was looked for.
         what: String,
@@ -126,7 +128,8 @@ pub fn read(places: &[PathBuf], scenario: Option<&str>) -> Result<Trend, TrendEr
         let what = if chosen.is_empty() { "any scenario".to_owned() } else { format!("scenario {chosen}") };
         return Err(TrendError::None { what, places: places.join(", ") });
     }
-    let (runs, figures): (Vec<Point>, Vec<Figures>) = all.into_iter().map(|(_, point, figures)| (point, figures)).unzip();
+    let (runs, figures): (Vec<Point>, Vec<Figures>) =
+        all.into_iter().map(|(_, point, figures)| (point, figures)).unzip();
     Ok(Trend { scenario: chosen, runs, figures: series(&figures), left_out })
 }
 
@@ -199,31 +202,47 @@ fn series(runs: &[Figures]) -> Vec<Series> {
 }
 
 fn one(name: String, of: String, values: Vec<Option<f64>>) -> Option<Series> {
-    let known: Vec<(usize, f64)> = values.iter().enumerate().filter_map(|(n, value)| Some((n, (*value)?))).filter(|(_, v)| *v > 0.0).collect();
+    let known: Vec<(usize, f64)> =
+        values.iter().enumerate().filter_map(|(n, value)| Some((n, (*value)?))).filter(|(_, v)| *v > 0.0).collect();
     if known.is_empty() {
         return None;
     }
     let plain: Vec<f64> = known.iter().map(|(_, value)| *value).collect();
     let found = change::changes(&plain, EFFECT);
     let level = median(plain[found.last().map_or(0, |last| last.at)..].to_vec()).0;
-    let changes = found.iter().map(|c| Change { run: known[c.at].0, before: c.before, after: c.after, p: c.p }).collect();
+    let changes =
+        found.iter().map(|c| Change { run: known[c.at].0, before: c.before, after: c.after, p: c.p }).collect();
     Some(Series { name, of, values, changes, level })
 }
 
 /// A change in a sentence.
 fn sentence(trend: &Trend, figure: &Series, change: &Change) -> String {
     let point = &trend.runs[change.run];
-    let at = point.revision.as_ref().map_or_else(|| point.label.clone(), |revision| format!("{} ({})", point.label, revision.chars().take(12).collect::<String>()));
+    let at = point.revision.as_ref().map_or_else(
+        || point.label.clone(),
+        |revision| format!("{} ({})", point.label, revision.chars().take(12).collect::<String>()),
+    );
     let percent = (change.after / change.before - 1.0) * 100.0;
     let text = |value| chart::text(&figure.name, value);
-    format!("{} {}: {} → {} ({percent:+.1}%) from {at} of {} on", figure.name, figure.of, text(change.before), text(change.after), point.started_at)
+    format!(
+        "{} {}: {} → {} ({percent:+.1}%) from {at} of {} on",
+        figure.name,
+        figure.of,
+        text(change.before),
+        text(change.after),
+        point.started_at
+    )
 }
 
 /// The trend as markdown.
 pub fn markdown(trend: &Trend) -> String {
-    let mut out = format!("# {} over {}\n\n", format::one_line(&trend.scenario), format::plural(trend.runs.len() as u64, "run"));
-    let changed: Vec<String> =
-        trend.figures.iter().flat_map(|figure| figure.changes.iter().map(|change| sentence(trend, figure, change))).collect();
+    let mut out =
+        format!("# {} over {}\n\n", format::one_line(&trend.scenario), format::plural(trend.runs.len() as u64, "run"));
+    let changed: Vec<String> = trend
+        .figures
+        .iter()
+        .flat_map(|figure| figure.changes.iter().map(|change| sentence(trend, figure, change)))
+        .collect();
     if changed.is_empty() && trend.runs.len() < LEAST {
         let _ = writeln!(out, "Nothing can be said of changes yet: that takes {LEAST} runs.\n");
     } else if changed.is_empty() {
@@ -241,7 +260,15 @@ pub fn markdown(trend: &Trend) -> String {
         let text = |value: f64| chart::text(&figure.name, value);
         let (least, most) = known.iter().fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(*v), b.max(*v)));
         let last = known.last().copied().map_or_else(|| format::NONE.to_owned(), text);
-        lines.push(vec![figure.name.clone(), format::one_line(&figure.of), text(figure.level), text(least), text(most), last, figure.changes.len().to_string()]);
+        lines.push(vec![
+            figure.name.clone(),
+            format::one_line(&figure.of),
+            text(figure.level),
+            text(least),
+            text(most),
+            last,
+            figure.changes.len().to_string(),
+        ]);
     }
     out.push_str(&format::markdown_table(&lines));
     for why in &trend.left_out {
@@ -270,7 +297,11 @@ pub fn html(trend: &Trend) -> Result<String, ReportError> {
         let name = format!("{} {}", figure.name, format::one_line(&figure.of));
         charts.push((name, chart::draw(figure)?));
     }
-    let changes = trend.figures.iter().flat_map(|figure| figure.changes.iter().map(|change| sentence(trend, figure, change))).collect();
+    let changes = trend
+        .figures
+        .iter()
+        .flat_map(|figure| figure.changes.iter().map(|change| sentence(trend, figure, change)))
+        .collect();
     let ends = (trend.runs.first(), trend.runs.last());
     let (first, last) = (ends.0.map_or("", |p| &p.started_at), ends.1.map_or("", |p| &p.started_at));
     Ok(Page { trend, first, last, changes, charts }.render()?)
@@ -299,8 +330,14 @@ mod tests {
 
     fn trend(us_p99: &[u64]) -> Trend {
         let runs: Vec<Figures> = us_p99.iter().enumerate().map(|(n, us)| run(n, *us)).collect();
-        let point = |run: &Figures| Point { started_at: run.started_at.clone(), label: run.run_id.clone(), revision: None };
-        Trend { scenario: "gate".into(), runs: runs.iter().map(point).collect(), figures: series(&runs), left_out: Vec::new() }
+        let point =
+            |run: &Figures| Point { started_at: run.started_at.clone(), label: run.run_id.clone(), revision: None };
+        Trend {
+            scenario: "gate".into(),
+            runs: runs.iter().map(point).collect(),
+            figures: series(&runs),
+            left_out: Vec::new(),
+        }
     }
 
     #[test]
@@ -308,7 +345,11 @@ mod tests {
         let steps: Vec<u64> = (0..16).map(|n| if n < 9 { 20_000 + n * 7 } else { 26_000 + n * 5 }).collect();
         let changed = trend(&steps);
         let text = markdown(&changed);
-        assert!(text.contains("- us_p99 order, rush: 20 ms → 26.1 ms (+30.") && text.contains("from r09 of 2026-11-28T10:09:00Z on"), "{text}");
+        assert!(
+            text.contains("- us_p99 order, rush: 20 ms → 26.1 ms (+30.")
+                && text.contains("from r09 of 2026-11-28T10:09:00Z on"),
+            "{text}"
+        );
         let spike: Vec<u64> = (0..16).map(|n| if n == 9 { 900_000 } else { 20_000 + n * 7 }).collect();
         assert!(markdown(&trend(&spike)).contains("No figure changed its level."));
         assert!(markdown(&trend(&[1, 2])).contains("that takes 8 runs"));
@@ -320,6 +361,8 @@ mod tests {
         let page = html(&trend(&steps)).unwrap();
         assert_eq!(page.matches("<svg class=\"chart wide\"").count(), 2);
         assert!(page.contains("from r09"), "the change is named");
-        assert!(!page.contains("http://") || page.matches("http://").count() == page.matches("http://www.w3.org").count());
+        assert!(
+            !page.contains("http://") || page.matches("http://").count() == page.matches("http://www.w3.org").count()
+        );
     }
 }

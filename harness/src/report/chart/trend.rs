@@ -24,7 +24,8 @@ pub(crate) fn text(name: &str, value: f64) -> String {
 
 /// Draws it.
 pub(crate) fn draw(figure: &Series) -> Result<String, ReportError> {
-    let known: Vec<(usize, f64)> = figure.values.iter().enumerate().filter_map(|(n, value)| Some((n, (*value)?))).collect();
+    let known: Vec<(usize, f64)> =
+        figure.values.iter().enumerate().filter_map(|(n, value)| Some((n, (*value)?))).collect();
     let top = known.iter().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max) * 1.1;
     let label = format!(
         "{} {} over {}, at {} since the last of {}.",

@@ -8,7 +8,11 @@ use super::Mistakes;
 pub(super) fn gate(scenario: &Scenario, m: &mut Mistakes) {
     let Gate { rounds, turn, alpha, drift, saturated, effect, .. } = &scenario.gate;
     if !(2..=1_000).contains(rounds) {
-        m.add(Place::key("gate.rounds"), format!("gate: `rounds` is {rounds}"), "from 2, since one provisioning alone convicts nobody, to 1000");
+        m.add(
+            Place::key("gate.rounds"),
+            format!("gate: `rounds` is {rounds}"),
+            "from 2, since one provisioning alone convicts nobody, to 1000",
+        );
     }
     if !(20_000..=60_000_000).contains(&turn.micros()) {
         m.add(Place::key("gate.turn"), format!("gate: `turn` is {turn}"), "from 20ms to 1m, such as \"250ms\"");
@@ -27,7 +31,11 @@ pub(super) fn gate(scenario: &Scenario, m: &mut Mistakes) {
     }
     for phase in saturated.iter().filter(|name| !scenario.phase.iter().any(|phase| phase.name == **name)) {
         let known: Vec<&str> = scenario.phase.iter().map(|phase| phase.name.as_str()).collect();
-        let known = if known.is_empty() { "the scenario has no [[phase]]".to_owned() } else { format!("one of {}", known.join(", ")) };
+        let known = if known.is_empty() {
+            "the scenario has no [[phase]]".to_owned()
+        } else {
+            format!("one of {}", known.join(", "))
+        };
         m.add(Place::key("gate.saturated"), format!("gate: there is no phase \"{phase}\""), known);
     }
 }
