@@ -104,10 +104,10 @@ fn links<'a>(baseline: &'a Baseline) -> impl Iterator<Item = String> + 'a {
     baseline.runs.iter().flat_map(|run| &run.links).map(super::Link::name)
 }
 
-/// Calls on a link for each journey, in the median of the runs; nothing where it is not, or cannot be read.
-fn calls(baseline: &Baseline, link: &str) -> Option<f64> {
-    let of =
-        |run: &Figures| run.links.iter().find(|known| known.name() == link).and_then(|known| known.calls_per_journey);
+/// Calls on a link for each purchase, or for each journey where nothing is bought, in the median of the runs; nothing where the
+/// link is not, or cannot be read.
+fn calls(baseline: &Baseline, link: &str, of: fn(&super::Link) -> Option<f64>) -> Option<f64> {
+    let of = |run: &Figures| run.links.iter().find(|known| known.name() == link).and_then(of);
     let all: Vec<f64> = baseline.runs.iter().filter_map(of).collect();
     (!all.is_empty()).then(|| median(all).0)
 }
@@ -116,23 +116,29 @@ fn calls(baseline: &Baseline, link: &str) -> Option<f64> {
 pub fn topology(old: &Baseline, new: &Baseline) -> Vec<String> {
     let all: BTreeSet<String> = links(old).chain(links(new)).collect();
     let has = |baseline: &Baseline, link: &str| links(baseline).any(|known| known == link);
+    let bought = |baseline: &Baseline| baseline.runs.iter().all(|run| run.purchases > 0);
+    let (unit, of): (_, fn(&super::Link) -> Option<f64>) = if bought(old) && bought(new) {
+        ("purchase", |link| link.calls_per_purchase)
+    } else {
+        ("journey", |link| link.calls_per_journey)
+    };
     let mut said = Vec::new();
     for link in all {
-        let (was, is) = (calls(old, &link), calls(new, &link));
+        let (was, is) = (calls(old, &link, of), calls(new, &link, of));
         let used = |calls: Option<f64>, there: bool| there && calls.is_none_or(|calls| calls > 0.0);
         match (used(was, has(old, &link)), used(is, has(new, &link))) {
-            (false, true) => said.push(format!("new hop {link}, with {:.2} calls for each journey", is.unwrap_or(0.0))),
+            (false, true) => said.push(format!("new hop {link}, with {:.2} calls for each {unit}", is.unwrap_or(0.0))),
             (true, false) => {
-                said.push(format!("vanished hop {link}, which had {:.2} calls for each journey", was.unwrap_or(0.0)))
+                said.push(format!("vanished hop {link}, which had {:.2} calls for each {unit}", was.unwrap_or(0.0)));
             }
             _ => {
                 if let (Some(was), Some(is)) = (was, is)
                     && (is - was).abs() >= CALL
                 {
                     let direction = if is > was { "more" } else { "fewer" };
+                    let by = (is - was).abs();
                     said.push(format!(
-                        "{:.2} calls {direction} for each journey on {link}: {is:.2} instead of {was:.2}",
-                        (is - was).abs()
+                        "{by:.2} calls {direction} for each {unit} on {link}: {is:.2} instead of {was:.2}"
                     ));
                 }
             }
@@ -204,13 +210,18 @@ pub fn rows(old: &Baseline, new: &Baseline) -> Vec<Row> {
     }
     let all: BTreeSet<String> = links(old).chain(links(new)).collect();
     for link in &all {
-        let calls = |baseline: &Baseline| {
-            let of = |run: &Figures| {
-                run.links.iter().find(|known| known.name() == *link)?.calls_per_journey.map(|calls| (calls, None))
+        type Of = fn(&super::Link) -> Option<f64>;
+        let units: [(&str, Of); 2] = [
+            ("calls_per_journey", |link| link.calls_per_journey),
+            ("calls_per_purchase", |link| link.calls_per_purchase),
+        ];
+        for (name, of) in units {
+            let calls = |baseline: &Baseline| {
+                let figure = |run: &Figures| Some((of(run.links.iter().find(|known| known.name() == *link)?)?, None));
+                Value::of(baseline.runs.iter().map(figure), None)
             };
-            Value::of(baseline.runs.iter().map(of), None)
-        };
-        rows.push(row("calls_per_journey", link, None, both(&calls)));
+            rows.push(row(name, link, None, both(&calls)));
+        }
     }
     rows
 }
@@ -235,7 +246,8 @@ mod tests {
         let link = |(to, calls): &(&str, f64)| Link {
             from: "service".into(),
             to: (*to).into(),
-            calls_per_journey: Some(*calls),
+            calls_per_journey: Some(*calls / 2.0),
+            calls_per_purchase: Some(*calls),
             ..Link::default()
         };
         let run = Figures {
@@ -247,6 +259,7 @@ mod tests {
             orders_per_second: 300.0,
             committed_orders: 1_000,
             journeys: 2_000,
+            purchases: 1_000,
             cost_per_1000_orders: BTreeMap::from([("service".to_owned(), Cost { cpu_s: 0.4, ..Cost::default() })]),
             links: links.iter().map(link).collect(),
         };
@@ -271,12 +284,19 @@ mod tests {
         assert_eq!(
             said,
             [
-                "new hop service→payment, with 1.00 calls for each journey",
-                "1.00 calls more for each journey on service→postgres: 5.00 instead of 4.00",
-                "vanished hop service→redis, which had 1.00 calls for each journey",
+                "new hop service→payment, with 1.00 calls for each purchase",
+                "1.00 calls more for each purchase on service→postgres: 5.00 instead of 4.00",
+                "vanished hop service→redis, which had 1.00 calls for each purchase",
             ]
         );
         assert!(topology(&old, &old).is_empty());
+        // Where nobody buys, journeys count.
+        let readers = |baseline: &Baseline| {
+            let mut readers = baseline.clone();
+            readers.runs[0].purchases = 0;
+            readers
+        };
+        assert!(topology(&readers(&old), &readers(&new))[1].contains("0.50 calls more for each journey"));
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct Figures {
     pub committed_orders: u64,
     /// Journeys begun.
     pub journeys: u64,
+    /// Purchases tried, whatever became of them.
+    pub purchases: u64,
     /// Cost for each 1,000 orders, by role.
     pub cost_per_1000_orders: BTreeMap<String, Cost>,
     /// Calls and waiting on each link.
@@ -113,8 +115,9 @@ pub struct Link {
     pub to: String,
     /// Calls for each journey; none where they cannot be read.
     pub calls_per_journey: Option<f64>,
-    /// Calls for each order.
-    pub calls_per_order: Option<f64>,
+    /// Calls for each purchase that was tried. Of readers there may be a hundred for each buyer, and what is done for buyers alone
+    /// would vanish among their journeys.
+    pub calls_per_purchase: Option<f64>,
     /// Mean time that a caller waited for an answer, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub us_per_call: Option<f64>,
@@ -199,12 +202,12 @@ pub fn figures(summary: &Summary) -> Figures {
             .filter(|_| role == scenario::topology::POSTGRES)
             .map(|bytes| bytes * 1_000.0),
     };
-    let journeys = summary.load.sent;
+    let (journeys, purchases) = (summary.load.sent, summary.outcomes.intents.total);
     let link = |link: &crate::summary::LinkSummary| Link {
         from: link.from.clone(),
         to: link.to.clone(),
         calls_per_journey: link.calls.filter(|_| journeys > 0).map(|calls| calls as f64 / journeys as f64),
-        calls_per_order: link.calls_per_order.filter(|_| thousands > 0.0),
+        calls_per_purchase: link.calls.filter(|_| purchases > 0).map(|calls| calls as f64 / purchases as f64),
         us_per_call: link.us_per_call,
     };
     Figures {
@@ -216,6 +219,7 @@ pub fn figures(summary: &Summary) -> Figures {
         orders_per_second: summary.goodput.per_second,
         committed_orders: summary.goodput.committed_orders,
         journeys,
+        purchases,
         cost_per_1000_orders: summary.cost.cpu_s.keys().map(|role| (role.clone(), cost(role))).collect(),
         links: summary.links.iter().map(link).collect(),
     }

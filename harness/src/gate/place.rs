@@ -20,7 +20,7 @@ const EXPLAINS: f64 = 0.4;
 /// What one side of one round counted.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Counts {
-    /// Orders, or journeys where nothing is ordered: what everything is held against.
+    /// Purchases tried, or journeys where nothing is bought: what everything is held against.
     pub units: f64,
     /// Whether those are orders.
     pub orders: bool,
@@ -42,8 +42,8 @@ const OURS: [&str; 3] = ["harness", "generator", "proxy"];
 impl Counts {
     /// What a run's summary says.
     pub fn of(summary: &Summary) -> Counts {
-        let orders = summary.goodput.committed_orders;
-        let units = if orders > 0 { orders } else { summary.load.sent } as f64;
+        let (orders, tried) = (summary.goodput.committed_orders, summary.outcomes.intents.total);
+        let units = if tried > 0 { tried } else { summary.load.sent } as f64;
         let theirs = |role: &&String| !OURS.contains(&role.as_str());
         let link = |link: &crate::summary::LinkSummary| {
             let calls = link.calls.map(|calls| calls as f64);
@@ -52,7 +52,7 @@ impl Counts {
         };
         Counts {
             units: units.max(1.0),
-            orders: orders > 0,
+            orders: tried > 0,
             links: summary.links.iter().map(link).collect(),
             cpu_s: summary.cost.cpu_s.iter().filter(|(role, _)| theirs(role)).map(|(r, s)| (r.clone(), *s)).collect(),
             rss: summary

@@ -154,7 +154,15 @@ fn expand(place: &Path) -> Result<Vec<PathBuf>, TrendError> {
 fn collect(path: &Path, all: &mut Vec<(String, Point, Figures)>, left_out: &mut Vec<String>) -> Result<(), TrendError> {
     let label = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if path.is_file() {
-        let Baseline { scenario, revision, runs, .. } = baseline::read(&path.display().to_string())?;
+        let Baseline { scenario, revision, runs, .. } = match baseline::read(&path.display().to_string()) {
+            Ok(baseline) => baseline,
+            // Folders have other files, too.
+            Err(error @ BaselineError::Json { .. }) => {
+                left_out.push(error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
         for run in runs {
             let point = Point { started_at: run.started_at.clone(), label: label.clone(), revision: revision.clone() };
             all.push((scenario.clone(), point, run));
@@ -194,6 +202,7 @@ fn series(runs: &[Figures]) -> Vec<Series> {
         }
         for link in &run.links {
             put("calls_per_journey", link.name(), link.calls_per_journey);
+            put("calls_per_purchase", link.name(), link.calls_per_purchase);
         }
     }
     let mut figures: Vec<Series> = all.into_iter().filter_map(|((name, of), values)| one(name, of, values)).collect();
@@ -323,6 +332,7 @@ mod tests {
             orders_per_second: 500.0,
             committed_orders: 100,
             journeys: 100,
+            purchases: 100,
             cost_per_1000_orders: BTreeMap::new(),
             links: Vec::new(),
         }
