@@ -122,14 +122,17 @@ pub fn counted(rounds: &[[Counts; 2]], effects: &Effects) -> (Vec<Finding>, Vec<
 fn bytes(rounds: &[[Counts; 2]], effects: &Effects) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mib = |bytes: f64| bytes / 1024.0 / 1024.0;
+    let links = || rounds.iter().flatten().flat_map(|counts| counts.links.keys());
     let mut add = |role: &str, name: &str, resource: &str, text: String, severity: f64| {
+        let to = format!("→{role}");
         findings.push(Finding {
             what: text,
             r#where: format!("role {role}"),
             metric: name.to_owned(),
             step: None,
             phase: None,
-            hop: None,
+            // The one that the role is reached by.
+            hop: links().find(|link| link.ends_with(&to)).cloned(),
             resource: Some(resource.to_owned()),
             severity,
         });
@@ -291,7 +294,8 @@ pub fn sentence(metric: &Metric) -> String {
         let interval = metric
             .interval
             .map_or(String::new(), |[low, high]| format!(", 95% from {} to {}", percent(low), percent(high)));
-        format!(" ({} worse{interval})", percent(by))
+        let direction = if by < 0.0 { "which is better" } else { "worse" };
+        format!(" ({} {direction}{interval})", percent(by))
     });
     format!("{name}{of}{phase}{values}{by}")
 }

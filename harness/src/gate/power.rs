@@ -130,7 +130,7 @@ const PLACES: [(&str, [&str; 2]); 5] = [
     ("page-sleep=4ms", ["client→service", "waiting"]),
     ("query=1", ["service→postgres", "calls"]),
     ("lock=4ms", ["service→postgres", "lock"]),
-    ("allocate=2MiB", ["client→service", "memory"]),
+    ("allocate=8MiB", ["client→service", "memory"]),
 ];
 
 /// The file of figures.
