@@ -14,6 +14,8 @@ SCENARIO ?= scenarios/spike.toml
 ARGS ?=
 # The one measurement of `make bench`; empty means all of them.
 BENCH ?=
+# Arguments of `seckill gate-power`.
+POWER ?=
 # The name of the container image of `make image`.
 IMAGE ?= seckill
 
@@ -21,7 +23,7 @@ IMAGE ?= seckill
 # Seeds of `make mutants` and of `make soak`; every seed of the soak makes a run for each way in which the bugs are tried.
 SEEDS ?=
 
-.PHONY: help setup build rehearse test mutants soak soak-kill bench calibrate tool-wrk tool-oha image images doctor clean
+.PHONY: help setup build rehearse test mutants soak soak-kill bench calibrate gate-power tool-wrk tool-oha image images doctor clean
 # The set-up, the build and the tests share one target folder and one package manager.
 .NOTPARALLEL:
 # Cargo would take `make -j` for an invitation to a job server that the recipes are not part of.
@@ -36,6 +38,7 @@ help:
 	@echo 'make soak-kill  set up this machine, then 1000 rehearsals killed at random moments: is anything left? (TIMES=50 for fewer)'
 	@echo 'make bench      set up this machine, then measure the harness itself (BENCH=name for one measurement)'
 	@echo 'make calibrate  set up this machine, then hold the harness, oha, wrk and goose against a server with known latencies'
+	@echo 'make gate-power set up this machine, then try the regression gate: false alarms, and what it finds (POWER="--more --at-most 20")'
 	@echo 'make image      build, then make the container image that generators elsewhere run (IMAGE=name:tag)'
 	@echo 'make images     the databases of `--stack containers` as images, where the public ones cannot be pulled'
 	@echo 'make doctor     say what is here, what is missing and how to get it; installs nothing'
@@ -81,6 +84,9 @@ tool-oha:
 
 bench: setup $(if $(BENCH),$(if $(findstring wrk,$(BENCH)),tool-wrk) $(if $(findstring oha,$(BENCH)),tool-oha),tool-wrk tool-oha)
 	$(SECKILL) bench $(BENCH)
+
+gate-power: setup
+	$(SECKILL) gate-power $(POWER)
 
 calibrate: setup tool-wrk tool-oha
 	$(SECKILL) calibrate $(ARGS)

@@ -55,6 +55,8 @@ component_step fmt rustfmt cargo fmt --all --check
 component_step clippy clippy cargo clippy --locked --release --workspace --all-targets -- -D warnings
 
 script_step 'kubernetes manifests' sh ci/manifests.sh
+script_step 'workflows to copy' sh ci/workflows.sh
+script_step 'gate of itself' sh ci/gate.sh
 script_step 'toxiproxy client' sh ci/toxiproxy.sh
 script_step 'container image' sh ci/image/test.sh
 

@@ -9,8 +9,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
+use crate::baseline::command as baseline;
 use crate::compare::{self, CompareError, Comparison};
 use crate::fault::{Inject, catalogue};
+use crate::gate::{command as gate, power};
 use crate::load::clock::unix_us;
 use crate::load::slice::Slice;
 use crate::progress::Progress;
@@ -116,6 +118,42 @@ enum Command {
         #[arg(long, value_enum, default_value = "text")]
         output: Output,
     },
+    /// Keep the figures of runs, and hold them against each other.
+    Baseline {
+        #[command(subcommand)]
+        command: baseline::Command,
+    },
+    /// How the figures of a scenario went over the builds, and where they changed for good.
+    Trend(baseline::TrendArguments),
+    /// The gate on trial: how often it accuses a build of being worse than itself, and finds what was made slower.
+    GatePower {
+        /// Comparisons of a build with itself.
+        #[arg(long, value_name = "N", default_value_t = 200)]
+        aa: usize,
+        /// Comparisons with each slow-down.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        power: usize,
+        /// Go on from the figures that there are.
+        #[arg(long)]
+        more: bool,
+        /// Trials at most this time.
+        #[arg(long, value_name = "N")]
+        at_most: Option<usize>,
+        /// The scenario that is compared.
+        #[arg(long, value_name = "FILE", default_value = power::SCENARIO)]
+        scenario: PathBuf,
+        /// Overrides a value of the scenario.
+        #[arg(long, value_name = "PATH=VALUE")]
+        set: Vec<String>,
+        /// How the table is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Burns processor time at random; not for people.
+    #[command(name = power::BURNER, hide = true)]
+    BurnCpu,
+    /// Is the new build worse than the old one? Runs both side by side and in turns, and says what got worse, and where.
+    Gate(gate::Arguments),
     /// Print the JSON Schema of a file.
     Schema {
         /// Which file.
@@ -333,6 +371,9 @@ pub fn main() -> i32 {
     if let Command::Guard { arguments } = &cli.command {
         return stack::guard::main(arguments);
     }
+    if let Command::BurnCpu = &cli.command {
+        return power::burn();
+    }
     if let Command::BenchServer { core } = cli.command {
         return bench::server::main(core);
     }
@@ -385,6 +426,16 @@ pub fn main() -> i32 {
             let summary = judge::read_summary(&run).and_then(|s| judge::report(&run, &s).map(|()| s));
             finish(summary, &run, output)
         }
+        Command::Baseline { command } => baseline::main(&command),
+        Command::Trend(arguments) => baseline::trend(&arguments),
+        Command::GatePower { aa, power, more, at_most, scenario, set, output } => {
+            let asked = power::Asked { aa, power, more, at_most, scenario, set };
+            power::run(&asked, output == Output::Json, &on_interrupt())
+        }
+        Command::Gate(arguments) => {
+            let Some(runtime) = runtime() else { return exit::INTERNAL };
+            gate::main(&arguments, &runtime, &on_interrupt())
+        }
         Command::Doctor { install, output } => doctor::run(install, output == Output::Json),
         Command::Faults { kind, output } => print_faults(kind.as_deref(), output),
         Command::Schema { of } => print_schema(of),
@@ -419,6 +470,7 @@ pub fn main() -> i32 {
             kill_soak::run(&asked, output == Output::Json, &on_interrupt())
         }
         Command::Guard { .. }
+        | Command::BurnCpu
         | Command::BenchServer { .. }
         | Command::BenchProxyServer { .. }
         | Command::BenchTimeline { .. }
@@ -429,7 +481,12 @@ pub fn main() -> i32 {
 }
 
 /// A scenario that is about to be run, checked as far as that can be done before anything is made.
-fn load(path: &Path, sets: &[String], seed: Option<u64>, variant: Option<&str>) -> Result<Loaded, ScenarioError> {
+pub(crate) fn load(
+    path: &Path,
+    sets: &[String],
+    seed: Option<u64>,
+    variant: Option<&str>,
+) -> Result<Loaded, ScenarioError> {
     let ask = || stack::embedded::catalogue().map_err(|error| error.to_string());
     scenario::load_to_run(path, sets, seed, variant, ask)
 }
@@ -482,7 +539,7 @@ fn finish_comparison(saved: Result<(), CompareError>, comparison: Comparison, fo
     comparison.exit_code
 }
 
-fn refuse(error: &ScenarioError) -> i32 {
+pub(crate) fn refuse(error: &ScenarioError) -> i32 {
     let code = if matches!(error, ScenarioError::NoTarget(_)) { exit::NO_STACK } else { exit::USAGE };
     complain(&error.to_string(), code)
 }
@@ -745,14 +802,14 @@ fn print_schema(of: SchemaOf) -> i32 {
     exit::PASS
 }
 
-fn complain(message: &str, code: i32) -> i32 {
+pub(crate) fn complain(message: &str, code: i32) -> i32 {
     let prefix = if message.starts_with("error") { "" } else { "error: " };
     eprintln!("{prefix}{message}");
     code
 }
 
 /// `reports/runs/<time>-<scenario>`, with a number behind it if that is taken.
-fn default_folder(name: &str) -> PathBuf {
+pub(crate) fn default_folder(name: &str) -> PathBuf {
     let time = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
     let base = PathBuf::from("reports/runs");
     let first = base.join(format!("{time}-{name}"));
@@ -762,7 +819,7 @@ fn default_folder(name: &str) -> PathBuf {
     (2..).map(|n| base.join(format!("{time}-{name}-{n}"))).find(|p| !p.exists()).unwrap_or(first)
 }
 
-fn point_latest_at(folder: &Path) {
+pub(crate) fn point_latest_at(folder: &Path) {
     let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else { return };
     // Made beside and moved over, so that runs side by side never leave it dangling.
     let fresh = parent.join(format!(".latest-{}", std::process::id()));

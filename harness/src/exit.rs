@@ -1,6 +1,7 @@
 //! The exit codes of `seckill`, in their one place.
 
 use crate::check::Verdict;
+use crate::gate::Decision;
 
 /// Everything that was asked for holds.
 pub const PASS: i32 = 0;
@@ -30,6 +31,18 @@ pub fn of_run(verdict: Verdict, slos_met: Option<bool>) -> i32 {
     }
 }
 
+/// The code of a gate, where `missed` tells whether the new side missed an objective. Several at once: the first of 11, 12, 10, 13.
+pub fn of_gate(decision: Decision, missed: bool, undecided_is_unknown: bool) -> i32 {
+    match decision {
+        Decision::Violated => VIOLATED,
+        Decision::Unknown => UNKNOWN,
+        Decision::Undecided if undecided_is_unknown => UNKNOWN,
+        _ if missed => SLO_MISSED,
+        Decision::Regression => REGRESSION,
+        Decision::Same | Decision::Undecided => PASS,
+    }
+}
+
 /// How grave a code is, to tell the gravest of several runs: the harness's own failures first, then 11, 12, 10, 13.
 pub fn severity(code: i32) -> usize {
     let order = [PASS, REGRESSION, SLO_MISSED, UNKNOWN, VIOLATED, NO_STACK, USAGE];
@@ -47,5 +60,12 @@ mod tests {
         assert_eq!(of_run(Verdict::Pass, None), UNKNOWN);
         assert_eq!(of_run(Verdict::Pass, Some(false)), SLO_MISSED);
         assert_eq!(of_run(Verdict::Pass, Some(true)), PASS);
+        assert_eq!(of_gate(Decision::Violated, true, false), VIOLATED);
+        assert_eq!(of_gate(Decision::Unknown, true, false), UNKNOWN);
+        assert_eq!(of_gate(Decision::Regression, true, false), SLO_MISSED);
+        assert_eq!(of_gate(Decision::Regression, false, true), REGRESSION);
+        assert_eq!(of_gate(Decision::Undecided, false, true), UNKNOWN);
+        assert_eq!(of_gate(Decision::Undecided, false, false), PASS);
+        assert_eq!(of_gate(Decision::Same, false, true), PASS);
     }
 }

@@ -3,6 +3,7 @@
 //! A **scenario** becomes a **run**: a stack is provisioned, goose fires an open-loop spike at it, a nemesis breaks things
 //! on a timeline, and everything that happened is written to a **history**. What is right of the history is pure.
 
+pub mod baseline;
 pub mod bench;
 pub mod calibrate;
 pub mod campaign;
@@ -13,6 +14,7 @@ pub mod doctor;
 pub mod drain;
 pub mod exit;
 pub mod fault;
+pub mod gate;
 pub mod history;
 pub mod judge;
 pub mod kill_soak;
@@ -32,4 +34,5 @@ pub mod stack;
 pub mod stdout;
 pub mod summary;
 pub mod toxiproxy;
+pub mod trend;
 pub mod workbench;

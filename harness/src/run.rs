@@ -131,6 +131,9 @@ pub async fn record(
 /// Bytes that there must be room for: the history of a short run, its logs and its reports.
 const NEEDED: u64 = 4 << 20;
 
+/// What setting up two sales at once may take on a busy machine, in microseconds.
+const SETTING_UP_US: i64 = 500_000;
+
 /// Makes the run folder with the scenario as resolved and the files that it names; returns the folder of the logs.
 fn prepare_folder(loaded: &Loaded, folder: &Path) -> Result<PathBuf, RunError> {
     let logs = folder.join("logs");
@@ -187,7 +190,14 @@ async fn on_stack(
     }
     let lead_us = shard::lead_us(scenario, part.slice);
     let epoch = || part.start_unix_us.map_or_else(|| Clock::starting_in(lead_us), Clock::starting_at);
-    let mut clock = epoch();
+    let mut clock = match &part.meeting {
+        None => epoch(),
+        // Both set their sales up after this, side by side.
+        Some(meeting) => tokio::select! {
+            clock = meeting.clock(lead_us + SETTING_UP_US) => clock,
+            () = cancel.cancelled() => return Err(RunError::Interrupted),
+        },
+    };
     if part.leads() {
         set_up_sale(scenario, stack, part.start_unix_us.unwrap_or_else(|| clock.epoch_unix_us())).await?;
     }
@@ -459,5 +469,6 @@ fn link_calls(proxy: &Proxy) -> LinkCalls {
         connections: stats.accepted,
         bytes_up: stats.bytes_up,
         bytes_down: stats.bytes_down,
+        waited_us: stats.waited_us,
     }
 }

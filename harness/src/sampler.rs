@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::history::recorder::EventSink;
-use crate::history::{Event, Micros, RoleCost};
+use crate::history::{Event, Micros, RoleCost, RoleUse};
 use crate::load::clock::{Clock, WallWatch};
 use crate::load::live::Live;
 use crate::stack::Stack;
@@ -261,6 +261,16 @@ impl Usage {
         *peak = (*peak).max(bytes);
     }
 
+    /// What the roles of the stack have consumed so far.
+    fn used(&self, stack: &Stack) -> Vec<RoleUse> {
+        let of = |role: &'static str| {
+            let all = self.cpu_s.iter().filter(|(key, _)| key.0 == role);
+            let cpu_s = all.map(|(key, cpu_s)| cpu_s - self.before.get(key).copied().unwrap_or(0.0)).sum();
+            RoleUse { role: role.to_owned(), cpu_s }
+        };
+        stack.components.iter().map(|component| of(component.role())).collect()
+    }
+
     fn costs(&self) -> Vec<RoleCost> {
         let mut roles: BTreeMap<&str, RoleCost> = BTreeMap::new();
         let mut totals: BTreeMap<&'static str, f64> = BTreeMap::new();
@@ -288,7 +298,12 @@ async fn keep_watching(
 ) {
     let before = Processors::now();
     loop {
-        usage.lock().unwrap_or_else(PoisonError::into_inner).look(&stack);
+        let roles = {
+            let mut usage = usage.lock().unwrap_or_else(PoisonError::into_inner);
+            usage.look(&stack);
+            usage.used(&stack)
+        };
+        events.event(&Event::Used { at_us: clock.now_us(), roles });
         if let Some(why) = wall.look(clock.epoch_unix_us()) {
             events.event(&Event::Distrust { at_us: clock.now_us(), why });
         }

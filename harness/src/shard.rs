@@ -6,13 +6,15 @@
 //! a link of its own on the common timeline.
 
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::history::{Micros, Role, ShardInfo};
-use crate::load::clock::unix_us;
+use crate::load::clock::{Clock, unix_us};
 use crate::load::slice::Slice;
+use crate::load::turns::{Side, Turn};
 use crate::scenario::journey::{CompiledStep, Journey};
 use crate::scenario::{Loaded, Scenario, Target};
 
@@ -54,13 +56,43 @@ pub struct Part {
     pub slice: Slice,
     /// When the schedule begins, in Unix microseconds; as soon as everything is ready if none.
     pub start_unix_us: Option<i64>,
+    /// With whom it begins, if it is one side of a duet.
+    pub meeting: Option<Arc<Meeting>>,
+}
+
+/// Where the two sides of a duet meet when both are ready, so that their schedules begin at the same moment.
+#[derive(Debug)]
+pub struct Meeting {
+    both: tokio::sync::Barrier,
+    clock: OnceLock<Clock>,
+}
+
+impl Default for Meeting {
+    fn default() -> Self {
+        Meeting { both: tokio::sync::Barrier::new(2), clock: OnceLock::new() }
+    }
+}
+
+impl Meeting {
+    /// Waits for the other side; the clock that both go by then begins in `lead_us`.
+    pub async fn clock(&self, lead_us: Micros) -> Clock {
+        self.both.wait().await;
+        *self.clock.get_or_init(|| Clock::starting_in(lead_us))
+    }
 }
 
 impl Part {
     /// The part of a process that is alone.
     pub fn whole() -> Part {
         let run_id = unique(unix_us(), std::process::id());
-        Part { run_id, slice: Slice::WHOLE, start_unix_us: None }
+        Part { run_id, slice: Slice::WHOLE, start_unix_us: None, meeting: None }
+    }
+
+    /// One side of a duet: all arrivals that come in its turns, as soon as the other side is ready, too.
+    pub fn of_duet(turn: Turn, meeting: Arc<Meeting>) -> Part {
+        let side = if turn.side == Side::Old { "a" } else { "b" };
+        let run_id = format!("{}{side}", unique(unix_us(), std::process::id()));
+        Part { run_id, slice: Slice::in_turns(turn), start_unix_us: None, meeting: Some(meeting) }
     }
 
     /// The part of one shard. Without a `run_id`, it follows from scenario, start and number of shards.
@@ -98,7 +130,7 @@ impl Part {
             let together = format!("{} {} {}", start.unix_us, slice.count(), loaded.resolved);
             format!("{:x}{:08x}", start.unix_us / 1_000_000, crc32fast::hash(together.as_bytes()))
         });
-        Ok(Part { run_id, slice, start_unix_us: Some(start.unix_us) })
+        Ok(Part { run_id, slice, start_unix_us: Some(start.unix_us), meeting: None })
     }
 
     /// What the run folder says of it; none for a process that is alone.

@@ -418,6 +418,9 @@ pub struct LinkSummary {
     pub bytes_up: u64,
     /// Bytes from callee to caller.
     pub bytes_down: u64,
+    /// Mean time in microseconds that a caller waited for the answer to a call, at the proxy on the link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub us_per_call: Option<f64>,
 }
 
 /// A named part of the timeline.

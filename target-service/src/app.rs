@@ -18,6 +18,7 @@ use crate::inventory::Inventory;
 use crate::metrics::Metrics;
 use crate::session::Sessions;
 use crate::settle::client::Payments;
+use crate::slow::SlowPages;
 use crate::store::Store;
 use crate::switches::Switches;
 
@@ -51,6 +52,8 @@ pub struct App {
     pub probe: Probe,
     /// The planted bug, if any.
     pub bug: Option<Bug>,
+    /// Pages that are slow on purpose, if they are.
+    pub slow_pages: Option<SlowPages>,
     /// Whether the data breaks rules that the service relies on, so that no order may be made on it.
     pub damaged: AtomicBool,
     /// The time limit on a request.

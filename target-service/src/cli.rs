@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::bugs::{Bug, Pending};
 use crate::config::{Address, Secret, Settings, SwitchSetting, at_least_one, parse_duration};
 use crate::inventory::{Strategy, Unbuilt};
+use crate::slow::{self, Slow};
 use crate::store::Limits;
 use crate::switches::{SwitchId, Switches};
 use crate::{access, payment, process, profile, server};
@@ -91,7 +92,11 @@ struct Serve {
     /// Plant a seeded bug, by number or name. Needs --allow-seeded-bugs.
     #[arg(long, value_name = "NUMBER_OR_NAME")]
     bug: Option<Bug>,
-    /// Say that this service is meant to be wrong.
+    /// Plant a slow-down, such as `sleep=3ms` or `lock=2ms@0.1` for one order in ten; `seckill-target catalogue` lists them.
+    /// Needs --allow-seeded-bugs.
+    #[arg(long, value_name = "KIND=SIZE")]
+    slow: Option<Slow>,
+    /// Say that this service is meant to be wrong, or slow.
     #[arg(long)]
     allow_seeded_bugs: bool,
     /// Signs sessions, at least 16 hexadecimal digits; random by default.
@@ -167,6 +172,11 @@ impl Serve {
     }
 
     fn check_bug(&self) -> Result<(), String> {
+        if let Some(slow) = self.slow.filter(|_| !self.allow_seeded_bugs) {
+            return Err(format!(
+                "--slow {slow} makes the service slower on purpose; add --allow-seeded-bugs if that is meant"
+            ));
+        }
         match self.bug {
             None => Ok(()),
             Some(bug) if !self.allow_seeded_bugs => {
@@ -200,6 +210,7 @@ impl Serve {
             strategy: self.strategy,
             switches: self.switches,
             bug: self.bug,
+            slow: self.slow,
             secret: self.secret,
             request_timeout: self.request_timeout,
             max_in_flight: self.max_in_flight,
@@ -235,6 +246,11 @@ fn bugs() -> serde_json::Value {
     Bug::ALL.iter().map(bug).collect()
 }
 
+fn slow_downs() -> serde_json::Value {
+    let of = |(kind, meaning, example)| json!({"kind": kind, "meaning": meaning, "example": example});
+    slow::KINDS.into_iter().map(of).collect()
+}
+
 fn print_bugs() {
     for bug in Bug::ALL {
         let pending = bug.pending().map_or(String::new(), |Pending(reason)| format!("  (pending: {reason})"));
@@ -254,7 +270,10 @@ fn list_choices(output: Output) {
                 .iter()
                 .map(|id| json!({"id": id.to_string(), "meaning": meaning(id), "default": default(id)}))
                 .collect();
-            println!("{}", json!({"strategies": strategies, "switches": switches, "bugs": bugs()}));
+            println!(
+                "{}",
+                json!({"strategies": strategies, "switches": switches, "bugs": bugs(), "slow_downs": slow_downs()})
+            );
         }
         Output::Text => {
             println!("strategies");
@@ -267,6 +286,10 @@ fn list_choices(output: Output) {
             }
             println!("seeded bugs");
             print_bugs();
+            println!("planted slow-downs");
+            for (kind, meaning, example) in slow::KINDS {
+                println!("    {kind}  {meaning} (such as {example}; {example}@0.01 for one order in 100)");
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::bugs::Bug;
 use crate::inventory::Strategy;
+use crate::slow::Slow;
 use crate::store::Limits;
 use crate::switches::SwitchId;
 
@@ -141,6 +142,8 @@ pub struct Settings {
     pub switches: Vec<SwitchSetting>,
     /// A planted bug.
     pub bug: Option<Bug>,
+    /// A planted slow-down.
+    pub slow: Option<Slow>,
     /// Signs sessions.
     pub secret: Option<Secret>,
     /// Limits on everything that involves the database.

@@ -33,6 +33,7 @@ pub mod profile;
 pub mod server;
 pub mod session;
 pub mod settle;
+pub mod slow;
 pub mod store;
 pub mod sweeper;
 pub mod switches;

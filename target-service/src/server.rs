@@ -16,9 +16,11 @@ use crate::config::Settings;
 use crate::extras::Profiles;
 use crate::gateway::Admission;
 use crate::idempotency::InFlight;
+use crate::inventory::Inventory;
 use crate::listen::{Bound, bind};
 use crate::session::Sessions;
 use crate::settle::client::Payments;
+use crate::slow::{Slow, SlowPages, Slowed};
 use crate::store::Store;
 use crate::store::schema::{self, Soundness};
 use crate::switches::Switches;
@@ -63,13 +65,21 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
     let session = settings.bug.map_or("", bugs::session_options);
     let store = Store::new(&settings.database_url, settings.limits, session)?;
     let without = bugs::relaxed_guards(settings.bug);
-    let soundness = schema::prepare(&store, settings.startup_patience, without).await?;
+    let soundness =
+        schema::prepare(&store, settings.startup_patience, without, settings.slow.and_then(Slow::lock)).await?;
     let inventory = settings.strategy.build(store.clone(), settings.redis.as_ref())?;
     let inventory = match settings.bug {
         None => inventory,
         Some(bug) => {
             tracing::warn!(%bug, "a seeded bug is planted: this service is wrong on purpose");
             bugs::plant(bug, inventory, store.clone())
+        }
+    };
+    let inventory: Arc<dyn Inventory> = match settings.slow {
+        None => inventory,
+        Some(slow) => {
+            tracing::warn!(%slow, "a slow-down is planted: this service is slower on purpose");
+            Arc::new(Slowed::new(inventory, slow))
         }
     };
     Ok(Arc::new(App {
@@ -87,6 +97,7 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
         snapshots: Default::default(),
         probe: Default::default(),
         bug: settings.bug,
+        slow_pages: settings.slow.and_then(SlowPages::of),
         damaged: AtomicBool::new(soundness == Soundness::Damaged),
         request_timeout: settings.request_timeout,
         trace_requests: settings.trace_requests,

@@ -138,6 +138,9 @@ pub struct Stats {
     pub bytes_down: u64,
     /// Calls seen from clients; see [`Protocol`] for what counts.
     pub calls: u64,
+    /// Microseconds that clients waited for the upstream, over all connections: from a call's arrival here until the last of
+    /// its answer was read from the upstream. What toxics add on the way back is not in it.
+    pub waited_us: u64,
 }
 
 /// A running proxy. Dropping it shuts it down.

@@ -467,6 +467,13 @@ pub enum Event {
         /// What.
         text: String,
     },
+    /// What the roles of the stack had consumed so far, four times a second.
+    Used {
+        /// When it was looked at.
+        at_us: Micros,
+        /// The roles.
+        roles: Vec<RoleUse>,
+    },
     /// Totals of the load, written once when it ended.
     LoadTotals(LoadTotals),
     /// What the run cost, written once after the drain.
@@ -634,6 +641,18 @@ pub struct LinkCalls {
     pub bytes_up: u64,
     /// Bytes from callee to caller.
     pub bytes_down: u64,
+    /// Microseconds that callers waited for their answers, over all connections; 0 in a run of before it was measured.
+    #[serde(default)]
+    pub waited_us: u64,
+}
+
+/// What a role had consumed by some moment.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct RoleUse {
+    /// The role: that of a process of the stack.
+    pub role: String,
+    /// CPU-seconds since watching began, all its processes together.
+    pub cpu_s: f64,
 }
 
 /// A whole recorded run but for the audit.

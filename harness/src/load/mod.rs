@@ -12,6 +12,7 @@ pub mod pool;
 pub mod retry;
 pub mod slice;
 pub mod sse;
+pub mod turns;
 
 #[cfg(test)]
 mod testing;

@@ -7,24 +7,31 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::arrival::{Arrival, Plan};
+use super::turns::Turn;
 
 /// Generators of one run at most.
 const MOST: u32 = 1_000;
 
-/// Every n-th arrival of the plan.
+/// Every n-th arrival of the plan, or those that come in the turns of one side of a duet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
     index: u32,
     count: u32,
+    turn: Option<Turn>,
 }
 
 impl Slice {
     /// All arrivals, for a generator that is alone.
-    pub const WHOLE: Slice = Slice { index: 1, count: 1 };
+    pub const WHOLE: Slice = Slice { index: 1, count: 1, turn: None };
 
     /// The slice of shard `index` of `count`; shards count from 1.
     pub fn new(index: u32, count: u32) -> Option<Slice> {
-        ((1..=MOST).contains(&count) && (1..=count).contains(&index)).then_some(Slice { index, count })
+        ((1..=MOST).contains(&count) && (1..=count).contains(&index)).then_some(Slice { index, count, turn: None })
+    }
+
+    /// All arrivals that come while it is one side's turn.
+    pub fn in_turns(turn: Turn) -> Slice {
+        Slice { turn: Some(turn), ..Slice::WHOLE }
     }
 
     /// The number of the shard, from 1.
@@ -37,8 +44,13 @@ impl Slice {
         self.count
     }
 
-    /// Whether the arrival with this number belongs to the slice.
-    pub fn has(self, n: u64) -> bool {
+    /// Whether the arrival belongs to the slice.
+    pub fn has(self, arrival: &Arrival) -> bool {
+        self.turn.is_none_or(|turn| turn.has(arrival.at_us)) && self.has_number(arrival.n)
+    }
+
+    /// Whether the arrival with this number belongs to the shard, whose slice knows no turns.
+    pub fn has_number(self, n: u64) -> bool {
         n % u64::from(self.count) == u64::from(self.index - 1)
     }
 
@@ -82,7 +94,7 @@ impl Iterator for Sliced {
 
     fn next(&mut self) -> Option<Arrival> {
         let slice = self.slice;
-        self.plan.find(|arrival| slice.has(arrival.n))
+        self.plan.find(|arrival| slice.has(arrival))
     }
 }
 
@@ -121,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_names_a_slice() {
-        assert_eq!("2/4".parse(), Ok(Slice { index: 2, count: 4 }));
+        assert_eq!("2/4".parse(), Ok(Slice { index: 2, count: 4, turn: None }));
         assert_eq!("2/4".parse::<Slice>().unwrap().to_string(), "2/4");
         for bad in ["0/4", "5/4", "1/0", "2", "a/b", "1/1001", "-1/2", ""] {
             assert!(bad.parse::<Slice>().unwrap_err().contains("such as 2/4"), "{bad}");

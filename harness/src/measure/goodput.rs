@@ -118,6 +118,10 @@ pub fn links(history: &History, committed_orders: u64) -> Vec<LinkSummary> {
         connections: link.connections,
         bytes_up: link.bytes_up,
         bytes_down: link.bytes_down,
+        us_per_call: link
+            .calls
+            .filter(|calls| *calls > 0 && link.waited_us > 0)
+            .map(|c| link.waited_us as f64 / c as f64),
     };
     links.flatten().map(summary).collect()
 }

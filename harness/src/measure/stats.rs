@@ -1,7 +1,7 @@
 //! Latency distributions: a histogram, its percentiles, and how sure one can be of them.
 
 use hdrhistogram::Histogram;
-use statrs::distribution::{Binomial, Discrete};
+use statrs::distribution::{Beta, Binomial, ContinuousCDF, Discrete};
 
 use crate::summary::LatencyStats;
 
@@ -230,6 +230,14 @@ pub fn text_us(us: u64) -> String {
     format!("{text} {unit}")
 }
 
+/// The 95% confidence interval of a share, from how often something happened (Clopper and Pearson, *Biometrika* 26, 1934).
+pub fn interval_of_share(hits: u64, of: u64) -> [f64; 2] {
+    let beta = |a: u64, b: u64, at: f64| Beta::new(a as f64, b as f64).map_or(0.0, |beta| beta.inverse_cdf(at));
+    let low = if hits == 0 { 0.0 } else { beta(hits, of - hits + 1, TAIL) };
+    let high = if hits >= of { 1.0 } else { beta(hits + 1, of - hits, 1.0 - TAIL) };
+    [low, high]
+}
+
 /// The median of some values, and the order statistics that enclose the true one with 95% confidence; the extremes if there are too few.
 ///
 /// # Panics
@@ -336,6 +344,16 @@ mod tests {
         assert_eq!((stats.us_p50, stats.us_p90, stats.us_p99, stats.us_p999), (Some(500), Some(900), Some(990), None));
         assert_eq!(stats.us_p99_interval, Some([983, 997]));
         assert_eq!(stats.missing, ["not enough samples for TP999 (1000 of 10000 needed)"]);
+    }
+
+    #[test]
+    fn shares_of_few_have_wide_intervals() {
+        // Tables: 0 of 200 is at most 1.83%, and 95 of 100 lies between 88.7% and 98.4%.
+        let [low, high] = interval_of_share(0, 200);
+        assert!(low == 0.0 && (high - 0.0183).abs() < 1e-4, "{high}");
+        let [low, high] = interval_of_share(95, 100);
+        assert!((low - 0.8872).abs() < 1e-3 && (high - 0.9836).abs() < 1e-3, "{low} {high}");
+        assert_eq!(interval_of_share(5, 5)[1], 1.0);
     }
 
     #[test]

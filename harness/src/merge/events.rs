@@ -172,6 +172,7 @@ fn links(shards: &[OfShard]) -> Vec<LinkCalls> {
                 sum.connections += link.connections;
                 sum.bytes_up += link.bytes_up;
                 sum.bytes_down += link.bytes_down;
+                sum.waited_us += link.waited_us;
             }
             None => links.push(link.clone()),
         }

@@ -288,7 +288,7 @@ impl Recorded {
         let (mut sent, mut dropped) = (BTreeSet::new(), BTreeSet::new());
         for op in &history.ops {
             let arrival = op.intent / INTENTS_PER_ARRIVAL;
-            if !slice.has(arrival) {
+            if !slice.has_number(arrival) {
                 return Err(MergeError::OffPlan {
                     path: folder.to_owned(),
                     why: format!("it holds arrival {arrival}, which is not of shard {slice}"),

@@ -6,7 +6,7 @@
 use crate::summary::Summary;
 
 mod blast;
-mod chart;
+pub(crate) mod chart;
 pub mod comparison;
 pub(crate) mod format;
 mod html;

@@ -17,6 +17,20 @@ pub struct Catalogue {
     pub switches: Vec<Switch>,
     /// Mistakes that can be planted.
     pub bugs: Vec<SeededBug>,
+    /// Slow-downs that can be planted.
+    #[serde(default)]
+    pub slow_downs: Vec<SlowDown>,
+}
+
+/// A slow-down that can be planted.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SlowDown {
+    /// What it is called before the `=`.
+    pub kind: String,
+    /// What an order takes longer by, in one line.
+    pub meaning: String,
+    /// One with its size.
+    pub example: String,
 }
 
 /// A way to deduct stock.
@@ -84,6 +98,13 @@ impl Catalogue {
                     add("bug", what, self.bugs_there_are());
                 }
                 Some(_) => {}
+            }
+        }
+        if let Some(slow) = &asked.slow {
+            let kind = slow.split_once('=').map(|(kind, _)| kind);
+            if !self.slow_downs.iter().any(|known| kind == Some(known.kind.as_str())) {
+                let what = format!("target: there is no slow-down \"{slow}\"");
+                add("slow", what, one_of(self.slow_downs.iter().map(|s| format!("\"{}\" ({})", s.example, s.meaning))));
             }
         }
         for id in asked.switches.keys() {

@@ -19,6 +19,7 @@ use crate::measure::slo::SloSpec;
 
 pub mod catalogue;
 mod diagnose;
+pub mod gate;
 pub mod journey;
 pub mod pause;
 pub mod reading;
@@ -99,6 +100,9 @@ pub struct Scenario {
     /// How they are compared.
     #[serde(default)]
     pub compare: Compare,
+    /// What counts as a regression in `seckill gate`.
+    #[serde(default)]
+    pub gate: gate::Gate,
 }
 
 /// The experiment with some values changed.
@@ -155,6 +159,11 @@ pub struct Reference {
     pub workers: u32,
     /// A seeded bug; naming one is the permission to run with it.
     pub bug: Option<BugChoice>,
+    /// A planted slow-down, such as `"sleep=3ms"`; naming one is the permission to run with it.
+    pub slow: Option<String>,
+    /// The program of the service, another build of `seckill-target`; the one beside the harness unless given. Databases and the
+    /// other roles stay as they are, so that two builds of the service can be compared.
+    pub program: Option<PathBuf>,
     /// Mechanisms by their ID: `on` or `off`.
     pub switches: BTreeMap<String, Toggle>,
     /// Whether the service is reached with TLS only. Its certificate is made for the run, and no other is trusted.
@@ -261,6 +270,8 @@ impl Default for Reference {
             pool: 8,
             workers: 2,
             bug: None,
+            slow: None,
+            program: None,
             switches,
             tls: false,
             stack,
@@ -754,6 +765,36 @@ fn read(
     let (scenario, traces) = diagnose::parse(path, &text, &resolved, &overrides, ask)?;
     let resolved = diagnose::with_files_beside(path, resolved, &traces.renamed)?;
     Ok(Loaded { scenario, resolved, attached: traces.files, path: path.to_owned() })
+}
+
+/// A hash of a scenario file, but for what may differ between runs that are compared: the seed, the program of the service, variants,
+/// and what counts as a regression.
+///
+/// # Errors
+/// The file cannot be read, or is no TOML.
+pub fn fingerprint(path: &Path) -> Result<String, ScenarioError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ScenarioError::Unreadable { path: path.to_owned(), source })?;
+    fingerprint_of(&text, path)
+}
+
+/// The same of a text that was read from `path`.
+///
+/// # Errors
+/// It is no TOML.
+pub fn fingerprint_of(text: &str, path: &Path) -> Result<String, ScenarioError> {
+    let mut table: toml::Table =
+        text.parse().map_err(|error| ScenarioError::Invalid(format!("{}: {error}", path.display())))?;
+    for key in ["seed", "variant", "compare", "gate", "title"] {
+        table.remove(key);
+    }
+    if let Some(reference) =
+        table.get_mut("target").and_then(|t| t.get_mut("reference")).and_then(toml::Value::as_table_mut)
+    {
+        reference.remove("program");
+    }
+    // Written anew, so that comments and layout are no part of it; tables are sorted by their keys.
+    Ok(format!("{:08x}", crc32fast::hash(table.to_string().as_bytes())))
 }
 
 impl Scenario {

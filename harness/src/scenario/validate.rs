@@ -16,6 +16,7 @@ use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
 use crate::load::arrival::Arrivals;
 use crate::load::client::entry;
 
+mod gate;
 mod steady;
 mod timeline;
 
@@ -57,6 +58,7 @@ pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
     steady::stops(scenario, &mut m);
     slos(scenario, &mut m);
     variants(scenario, &mut m);
+    gate::gate(scenario, &mut m);
     m.0
 }
 

@@ -326,7 +326,16 @@ fn link(
     bytes_down: u64,
 ) -> LinkSummary {
     let (calls, calls_per_order) = (Some(calls), Some(calls_per_order));
-    LinkSummary { from: from.into(), to: to.into(), calls, calls_per_order, connections, bytes_up, bytes_down }
+    LinkSummary {
+        from: from.into(),
+        to: to.into(),
+        calls,
+        calls_per_order,
+        connections,
+        bytes_up,
+        bytes_down,
+        us_per_call: None,
+    }
 }
 
 fn slo(name: &str, met: Option<bool>, measured: &str) -> SloResult {

@@ -20,6 +20,9 @@ pub(super) async fn page(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = parse_id(&id)?;
+    if let Some(slow) = &app.slow_pages {
+        slow.wait().await;
+    }
     let page = app.pages.get(&app.store, id, app.switches.is_on(SwitchId::P5)).await?;
     let page = page.ok_or_else(|| Problem::because(Kind::NotFound, "no such item"))?;
     Ok(page.reply(&headers))

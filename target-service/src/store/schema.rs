@@ -78,14 +78,50 @@ pub enum Soundness {
     Damaged,
 }
 
-/// Waits for the database, migrates it, and takes away the guards that a seeded bug needs gone.
-pub async fn prepare(store: &Store, patience: Duration, without: &[Guard]) -> Result<Soundness, SetupError> {
+/// A planted slow-down: whoever deducts from an item keeps its row locked for longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowLock {
+    /// For how much longer.
+    pub held: Duration,
+    /// One deduction in so many is slow.
+    pub every: u64,
+}
+
+impl SlowLock {
+    /// A trigger, so that no strategy has to know of it, and no statement more is sent. The row is locked by then, and stays so
+    /// until the commit.
+    fn statements(self) -> String {
+        let (held, every) = (self.held.as_secs_f64(), self.every);
+        format!(
+            "CREATE OR REPLACE FUNCTION slow_lock() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 IF new.available % {every} = 0 THEN PERFORM pg_sleep({held}); END IF;
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER slow_lock AFTER UPDATE ON item FOR EACH ROW WHEN (new.available < old.available)
+                 EXECUTE FUNCTION slow_lock();"
+        )
+    }
+}
+
+/// Waits for the database, migrates it, takes away the guards that a seeded bug needs gone, and plants a slow-down of locks
+/// or takes away that of an earlier process.
+pub async fn prepare(
+    store: &Store,
+    patience: Duration,
+    without: &[Guard],
+    slow: Option<SlowLock>,
+) -> Result<Soundness, SetupError> {
     let mut client = connect_patiently(store, patience).await?;
     // Processes that start together migrate one after another. The session ends with this function, and
     // the lock with it, whichever way it ends.
     run(&client, "SET statement_timeout = 0; SET lock_timeout = 0").await?;
     client.query_one("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await.map_err(StoreError::from)?;
     embedded::migrations::runner().run_async(&mut *client).await?;
+    run(&client, "DROP TRIGGER IF EXISTS slow_lock ON item").await?;
+    if let Some(slow) = slow {
+        run(&client, &slow.statements()).await?;
+    }
     match enforce(&client, without).await {
         Ok(()) => Ok(Soundness::Sound),
         Err(StoreError::Violation(guard)) => {

@@ -47,6 +47,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, client: TcpStream, member: Member
         ends: Vec::new(),
         call_ends: Vec::new(),
         born,
+        waiting: None,
         alarm: None,
         shared,
         member,
@@ -156,6 +157,8 @@ struct Link {
     call_ends: Vec<CallEnd>,
     /// Stands for "now" while no toxic needs the time: reading the clock would be the dearest part of a small chunk.
     born: Instant,
+    /// From when on the client waits: since its call, or since the last part of the answer. None before its first call.
+    waiting: Option<Instant>,
     /// The moment for which the timer was last asked to wake the toxics.
     alarm: Option<Instant>,
     shared: Arc<Shared>,
@@ -229,6 +232,7 @@ impl Link {
             ends: &mut self.ends,
             call_ends: &mut self.call_ends,
             born: self.born,
+            waiting: &mut self.waiting,
         };
         match side {
             Side::Up => {
@@ -250,6 +254,7 @@ struct Tract<'a> {
     ends: &'a mut Vec<ReplyEnd>,
     call_ends: &'a mut Vec<CallEnd>,
     born: Instant,
+    waiting: &'a mut Option<Instant>,
 }
 
 impl Tract<'_> {
@@ -327,8 +332,21 @@ impl Tract<'_> {
         self.ends.clear();
         self.call_ends.clear();
         match side {
-            Side::Up => self.shared.counters.calls(self.wire.up(payload.bytes(), self.call_ends)),
-            Side::Down => self.wire.down(payload.bytes(), self.ends),
+            Side::Up => {
+                let calls = self.wire.up(payload.bytes(), self.call_ends);
+                self.shared.counters.calls(calls);
+                if calls > 0 {
+                    *self.waiting = Some(Instant::now());
+                }
+            }
+            Side::Down => {
+                self.wire.down(payload.bytes(), self.ends);
+                if let Some(since) = self.waiting {
+                    let now = Instant::now();
+                    self.shared.counters.waited(now - *since);
+                    *since = now;
+                }
+            }
         }
     }
 

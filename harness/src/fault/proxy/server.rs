@@ -171,6 +171,7 @@ pub(crate) struct Counters {
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
     calls: AtomicU64,
+    waited_ns: AtomicU64,
 }
 
 /// A plain addition: with one writer there is nothing that an atomic one would protect.
@@ -196,6 +197,10 @@ impl Counters {
         }
     }
 
+    pub(super) fn waited(&self, time: Duration) {
+        add(&self.waited_ns, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
     pub(super) fn stats(&self) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
@@ -205,6 +210,7 @@ impl Counters {
             bytes_up: read(&self.bytes_up),
             bytes_down: read(&self.bytes_down),
             calls: read(&self.calls),
+            waited_us: read(&self.waited_ns) / 1_000,
         }
     }
 }

@@ -27,6 +27,7 @@ pub(super) mod outcomes;
 pub(super) mod steps;
 pub(super) mod stock;
 pub(super) mod timeline;
+pub(crate) mod trend;
 pub(super) mod variants;
 
 /// Units of the drawing for each CSS pixel.

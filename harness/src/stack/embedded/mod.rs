@@ -61,6 +61,8 @@ struct Ground<'a> {
     reference: &'a Reference,
     /// `seckill-target`, with symbolic links resolved.
     program: PathBuf,
+    /// The program of the service: another build of it, where the scenario names one.
+    service: PathBuf,
     /// The private folder of the run.
     folder: PathBuf,
     logs: &'a Path,
@@ -114,14 +116,16 @@ async fn start(component: &impl Local) -> Result<(), StackError> {
 pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provision) -> Result<Stack, StackError> {
     let databases = Programs::find(reference)?;
     let program = canonical(&doctor::target_binary()?)?;
-    let mut programs = vec![program.clone()];
+    let service = reference.program.as_deref().map(canonical).transpose()?.unwrap_or_else(|| program.clone());
+    let mut programs = vec![program.clone(), service.clone()];
+    programs.dedup();
     programs.extend(databases.paths()?);
     let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
     let guard = Guard::start(&folder, &programs)
         .map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))?;
     let run = Run::of_id(&provision.run_id);
     let hosts = Host::all(&run, &scenario.hosts())?;
-    let ground = Ground { scenario, reference, program, folder, logs: &provision.logs, hosts };
+    let ground = Ground { scenario, reference, program, service, folder, logs: &provision.logs, hosts };
     let databases = Databases::up(&ground, &databases, &run).await?;
     let dependencies = dependency::up(&ground).await?;
 

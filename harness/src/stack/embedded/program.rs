@@ -50,7 +50,8 @@ impl Program {
         }
         let control = Control::new(&Endpoint::Unix(admin.clone()))?;
         let log = ground.logs.join(format!("{role}.log"));
-        let spec = Spec { role, program: ground.program.clone(), called: None, arguments, folder, log, run_as: None };
+        let program = if role == "service" { &ground.service } else { &ground.program };
+        let spec = Spec { role, program: program.clone(), called: None, arguments, folder, log, run_as: None };
         let mut process = Process::new(spec);
         if let Some((host, _)) = listens {
             process.move_to(host.namespace(), []);

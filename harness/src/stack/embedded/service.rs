@@ -61,6 +61,11 @@ impl Service {
         if let Some(bug) = &reference.bug {
             arguments.extend(["--bug".to_owned(), bug.0.clone(), "--allow-seeded-bugs".to_owned()]);
         }
+        if let Some(slow) = &reference.slow {
+            let allowed = "--allow-seeded-bugs".to_owned();
+            arguments.extend(["--slow".to_owned(), slow.clone()]);
+            arguments.extend(Some(allowed).filter(|allowed| !arguments.contains(allowed)));
+        }
         let listens = ground.host("service").map(|host| (host, host.http(0)));
         Ok(Service { program: Program::new(ground, "service", folder, arguments, listens)? })
     }
