@@ -430,7 +430,8 @@ pub fn main() -> i32 {
 
 /// A scenario that is about to be run, checked as far as that can be done before anything is made.
 fn load(path: &Path, sets: &[String], seed: Option<u64>, variant: Option<&str>) -> Result<Loaded, ScenarioError> {
-    let ask = || stack::embedded::catalogue().map_err(|error| error.to_string());
+    let ask =
+        |reference: &scenario::Reference| stack::embedded::catalogue(reference).map_err(|error| error.to_string());
     scenario::load_to_run(path, sets, seed, variant, ask)
 }
 

@@ -121,11 +121,15 @@ pub struct Variant {
 pub struct Compare {
     /// How often each variant is run. They take turns, each round with a seed of its own, the same for all.
     pub rounds: u32,
+    /// The step whose latency speaks for a variant. Without it, of all steps that order, the slowest.
+    pub order: Option<String>,
+    /// Steps whose TP99 is shown beside: what the variants do to others.
+    pub beside: Vec<String>,
 }
 
 impl Default for Compare {
     fn default() -> Self {
-        Compare { rounds: 3 }
+        Compare { rounds: 3, order: None, beside: Vec::new() }
     }
 }
 
@@ -147,8 +151,13 @@ pub enum Target {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reference {
+    /// The program that plays the service and the roles around it: another build of `seckill-target` than the one beside the
+    /// harness. A variant that names one compares two builds.
+    pub program: Option<PathBuf>,
     /// How stock is deducted.
     pub strategy: String,
+    /// Shards of each item, where the strategy has any.
+    pub shards: u16,
     /// Connections from the service to Postgres at most.
     pub pool: u32,
     /// Runtime threads of the service.
@@ -238,7 +247,9 @@ impl Default for Reference {
         let (strategy, switches) = ("conditional-update".into(), BTreeMap::new());
         let (stack, containers) = (Runs::default(), Images::default());
         Reference {
+            program: None,
             strategy,
+            shards: 16,
             pool: 8,
             workers: 2,
             bug: None,
@@ -690,7 +701,7 @@ pub struct Loaded {
 /// # Errors
 /// Names the file, the line, the key, what is accepted and the remedy.
 pub fn load(path: &Path, sets: &[String], seed: Option<u64>) -> Result<Loaded, ScenarioError> {
-    read(path, sets, seed, None, &|| Ok(None))
+    read(path, sets, seed, None, &|_| Ok(None))
 }
 
 /// The same for a scenario that is about to be run: what it asks of the reference service is held against what the
@@ -703,13 +714,13 @@ pub fn load_to_run(
     sets: &[String],
     seed: Option<u64>,
     variant: Option<&str>,
-    ask: impl Fn() -> Result<Catalogue, String>,
+    ask: impl Fn(&Reference) -> Result<Catalogue, String>,
 ) -> Result<Loaded, ScenarioError> {
-    read(path, sets, seed, variant, &|| ask().map(Some))
+    read(path, sets, seed, variant, &|reference| ask(reference).map(Some))
 }
 
 /// Asks the reference service what it has; nothing where that is not to be checked.
-type Ask<'a> = &'a dyn Fn() -> Result<Option<Catalogue>, String>;
+type Ask<'a> = &'a dyn Fn(&Reference) -> Result<Option<Catalogue>, String>;
 
 fn read(
     path: &Path,
