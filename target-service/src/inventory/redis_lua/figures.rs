@@ -73,8 +73,8 @@ impl Figures {
     }
 
     /// So many orders are on their way.
-    pub(super) fn behind(&self, orders: usize) {
-        self.behind.set(orders as i64);
+    pub(super) fn behind(&self, orders: i64) {
+        self.behind.set(orders);
     }
 
     /// Orders were committed so long after they had been acknowledged.

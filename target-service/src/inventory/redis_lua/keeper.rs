@@ -236,8 +236,10 @@ impl Keeper {
     async fn persist(&mut self) -> Result<(), StoreError> {
         loop {
             let failed = |error: RedisError| meaning(&error);
-            let batch: StreamRangeReply = self.redis.xrange_count(STREAM, "-", "+", BATCH).await.map_err(failed)?;
-            self.shared.figures().behind(batch.ids.len());
+            let mut look = redis::pipe();
+            look.xlen(STREAM).xrange_count(STREAM, "-", "+", BATCH);
+            let (behind, batch): (i64, StreamRangeReply) = look.query_async(&mut self.redis).await.map_err(failed)?;
+            self.shared.figures().behind(behind);
             if batch.ids.is_empty() {
                 return Ok(());
             }
