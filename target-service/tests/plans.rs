@@ -16,7 +16,8 @@ use support::{eventually, item, with};
 const GROWING: [&str; 6] = ["orders", "order_event", "purchase", "payment_intent", "stock_shard", "stock_unit"];
 
 /// Read whole, once for each process or set-up: stock that was spread, which keys have an order, what Redis is filled with.
-const ONCE: [&str; 4] = [
+const ONCE: [&str; 5] = [
+    "SELECT i.id, i.available, i.price_cents, i.per_user_limit",
     "BEGIN; LOCK TABLE item, stock_shard, stock_unit",
     "SELECT user_id, idempotency_key FROM orders WHERE item_id",
     "SELECT item_id, user_id, quantity FROM purchase",

@@ -163,7 +163,8 @@ async fn what_comes_back_is_sold_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sold_out_from_memory() {
     let mut postgres = Postgres::start();
-    let service = start(&postgres, None, "batch").await;
+    // A sweeper that fails cannot know whether units came back, and forgets what is known: it comes too late for this.
+    let service = start_with(&postgres, None, "batch", &["--sweep-interval", "60m"]);
     service.reset(&[item(2, 1)]).await;
     let mut crowd = Vec::new();
     for n in 0..4 {
@@ -264,7 +265,8 @@ async fn orders_on_their_way_to_the_database_are_counted_and_bounded() {
     // What is acknowledged meanwhile waits for the database, up to a point.
     assert_eq!(crowd[1].order(1, "k").await.status, 201);
     let client = redis::Client::open(redis.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+    let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
     for _ in 0..20 {
         let mut filler = redis::pipe();
         for _ in 0..1_000 {
