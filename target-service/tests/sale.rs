@@ -103,7 +103,7 @@ async fn what_is_wrong_with_a_request_is_told_apart() {
 
     // The clock decides, and it can be moved.
     service.admin("PUT", "/clock", Some(json!({"offset_ms": 61_000}))).await;
-    let reply = buyer.send("POST", "/items/2/orders", &key, one).await.unwrap();
+    let reply = buyer.send("POST", "/items/2/orders", &key("early"), one).await.unwrap();
     assert_eq!(reply.status, 201, "{reply:?}");
 }
 

@@ -17,7 +17,7 @@ impl ShardRemainderStranded {
 
     async fn reserve(&self, wanted: &Wanted) -> Result<Reservation, StoreError> {
         let mut lease = self.store().lease().await?;
-        if let Some(held) = self.shards.from_own(&mut lease, wanted).await? {
+        if let Some(held) = self.shards.serve_from_own(&mut lease, wanted).await? {
             return Ok(held);
         }
         if let Some(reason) = orders::classify_spread(&mut lease, wanted).await? {
@@ -27,7 +27,7 @@ impl ShardRemainderStranded {
         if lease.query_opt(IS_DEALT, &[&wanted.item, &own]).await?.is_some() {
             return Ok(Reservation::Refused(Refusal::SoldOut));
         }
-        let answer = self.shards.from_all(&mut lease, wanted).await?;
+        let answer = self.shards.serve_from_all(&mut lease, wanted).await?;
         answer.ok_or_else(|| StoreError::Contended("units kept coming and going".into()))
     }
 }

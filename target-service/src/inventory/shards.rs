@@ -79,7 +79,11 @@ impl Shards {
     }
 
     /// Serves him from his own shard; nothing if it has too few units, or he cannot be served at all.
-    pub(crate) async fn from_own(&self, lease: &mut Lease, wanted: &Wanted) -> Result<Option<Reservation>, StoreError> {
+    pub(crate) async fn serve_from_own(
+        &self,
+        lease: &mut Lease,
+        wanted: &Wanted,
+    ) -> Result<Option<Reservation>, StoreError> {
         let Wanted { item, user, key, quantity, now } = wanted;
         let shard = self.shard_of(user);
         match lease.query_opt(RESERVE, &[item, user, key, quantity, now, &shard]).await {
@@ -91,7 +95,11 @@ impl Shards {
 
     /// Deals out anew what is left in pot and shards, less what he gets of it. Under all locks, so the answer is final;
     /// nothing only if his key went to an order of another item meanwhile.
-    pub(crate) async fn from_all(&self, lease: &mut Lease, wanted: &Wanted) -> Result<Option<Reservation>, StoreError> {
+    pub(crate) async fn serve_from_all(
+        &self,
+        lease: &mut Lease,
+        wanted: &Wanted,
+    ) -> Result<Option<Reservation>, StoreError> {
         let item = &wanted.item;
         let (pot, shards) = lease.begin_with((LOCK_ITEM, &[item]), (LOCK_SHARDS, &[item])).await?;
         if let Some(reason) = orders::classify_spread(lease, wanted).await? {
@@ -114,14 +122,14 @@ impl Shards {
     async fn attempts(&self, wanted: &Wanted) -> Result<Reservation, StoreError> {
         let mut lease = self.store.lease().await?;
         for _ in 0..ATTEMPTS {
-            if let Some(held) = self.from_own(&mut lease, wanted).await? {
+            if let Some(held) = self.serve_from_own(&mut lease, wanted).await? {
                 return Ok(held);
             }
             // Without any lock, so that refusing is as cheap as it is elsewhere.
             if let Some(reason) = orders::classify_spread(&mut lease, wanted).await? {
                 return Ok(reason);
             }
-            if let Some(answer) = self.from_all(&mut lease, wanted).await? {
+            if let Some(answer) = self.serve_from_all(&mut lease, wanted).await? {
                 return Ok(answer);
             }
         }
