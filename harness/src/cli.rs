@@ -487,7 +487,8 @@ pub(crate) fn load(
     seed: Option<u64>,
     variant: Option<&str>,
 ) -> Result<Loaded, ScenarioError> {
-    let ask = || stack::embedded::catalogue().map_err(|error| error.to_string());
+    let ask =
+        |reference: &scenario::Reference| stack::embedded::catalogue(reference).map_err(|error| error.to_string());
     scenario::load_to_run(path, sets, seed, variant, ask)
 }
 

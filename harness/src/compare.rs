@@ -14,7 +14,7 @@ use crate::exit;
 use crate::history::{Machine, Role};
 use crate::measure::stats::median;
 use crate::report::{self, ReportError};
-use crate::scenario::{Loaded, Scenario};
+use crate::scenario::{Loaded, Scenario, Variant, topology};
 use crate::summary::Summary;
 
 /// The file in which a comparison is kept, beside the folders of its runs.
@@ -60,14 +60,29 @@ pub struct Outcome {
     pub order_us_p99: Option<Estimate>,
     /// Its 99.9th percentile; none where a run has too few orders.
     pub order_us_p999: Option<Estimate>,
-    /// CPU-seconds of service and database for each 1,000 committed orders.
+    /// Steps beside it: what the variant does to others.
+    #[serde(default)]
+    pub beside: Vec<Beside>,
+    /// CPU-seconds of service, database and Redis for each 1,000 committed orders.
     pub cpu_s_per_1000_orders: Option<Estimate>,
     /// Bytes of write-ahead log for each committed order.
     pub wal_bytes_per_order: Option<Estimate>,
+    /// Statements that the service sent to the database, for each committed order.
+    #[serde(default)]
+    pub statements_per_order: Option<Estimate>,
     /// From healing until the steady state held again, of each run's slowest fault, in milliseconds.
     pub recovery_ms: Option<Estimate>,
     /// Its runs.
     pub runs: Vec<Run>,
+}
+
+/// A step that a variant is not about, and does something to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Beside {
+    /// Its name.
+    pub step: String,
+    /// Its 99th percentile from the intended start, in microseconds.
+    pub us_p99: Option<Estimate>,
 }
 
 /// The median of a variant's runs, and between which of them the true one lies.
@@ -192,14 +207,8 @@ fn plan(loaded: &Loaded, sets: &[String], folder: &Path) -> Vec<Job> {
 }
 
 fn compare(scenario: &Scenario, ended: &[Vec<Ended>]) -> Comparison {
-    let orders: Vec<&str> = scenario
-        .step
-        .iter()
-        .filter(|(_, step)| step.get_ref().role == Role::Order)
-        .map(|(name, _)| name.as_str())
-        .collect();
     let variants: Vec<Outcome> =
-        scenario.variant.iter().zip(ended).map(|(variant, runs)| outcome(variant, &orders, runs)).collect();
+        scenario.variant.iter().zip(ended).map(|(variant, runs)| outcome(scenario, variant, runs)).collect();
     let codes = variants.iter().flat_map(|v| &v.runs).map(|run| run.exit_code.unwrap_or(exit::INTERNAL));
     Comparison {
         format: 1,
@@ -212,7 +221,17 @@ fn compare(scenario: &Scenario, ended: &[Vec<Ended>]) -> Comparison {
     }
 }
 
-fn outcome(variant: &crate::scenario::Variant, orders: &[&str], runs: &[Ended]) -> Outcome {
+/// The steps whose latency speaks for a variant.
+fn speakers(scenario: &Scenario) -> Vec<&str> {
+    let orders = scenario.step.iter().filter(|(_, step)| step.get_ref().role == Role::Order);
+    match &scenario.compare.order {
+        Some(step) => vec![step.as_str()],
+        None => orders.map(|(name, _)| name.as_str()).collect(),
+    }
+}
+
+fn outcome(scenario: &Scenario, variant: &Variant, runs: &[Ended]) -> Outcome {
+    let orders = speakers(scenario);
     let summaries: Vec<&Summary> = runs.iter().filter_map(|run| run.result.as_ref().ok()).collect();
     let estimate = |value: &dyn Fn(&Summary) -> Option<f64>| {
         let values: Option<Vec<f64>> = summaries.iter().map(|summary| value(summary)).collect();
@@ -226,6 +245,10 @@ fn outcome(variant: &crate::scenario::Variant, orders: &[&str], runs: &[Ended]) 
         let steps = orders.iter().filter_map(|name| summary.latency.steps.get(*name));
         let all: Option<Vec<u64>> = steps.map(percentile).collect();
         all.and_then(|all| all.into_iter().max()).map(|us| us as f64)
+    };
+    let beside = |step: &String| Beside {
+        step: step.clone(),
+        us_p99: estimate(&|s| s.latency.steps.get(step)?.us_p99.map(|us| us as f64)),
     };
     let mut violated: Vec<String> = summaries
         .iter()
@@ -247,11 +270,16 @@ fn outcome(variant: &crate::scenario::Variant, orders: &[&str], runs: &[Ended]) 
         order_us_p50: estimate(&|s| order(s, |stats| stats.us_p50)),
         order_us_p99: estimate(&|s| order(s, |stats| stats.us_p99)),
         order_us_p999: estimate(&|s| order(s, |stats| stats.us_p999)),
+        beside: scenario.compare.beside.iter().map(beside).collect(),
         cpu_s_per_1000_orders: estimate(&|s| {
             let of = |role: &str| s.cost.cpu_s_per_1000_orders.get(role).copied();
-            Some(of("service")? + of("postgres")?)
+            Some(of("service")? + of("postgres")? + of(topology::REDIS).unwrap_or_default())
         }),
         wal_bytes_per_order: estimate(&|s| s.cost.wal_bytes_per_order),
+        statements_per_order: estimate(&|s| {
+            let link = s.links.iter().find(|link| link.from == "service" && link.to == "postgres")?;
+            link.calls_per_order
+        }),
         recovery_ms: estimate(&|s| {
             let all: Option<Vec<f64>> = s.faults.iter().map(|fault| fault.recovery_ms).collect();
             all.and_then(|all| all.into_iter().reduce(f64::max))

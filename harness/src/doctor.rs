@@ -11,7 +11,7 @@ mod probes;
 
 pub use install::{InstallError, install};
 pub use packages::PackageManager;
-pub(crate) use packages::on_path;
+pub(crate) use packages::{is_executable, on_path};
 pub use postgres::{MINIMUM_POSTGRES_MAJOR, POSTGRES_BIN_VARIABLE, PostgresBinaries, PostgresVersion, find_postgres};
 pub use probes::{
     RedisProgram, User, docker_remedy, find_redis, folder_for_sockets, network_namespaces, target_binary,

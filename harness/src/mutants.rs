@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::campaign::{self, Ended, Job, Manner};
 use crate::check::Verdict;
 use crate::report::format;
+use crate::scenario::Reference;
 use crate::scenario::catalogue::SeededBug;
 use crate::stack::embedded;
 use crate::summary::Summary;
@@ -161,7 +162,8 @@ fn code(rows: &[Row], interrupted: bool) -> i32 {
 
 async fn rows(trial: &Trial, cancel: &CancellationToken) -> Result<Vec<Row>, MutantsError> {
     let catalogue = read_catalogue(&trial.catalogue)?;
-    let known = embedded::catalogue().map_err(|error| MutantsError::NoTarget(error.to_string()))?.bugs;
+    let known =
+        embedded::catalogue(&Reference::default()).map_err(|error| MutantsError::NoTarget(error.to_string()))?.bugs;
     let mut rows = blank_rows(&catalogue, &known, trial)?;
     let runs = Path::new(FOLDER).join(format!("runs-{}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S")));
     let system = |what: String| move |source| MutantsError::System { what, source };
@@ -404,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_bug_without_a_trigger_and_a_bug_that_does_not_exist_are_refused() {
-        let known = [SeededBug { number: 4, name: "case-when".into(), pending: None }];
+        let known = [SeededBug { number: 4, name: "case-when".into(), pending: None, needs_redis: false }];
         let trial = Trial { catalogue: "c.toml".into(), seeds: 1, bugs: Vec::new(), jobs: 1, keep: false };
         let none = Catalogue { mutant: Vec::new() };
         let error = blank_rows(&none, &known, &trial).unwrap_err().to_string();

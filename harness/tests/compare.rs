@@ -16,6 +16,8 @@ fn with_variants(variants: &str) -> String {
 fn variants_are_run_in_turns_and_compared() {
     let sandbox = Sandbox::new();
     let variants = r#"
+order = "order"
+beside = ["pay"]
 [[variant]]
 name = "plain"
 title = "as it is"
@@ -40,8 +42,10 @@ set = ["target.strategy=batch", "target.bug=4"]
     assert!(matches!(again.code, Some(0 | 12)), "{}", again.stderr);
     let resolved = std::fs::read_to_string(sandbox.path("both/wrong-1/scenario.toml")).unwrap();
     assert!(resolved.contains("bug = 4") && !resolved.contains("[[variant]]"), "{resolved}");
+    assert!(plain.beside[0].step == "pay" && plain.beside[0].us_p99.is_some(), "{:?}", plain.beside);
+    assert!(plain.statements_per_order.is_some_and(|e| e.median > 1.0), "{:?}", plain.statements_per_order);
     let table = std::fs::read_to_string(sandbox.path("both/report.md")).unwrap();
-    assert!(table.contains("| plain ") && table.contains("fail: I1"), "{table}");
+    assert!(table.contains("| plain ") && table.contains("fail: I1") && table.contains("pay TP99"), "{table}");
     let page = std::fs::read_to_string(sandbox.path("both/report.html")).unwrap();
     assert!(page.contains("orders/s") && page.contains("<svg"), "the page has no charts");
     // The reports can be made again, and evidence is not written over.
@@ -65,6 +69,17 @@ fn a_mistake_in_any_variant_is_told_before_the_first_is_run() {
     let ended = sandbox.seckill(&["run", "odd.toml", "--variant", "best", "--out", "none"]);
     assert_eq!(ended.code, Some(2), "{}", ended.stderr);
     ended.assert_says(&["--variant best", "fine, odd"]);
+    let builds =
+        "[[variant]]\nname = \"new\"\n[[variant]]\nname = \"old\"\nset = [\"target.program=none/seckill-target\"]\n";
+    sandbox.write("builds.toml", &with_variants(builds));
+    let ended = sandbox.seckill(&["run", "builds.toml", "--out", "none"]);
+    assert!(matches!(ended.code, Some(2 | 20)), "{}", ended.stderr);
+    ended.assert_says(&["target.program", "none/seckill-target", "cargo build --release -p target-service"]);
+    let beside = "beside = [\"nothing\"]\n[[variant]]\nname = \"a\"\n";
+    sandbox.write("beside.toml", &with_variants(beside));
+    let ended = sandbox.seckill(&["run", "beside.toml", "--out", "none"]);
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    ended.assert_says(&["compare.beside", "there is no step \"nothing\"", "login"]);
     let twice = "[[variant]]\nname = \"a\"\n[[variant]]\nname = \"a\"\n";
     sandbox.write("twice.toml", &with_variants(twice));
     let ended = sandbox.seckill(&["run", "twice.toml", "--out", "none"]);

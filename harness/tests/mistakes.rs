@@ -862,13 +862,18 @@ const UNKNOWN_TO_THE_TARGET: &[(&str, &str, &[&str])] = &[
         &["there is no seeded bug \"99\"", "4=case-when", "leave `bug` out", "after --set target.bug=99"],
     ),
     (
-        "target.bug=cache-never-compensated",
-        "bug = \"cache-never-compensated\"",
+        "target.bug=redelivery-processed-again",
+        "bug = \"redelivery-processed-again\"",
         &[
-            "the seeded bug 7 (cache-never-compensated) cannot be planted yet",
-            "it is not planted in the strategy redis-lua yet",
+            "the seeded bug 20 (redelivery-processed-again) cannot be planted yet",
+            "it needs the message queue",
             "4=case-when",
         ],
+    ),
+    (
+        "target.bug=cache-never-compensated",
+        "bug = \"cache-never-compensated\"",
+        &["the seeded bug 7 (cache-never-compensated) needs a Redis", "add redis = true"],
     ),
     (
         "target.strategy=magic",

@@ -16,6 +16,7 @@ use crate::gateway::Admission;
 use crate::idempotency::InFlight;
 use crate::inventory::Inventory;
 use crate::metrics::Metrics;
+use crate::refusals::Refusals;
 use crate::session::Sessions;
 use crate::settle::client::Payments;
 use crate::slow::SlowPages;
@@ -34,6 +35,8 @@ pub struct App {
     pub sessions: Sessions,
     /// Keys being worked on.
     pub in_flight: InFlight,
+    /// Keys that were refused.
+    pub refusals: Refusals,
     /// Static pages.
     pub pages: Pages,
     /// The bound on requests.

@@ -1,5 +1,6 @@
 //! The command line: arguments into [`Settings`], and what each command prints.
 
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -86,6 +87,9 @@ struct Serve {
     /// How stock is deducted.
     #[arg(long, value_enum, default_value_t)]
     strategy: Strategy,
+    /// Shards of each item, for the strategy `shards`.
+    #[arg(long, default_value = "16")]
+    shards: NonZeroU16,
     /// Turn a mechanism on or off; may be repeated.
     #[arg(long = "switch", value_name = "ID=on|off")]
     switches: Vec<SwitchSetting>,
@@ -102,6 +106,9 @@ struct Serve {
     /// Signs sessions, at least 16 hexadecimal digits; random by default.
     #[arg(long, value_name = "HEX")]
     secret: Option<Secret>,
+    /// The file in which refused keys are kept, so that they stay refused after a restart. Without one, only in memory.
+    #[arg(long, value_name = "FILE")]
+    refusals: Option<PathBuf>,
     /// How long a request may take.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     request_timeout: Duration,
@@ -167,8 +174,12 @@ impl Serve {
     }
 
     fn check_redis(&self) -> Result<(), String> {
-        let lacks = self.strategy.needs_redis() && self.redis_url.is_none();
-        if lacks { Err(Unbuilt::NeedsRedis(self.strategy).to_string()) } else { Ok(()) }
+        let strategy = self.strategy.needs_redis().then(|| format!("the strategy {}", self.strategy));
+        let bug = self.bug.filter(|bug| bug.needs_redis()).map(|bug| format!("seeded bug {bug}"));
+        match strategy.or(bug).filter(|_| self.redis_url.is_none()) {
+            Some(who) => Err(Unbuilt::NeedsRedis(who).to_string()),
+            None => Ok(()),
+        }
     }
 
     fn check_bug(&self) -> Result<(), String> {
@@ -208,10 +219,12 @@ impl Serve {
             profile: self.profile,
             workers: self.workers,
             strategy: self.strategy,
+            shards: self.shards,
             switches: self.switches,
             bug: self.bug,
             slow: self.slow,
             secret: self.secret,
+            refusals: self.refusals,
             request_timeout: self.request_timeout,
             max_in_flight: self.max_in_flight,
             startup_patience: self.startup_patience,
@@ -241,6 +254,7 @@ fn bugs() -> serde_json::Value {
             "name": bug.name(),
             "implemented": pending.is_none(),
             "pending": pending,
+            "needs_redis": bug.needs_redis(),
         })
     };
     Bug::ALL.iter().map(bug).collect()

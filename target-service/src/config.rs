@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -138,6 +139,8 @@ pub struct Settings {
     pub workers: usize,
     /// How stock is deducted.
     pub strategy: Strategy,
+    /// Shards of each item, where stock lies in shards.
+    pub shards: NonZeroU16,
     /// Mechanisms set other than by default.
     pub switches: Vec<SwitchSetting>,
     /// A planted bug.
@@ -146,6 +149,8 @@ pub struct Settings {
     pub slow: Option<Slow>,
     /// Signs sessions.
     pub secret: Option<Secret>,
+    /// The file in which refused keys are kept.
+    pub refusals: Option<PathBuf>,
     /// Limits on everything that involves the database.
     pub limits: Limits,
     /// How long a request may take.

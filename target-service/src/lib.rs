@@ -30,6 +30,7 @@ pub mod payment;
 pub mod problem;
 pub mod process;
 pub mod profile;
+pub mod refusals;
 pub mod server;
 pub mod session;
 pub mod settle;

@@ -12,7 +12,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use crate::inventory::Strategy;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
@@ -46,6 +49,7 @@ pub struct StockUnits {
 pub struct Metrics {
     registry: Mutex<Registry>,
     orders: Family<Outcome, Counter>,
+    reservations: Family<Outcome, Histogram, fn() -> Histogram>,
     payments: Family<Outcome, Counter>,
     stock: Family<State, Gauge>,
     durations: Family<Route, Histogram, fn() -> Histogram>,
@@ -66,6 +70,7 @@ impl Default for Metrics {
         let metrics = Self {
             registry: Mutex::default(),
             orders: Family::default(),
+            reservations: Family::new_with_constructor(latency_buckets),
             payments: Family::default(),
             stock: Family::default(),
             durations: Family::new_with_constructor(latency_buckets),
@@ -85,6 +90,11 @@ impl Metrics {
     fn register(&self) {
         let mut registry = lock(&self.registry);
         registry.register("seckill_orders", "Attempts to order, by outcome", self.orders.clone());
+        registry.register(
+            "seckill_reserve_duration_seconds",
+            "Time that the strategy took to decide, by outcome",
+            self.reservations.clone(),
+        );
         registry.register(
             "seckill_payments",
             "Attempts to pay through the dependency, by outcome",
@@ -112,9 +122,21 @@ impl Metrics {
         );
     }
 
-    /// Counts an attempt to order.
-    pub fn order(&self, outcome: &'static str) {
+    /// Says by which strategy all of this came about.
+    pub fn strategy(&self, strategy: Strategy) {
+        let name = Info::new([("strategy", strategy.to_string())]);
+        lock(&self.registry).register("seckill_strategy", "How stock is deducted", name);
+    }
+
+    /// Lets somebody else show counters and gauges of his own.
+    pub fn register_more(&self, more: impl FnOnce(&mut Registry)) {
+        more(&mut lock(&self.registry));
+    }
+
+    /// Counts an attempt to order, which took so long.
+    pub fn order(&self, outcome: &'static str, took: Duration) {
         self.orders.get_or_create(&Outcome { outcome }).inc();
+        self.reservations.get_or_create(&Outcome { outcome }).observe(took.as_secs_f64());
     }
 
     /// Counts an attempt to pay through the payment dependency.
@@ -175,12 +197,15 @@ mod tests {
     #[test]
     fn names_are_the_documented_ones() {
         let metrics = Metrics::default();
-        metrics.order("sold-out");
+        metrics.strategy(Strategy::Batch);
+        metrics.order("sold-out", Duration::from_millis(3));
         metrics.set_stock(StockUnits { available: 3, held: 2, sold: 1 });
         metrics.request("POST", "/items/{id}/orders", 201, Duration::from_millis(3));
         let text = metrics.render().unwrap();
         for line in [
             r#"seckill_orders_total{outcome="sold-out"} 1"#,
+            r#"seckill_strategy_info{strategy="batch"} 1"#,
+            r#"seckill_reserve_duration_seconds_count{outcome="sold-out"} 1"#,
             r#"seckill_stock_units{state="held"} 2"#,
             r#"http_server_request_duration_seconds_count{http_request_method="POST",http_route="/items/{id}/orders",http_response_status_code="201"} 1"#,
             "# EOF",

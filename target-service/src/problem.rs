@@ -160,7 +160,7 @@ impl From<Refusal> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let kind = match &error {
-            StoreError::PoolExhausted | StoreError::Contended(_) => Kind::Overloaded,
+            StoreError::PoolExhausted | StoreError::Full(_) | StoreError::Contended(_) => Kind::Overloaded,
             StoreError::Timeout => Kind::Timeout,
             StoreError::Unreachable(_) | StoreError::Lost(_) => Kind::DatabaseUnavailable,
             StoreError::Violation(_) | StoreError::Query(_) | StoreError::Corrupt(_) => Kind::Internal,

@@ -16,8 +16,10 @@ use crate::config::Settings;
 use crate::extras::Profiles;
 use crate::gateway::Admission;
 use crate::idempotency::InFlight;
-use crate::inventory::Inventory;
+use crate::inventory::{Ground, Inventory};
 use crate::listen::{Bound, bind};
+use crate::metrics::Metrics;
+use crate::refusals::Refusals;
 use crate::session::Sessions;
 use crate::settle::client::Payments;
 use crate::slow::{Slow, SlowPages, Slowed};
@@ -67,14 +69,18 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
     let without = bugs::relaxed_guards(settings.bug);
     let soundness =
         schema::prepare(&store, settings.startup_patience, without, settings.slow.and_then(Slow::lock)).await?;
-    let inventory = settings.strategy.build(store.clone(), settings.redis.as_ref())?;
+    let ground = Ground { store: store.clone(), redis: settings.redis.clone(), shards: settings.shards };
+    let inventory = settings.strategy.build(&ground)?;
     let inventory = match settings.bug {
         None => inventory,
         Some(bug) => {
             tracing::warn!(%bug, "a seeded bug is planted: this service is wrong on purpose");
-            bugs::plant(bug, inventory, store.clone())
+            bugs::plant(bug, inventory, &ground)?
         }
     };
+    let metrics = Metrics::default();
+    metrics.strategy(settings.strategy);
+    metrics.register_more(|registry| inventory.register(registry));
     let inventory: Arc<dyn Inventory> = match settings.slow {
         None => inventory,
         Some(slow) => {
@@ -88,12 +94,13 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
         clock: Default::default(),
         sessions: Sessions::new(&secret(settings)?),
         in_flight: InFlight::new(MAX_KEYS_IN_FLIGHT),
+        refusals: Refusals::open(settings.refusals.as_deref())?,
         pages: Default::default(),
         admission: Admission::new(settings.max_in_flight),
         switches: Switches::with(&settings.switches),
         profiles: settings.profile.clone().map(Profiles::new),
         payments: settings.payment.clone().map(|address| Arc::new(Payments::new(address))),
-        metrics: Default::default(),
+        metrics,
         snapshots: Default::default(),
         probe: Default::default(),
         bug: settings.bug,

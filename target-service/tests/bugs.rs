@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::postgres::Postgres;
 use support::proxy::{LossyProxy, MARKED_KEY};
+use support::redis::Redis;
 use support::service::{Buyer, Service, Stock};
 use support::{eventually, item, now_us, with};
 use tokio::task::JoinSet;
@@ -86,6 +87,30 @@ async fn underselling() {
     assert_eq!(service.stock().await.available, 2);
     service.reset(&[item(1, 1)]).await;
     assert_eq!(service.buyer("late").await.order(1, "k").await.status, 201);
+}
+
+/// Bug 7: the count in Redis is not taken back when the database fails, so units that are there cannot be bought.
+#[tokio::test]
+async fn counted_and_never_taken_back() {
+    let (mut postgres, Some(redis)) = (Postgres::start(), Redis::start()) else { return };
+    let arguments = ["--bug", "7", "--allow-seeded-bugs", "--redis-url", &redis.url()];
+    let service = Service::start_with(&postgres.url(), &arguments);
+    service.reset(&[item(10, 1)]).await;
+    let id = service.buyer("first").await.order(1, "k").await.order_id();
+    // While nothing fails it counts right, also what comes back.
+    assert_eq!(rush(&service, 20).await, 9);
+    let mut crowd = several(&service, "unlucky", 4).await;
+    assert_eq!(service.buyer("first").await.cancel(&id).await.status, 200);
+    service.reset(&[item(10, 1)]).await;
+    assert_eq!(service.buyer("first").await.order(1, "k").await.status, 201);
+    postgres.kill_hard();
+    for (n, buyer) in crowd.iter_mut().enumerate() {
+        assert_eq!(buyer.order(1, &format!("k{n}")).await.status, 503);
+    }
+    postgres.launch();
+    eventually("recovery", SHORT, async || service.try_admin("GET", "/readyz", None).await.status == 200).await;
+    assert_eq!(rush(&service, 20).await, 5);
+    assert_eq!(service.stock().await, Stock { initial: 10, available: 4, held: 6, sold: 0 });
 }
 
 /// Bug 12: everything is deducted correctly, and what was acknowledged is lost by a kill.

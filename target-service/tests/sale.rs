@@ -64,20 +64,22 @@ async fn what_is_wrong_with_a_request_is_told_apart() {
         ])
         .await;
     let mut buyer = service.buyer("u1").await;
-    let key = [("Idempotency-Key", "k")];
+    // Each purchase has a key of its own: under one that was refused, another purchase is a mistake.
+    let key = |key| [("Idempotency-Key", key)];
     let one = r#"{"quantity":1}"#;
     for (path, headers, body, status, problem) in [
         ("/items/1/orders", &[][..], one, 400, "idempotency-key-missing"),
         ("/items/1/orders", &[("Idempotency-Key", "\"open")][..], one, 400, "bad-request"),
-        ("/items/1/orders", &key[..], r#"{"quantity":0}"#, 400, "bad-request"),
-        ("/items/1/orders", &key[..], r#"{"quantity":-5}"#, 400, "bad-request"),
-        ("/items/1/orders", &key[..], r#"{"quantity":3}"#, 409, "limit-reached"),
-        ("/items/1/orders", &key[..], r#"{"quantity":9999999999}"#, 409, "limit-reached"),
-        ("/items/1/orders", &key[..], "{", 400, "bad-request"),
-        ("/items/2/orders", &key[..], one, 425, "too-early"),
-        ("/items/3/orders", &key[..], one, 410, "ended"),
-        ("/items/9/orders", &key[..], one, 404, "not-found"),
-        ("/items/x/orders", &key[..], one, 404, "not-found"),
+        ("/items/1/orders", &key("k0")[..], r#"{"quantity":0}"#, 400, "bad-request"),
+        ("/items/1/orders", &key("k1")[..], r#"{"quantity":-5}"#, 400, "bad-request"),
+        ("/items/1/orders", &key("k2")[..], r#"{"quantity":3}"#, 409, "limit-reached"),
+        ("/items/1/orders", &key("k3")[..], r#"{"quantity":9999999999}"#, 409, "limit-reached"),
+        ("/items/1/orders", &key("k4")[..], "{", 400, "bad-request"),
+        ("/items/2/orders", &key("item 2")[..], one, 425, "too-early"),
+        ("/items/3/orders", &key("item 3")[..], one, 410, "ended"),
+        ("/items/9/orders", &key("item 9")[..], one, 404, "not-found"),
+        ("/items/x/orders", &key("item x")[..], one, 404, "not-found"),
+        ("/items/1/orders", &key("k2")[..], one, 422, "idempotency-key-reused"),
         ("/nothing", &[][..], "", 404, "not-found"),
         ("/time", &[][..], "", 405, "method-not-allowed"),
     ] {
@@ -85,9 +87,9 @@ async fn what_is_wrong_with_a_request_is_told_apart() {
         assert_eq!((reply.status, reply.problem().as_str()), (status, problem), "{path} {headers:?} {body}");
     }
     let large = format!(r#"{{"quantity":1,"padding":"{}"}}"#, "x".repeat(70_000));
-    assert_eq!(service.buyer("u2").await.send("POST", "/items/1/orders", &key, &large).await.unwrap().status, 413);
+    assert_eq!(service.buyer("u2").await.send("POST", "/items/1/orders", &key("k"), &large).await.unwrap().status, 413);
     let mut stranger = Connection::open(&service.listen).await.unwrap();
-    let reply = stranger.send("POST", "/items/1/orders", &key, one).await.unwrap();
+    let reply = stranger.send("POST", "/items/1/orders", &key("k"), one).await.unwrap();
     assert_eq!((reply.status, reply.problem().as_str()), (401, "unauthorized"));
 
     // Somebody else's order is neither shown, nor paid, nor cancelled.
@@ -101,7 +103,7 @@ async fn what_is_wrong_with_a_request_is_told_apart() {
 
     // The clock decides, and it can be moved.
     service.admin("PUT", "/clock", Some(json!({"offset_ms": 61_000}))).await;
-    let reply = buyer.send("POST", "/items/2/orders", &key, one).await.unwrap();
+    let reply = buyer.send("POST", "/items/2/orders", &key("early"), one).await.unwrap();
     assert_eq!(reply.status, 201, "{reply:?}");
 }
 

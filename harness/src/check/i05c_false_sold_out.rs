@@ -2,7 +2,8 @@
 //!
 //! "Sold out" for q units, asked at i and answered at r, is wrong if everything that can have been out at any moment
 //! between, plus q, fits into the stock. Counted as out: all that was bought or may have been, less what was certainly
-//! given back before i. Sorted sums make each refusal a look-up.
+//! given back before i. Whoever asks again under the same key may be told what was decided the first time, whose answer was
+//! lost: then i is when he first asked. Sorted sums make each refusal a look-up.
 
 use super::index::{Books, By, Class};
 use super::standing::{COMMIT_US, in_effect};
@@ -175,7 +176,8 @@ fn judge_refusal(case: &Case<'_>, flow: &Flow, hints: &mut (usize, usize), item:
     let op = &case.history.ops[n as usize];
     let asked = i64::from(op.quantity).max(1);
     let out = flow.always + flow.out.before(op.completed_us, &mut hints.0);
-    let most = out - flow.back.before(case.index.asked_at(op), &mut hints.1);
+    let asked_at = case.index.first_asked_at(op);
+    let most = out - flow.back.before(asked_at, &mut hints.1);
     if most + asked > rules.stock {
         return;
     }
@@ -185,7 +187,7 @@ fn judge_refusal(case: &Case<'_>, flow: &Flow, hints: &mut (usize, usize), item:
         witness.note(format!(
             "units of item {} that can have been out between {} and {}: at most {most}, of {}",
             rules.item,
-            seconds(case.index.asked_at(op)),
+            seconds(asked_at),
             seconds(op.completed_us),
             rules.stock
         ));

@@ -103,7 +103,8 @@ fn bought(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<'_>) 
 
 fn turned_away(case: &Case<'_>, item: usize, n: u32, op: &Op, tally: &mut Tally<'_>) {
     let rules = &case.rules.items[item];
-    let asked = case.index.asked_at(op);
+    // Whoever asks again under the same key may be told what was decided the first time.
+    let asked = case.index.first_asked_at(op);
     if asked > rules.opens_us.saturating_add(differ(case, op)) {
         tally.if_set_up("buyers told \"too early\" after the opening", |case, witness| {
             witness.bad_op(case, n);

@@ -256,9 +256,12 @@ impl<'a> Index<'a> {
     /// When what a reply says can have been decided at the earliest: for a ticket, when its purchase was first asked for,
     /// which may be any time before if the history is not whole.
     pub fn asked_at(&self, op: &Op) -> Micros {
-        if op.role != Role::Ticket {
-            return op.invoked_us;
-        }
+        if op.role == Role::Ticket { self.first_asked_at(op) } else { op.invoked_us }
+    }
+
+    /// When the purchase that a request belongs to was first asked for, which may be any time before if the history is not
+    /// whole.
+    pub fn first_asked_at(&self, op: &Op) -> Micros {
         let intent = self.intent_of(op.intent).map(|intent| &self.intents[intent as usize]);
         intent.filter(|intent| intent.attempts > 0 && self.whole()).map_or(Micros::MIN, |intent| intent.first_invoked)
     }

@@ -8,20 +8,38 @@ use crate::compare::{Comparison, Estimate, Outcome};
 
 /// One figure of the table: its name, and how it is read and written.
 struct Column {
-    name: &'static str,
-    value: fn(&Outcome) -> Option<Estimate>,
+    name: String,
+    value: Value,
     text: fn(f64) -> String,
 }
 
-const COLUMNS: [Column; 7] = [
-    Column { name: "orders/s", value: |v| v.orders_per_second, text: format::number },
-    Column { name: "order TP50", value: |v| v.order_us_p50, text: micros },
-    Column { name: "TP99", value: |v| v.order_us_p99, text: micros },
-    Column { name: "TP999", value: |v| v.order_us_p999, text: micros },
-    Column { name: "CPU/1,000 orders", value: |v| v.cpu_s_per_1000_orders, text: format::cpu_seconds },
-    Column { name: "WAL/order", value: |v| v.wal_bytes_per_order, text: format::bytes },
-    Column { name: "slowest recovery", value: |v| v.recovery_ms, text: format::millis },
-];
+type Value = Box<dyn Fn(&Outcome) -> Option<Estimate>>;
+
+/// The figures of the table; how many there are depends on the steps that are shown beside.
+fn columns(comparison: &Comparison) -> Vec<Column> {
+    fn column(name: &str, value: fn(&Outcome) -> Option<Estimate>, text: fn(f64) -> String) -> Column {
+        Column { name: name.to_owned(), value: Box::new(value), text }
+    }
+    let steps = comparison.variants.first().map_or(&[][..], |variant| &variant.beside);
+    let beside = steps.iter().enumerate().map(|(n, beside)| Column {
+        name: format!("{} TP99", beside.step),
+        value: Box::new(move |variant: &Outcome| variant.beside.get(n)?.us_p99),
+        text: micros,
+    });
+    let first = [
+        column("orders/s", |v| v.orders_per_second, format::number),
+        column("order TP50", |v| v.order_us_p50, micros),
+        column("TP99", |v| v.order_us_p99, micros),
+        column("TP999", |v| v.order_us_p999, micros),
+    ];
+    let last = [
+        column("CPU/1,000 orders", |v| v.cpu_s_per_1000_orders, format::cpu_seconds),
+        column("WAL/1,000 orders", |v| v.wal_bytes_per_order, |bytes| format::bytes(bytes * 1_000.0)),
+        column("statements/order", |v| v.statements_per_order, format::number),
+        column("slowest recovery", |v| v.recovery_ms, format::millis),
+    ];
+    first.into_iter().chain(beside).chain(last).collect()
+}
 
 fn micros(us: f64) -> String {
     format::micros(us.round() as u64)
@@ -54,10 +72,11 @@ fn about_intervals(comparison: &Comparison) -> String {
 /// The table.
 pub fn markdown(comparison: &Comparison) -> String {
     let mut lines: Vec<Vec<String>> = Vec::new();
-    let names = COLUMNS.iter().map(|column| column.name.to_owned());
+    let columns = columns(comparison);
+    let names = columns.iter().map(|column| column.name.clone());
     lines.push(["variant", "verdict"].map(str::to_owned).into_iter().chain(names).collect());
     for variant in &comparison.variants {
-        let figures = COLUMNS.iter().map(|column| match cell(column, variant) {
+        let figures = columns.iter().map(|column| match cell(column, variant) {
             (text, range) if range.is_empty() => text,
             (text, range) => format!("{text} ({range})"),
         });
@@ -79,16 +98,16 @@ pub fn markdown(comparison: &Comparison) -> String {
 struct Page<'a> {
     comparison: &'a Comparison,
     about: String,
-    heads: Vec<&'static str>,
+    heads: Vec<&'a str>,
     rows: Vec<Row<'a>>,
-    charts: Vec<(&'static str, String)>,
+    charts: Vec<(&'a str, String)>,
 }
 
 struct Row<'a> {
     variant: &'a Outcome,
     tone: &'static str,
     verdict: String,
-    cells: Vec<(&'static str, String, String)>,
+    cells: Vec<(&'a str, String, String)>,
 }
 
 /// The page, which opens offline.
@@ -97,10 +116,11 @@ struct Row<'a> {
 /// A chart cannot be drawn.
 pub fn html(comparison: &Comparison) -> Result<String, ReportError> {
     let mut charts = Vec::new();
-    for column in &COLUMNS {
+    let columns = columns(comparison);
+    for column in &columns {
         let bars = comparison.variants.iter().map(|v| (v.name.as_str(), (column.value)(v))).collect::<Vec<_>>();
-        if let Some(svg) = variants::draw(column.name, &bars, column.text)? {
-            charts.push((column.name, svg));
+        if let Some(svg) = variants::draw(&column.name, &bars, column.text)? {
+            charts.push((column.name.as_str(), svg));
         }
     }
     let rows = comparison
@@ -110,15 +130,15 @@ pub fn html(comparison: &Comparison) -> Result<String, ReportError> {
             variant,
             tone: variant.verdict.name(),
             verdict: verdict(variant),
-            cells: COLUMNS
+            cells: columns
                 .iter()
                 .map(|column| {
                     let (text, range) = cell(column, variant);
-                    (column.name, text, range)
+                    (column.name.as_str(), text, range)
                 })
                 .collect(),
         })
         .collect();
-    let heads = COLUMNS.iter().map(|column| column.name).collect();
+    let heads = columns.iter().map(|column| column.name.as_str()).collect();
     Ok(Page { comparison, about: about_intervals(comparison), heads, rows, charts }.render()?)
 }

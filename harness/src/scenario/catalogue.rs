@@ -63,6 +63,9 @@ pub struct SeededBug {
     pub name: String,
     /// Why it cannot be planted yet.
     pub pending: Option<String>,
+    /// Whether it is a mistake that is made with a Redis beside the database.
+    #[serde(default)]
+    pub needs_redis: bool,
 }
 
 impl SeededBug {
@@ -93,9 +96,13 @@ impl Catalogue {
         if let Some(bug) = &asked.bug {
             match self.bugs.iter().find(|known| known.is_called(&bug.0)) {
                 None => add("bug", format!("target: there is no seeded bug \"{}\"", bug.0), self.bugs_there_are()),
-                Some(SeededBug { number, name, pending: Some(why) }) => {
+                Some(SeededBug { number, name, pending: Some(why), .. }) => {
                     let what = format!("target: the seeded bug {number} ({name}) cannot be planted yet: {why}");
                     add("bug", what, self.bugs_there_are());
+                }
+                Some(SeededBug { number, name, needs_redis: true, .. }) if !asked.redis => {
+                    let what = format!("target: the seeded bug {number} ({name}) needs a Redis");
+                    add("bug", what, "add redis = true to [target.reference]".to_owned());
                 }
                 Some(_) => {}
             }

@@ -205,7 +205,7 @@ pub(super) fn parse(
     let mut mistakes = validate::validate(&scenario);
     mistakes.append(&mut traces.mistakes);
     if let Target::Reference(asked) = &scenario.target {
-        match ask() {
+        match ask(asked) {
             Ok(catalogue) => mistakes.extend(catalogue.iter().flat_map(|catalogue| catalogue.mistakes(asked))),
             // A mistake in the file can be mended without the service, so it is told first.
             Err(why) if mistakes.is_empty() => return Err(ScenarioError::NoTarget(why)),

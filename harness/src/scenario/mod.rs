@@ -125,11 +125,15 @@ pub struct Variant {
 pub struct Compare {
     /// How often each variant is run. They take turns, each round with a seed of its own, the same for all.
     pub rounds: u32,
+    /// The step whose latency speaks for a variant. Without it, of all steps that order, the slowest.
+    pub order: Option<String>,
+    /// Steps whose TP99 is shown beside: what the variants do to others.
+    pub beside: Vec<String>,
 }
 
 impl Default for Compare {
     fn default() -> Self {
-        Compare { rounds: 3 }
+        Compare { rounds: 3, order: None, beside: Vec::new() }
     }
 }
 
@@ -153,6 +157,8 @@ pub enum Target {
 pub struct Reference {
     /// How stock is deducted.
     pub strategy: String,
+    /// Shards of each item, where the strategy has any.
+    pub shards: u16,
     /// Connections from the service to Postgres at most.
     pub pool: u32,
     /// Runtime threads of the service.
@@ -162,7 +168,7 @@ pub struct Reference {
     /// A planted slow-down, such as `"sleep=3ms"`; naming one is the permission to run with it.
     pub slow: Option<String>,
     /// The program of the service, another build of `seckill-target`; the one beside the harness unless given. Databases and the
-    /// other roles stay as they are, so that two builds of the service can be compared.
+    /// other roles stay as they are, so that two builds of the service can be compared: in variants, or by the gate.
     pub program: Option<PathBuf>,
     /// Mechanisms by their ID: `on` or `off`.
     pub switches: BTreeMap<String, Toggle>,
@@ -267,6 +273,7 @@ impl Default for Reference {
         let (stack, containers) = (Runs::default(), Images::default());
         Reference {
             strategy,
+            shards: 16,
             pool: 8,
             workers: 2,
             bug: None,
@@ -720,7 +727,7 @@ pub struct Loaded {
 /// # Errors
 /// Names the file, the line, the key, what is accepted and the remedy.
 pub fn load(path: &Path, sets: &[String], seed: Option<u64>) -> Result<Loaded, ScenarioError> {
-    read(path, sets, seed, None, &|| Ok(None))
+    read(path, sets, seed, None, &|_| Ok(None))
 }
 
 /// The same for a scenario that is about to be run: what it asks of the reference service is held against what the
@@ -733,13 +740,13 @@ pub fn load_to_run(
     sets: &[String],
     seed: Option<u64>,
     variant: Option<&str>,
-    ask: impl Fn() -> Result<Catalogue, String>,
+    ask: impl Fn(&Reference) -> Result<Catalogue, String>,
 ) -> Result<Loaded, ScenarioError> {
-    read(path, sets, seed, variant, &|| ask().map(Some))
+    read(path, sets, seed, variant, &|reference| ask(reference).map(Some))
 }
 
 /// Asks the reference service what it has; nothing where that is not to be checked.
-type Ask<'a> = &'a dyn Fn() -> Result<Option<Catalogue>, String>;
+type Ask<'a> = &'a dyn Fn(&Reference) -> Result<Option<Catalogue>, String>;
 
 fn read(
     path: &Path,

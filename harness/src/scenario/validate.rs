@@ -82,6 +82,17 @@ fn variants(scenario: &Scenario, m: &mut Mistakes) {
         let what = format!("compare.rounds is {}", scenario.compare.rounds);
         m.add(Place::key("compare.rounds"), what, "from 1 to 100; 6 are the fewest that give a 95% interval");
     }
+    let steps: Vec<&str> = scenario.step.keys().map(String::as_str).collect();
+    let order = scenario.compare.order.iter().map(|step| ("compare.order", step));
+    for (key, step) in order.chain(scenario.compare.beside.iter().map(|step| ("compare.beside", step))) {
+        if !steps.contains(&step.as_str()) {
+            m.add(
+                Place::key(key),
+                format!("{key}: there is no step \"{step}\""),
+                format!("one of {}", steps.join(", ")),
+            );
+        }
+    }
 }
 
 fn names_and_items(scenario: &Scenario, m: &mut Mistakes) {
@@ -183,14 +194,20 @@ fn hosts(scenario: &Scenario, m: &mut Mistakes) {
     }
 }
 
+/// More of them cost more when they are dealt out anew than they save.
+const MOST_SHARDS: u32 = 1_000;
 /// Sizes that the disk of a database may have.
 const SMALL_DISKS: RangeInclusive<Size> = Size::mebibytes(128)..=Size::mebibytes(8192);
 
 fn target(target: &Target, m: &mut Mistakes) {
     match target {
         Target::Reference(reference) => {
-            for (key, value, most) in [("pool", reference.pool, MOST_CONNECTIONS), ("workers", reference.workers, 256)]
-            {
+            let counts = [
+                ("pool", reference.pool, MOST_CONNECTIONS),
+                ("workers", reference.workers, 256),
+                ("shards", u32::from(reference.shards), MOST_SHARDS),
+            ];
+            for (key, value, most) in counts {
                 if !(1..=most).contains(&value) {
                     let at = Place::key(&format!("target.reference.{key}"));
                     m.add(at, format!("target: `{key}` is {value}"), format!("from 1 to {most}"));

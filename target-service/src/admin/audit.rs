@@ -18,6 +18,7 @@ use tokio_postgres::Row;
 use crate::api::fresh;
 use crate::app::App;
 use crate::problem::{Kind, Problem};
+use crate::store::orders::spread_stock;
 use crate::store::{DirectClient, Store, StoreError, intents};
 
 /// An old snapshot keeps dead rows from being cleaned up, which slows the hot row down.
@@ -26,14 +27,19 @@ const MAX_OPEN: usize = 4;
 const DEFAULT_PAGE: i64 = 5_000;
 const MAX_PAGE: i64 = 50_000;
 
-const STOCK: &str = "
-    SELECT i.id, i.stock_initial, i.available, coalesce(o.held, 0)::bigint AS held, coalesce(o.sold, 0)::bigint AS sold
+const STOCK: &str = concat!(
+    "SELECT i.id, i.stock_initial, coalesce(o.held, 0)::bigint AS held, coalesce(o.sold, 0)::bigint AS sold, ",
+    spread_stock!(),
+    " AS available, i.available AS pot,
+           ARRAY(SELECT s.available FROM stock_shard s WHERE s.item_id = i.id ORDER BY s.shard) AS shards,
+           (SELECT count(*) FROM stock_unit u WHERE u.item_id = i.id) AS units
       FROM item i
       LEFT JOIN (SELECT item_id,
                         sum(quantity) FILTER (WHERE state = 'held') AS held,
                         sum(quantity) FILTER (WHERE state = 'paid') AS sold
                    FROM orders GROUP BY item_id) o ON o.item_id = i.id
-     ORDER BY i.id";
+     ORDER BY i.id"
+);
 
 /// The `ledger` view, page by page: a limit on the view itself would make every page read all of it.
 const LEDGER: &str = "
@@ -143,11 +149,21 @@ pub(super) async fn stock(State(app): State<Arc<App>>, Query(query): Query<Stock
                 "available": row.get::<_, i64>("available"),
                 "held": row.get::<_, i64>("held"),
                 "sold": row.get::<_, i64>("sold"),
-                "shards": [],
+                "shards": parts(row),
             })
         })
         .collect();
     Ok(fresh(StatusCode::OK, &json!({"snapshot": snapshot.name, "as_of": snapshot.as_of, "items": items})))
+}
+
+/// The counters that make up what is available, where it is more than one: the pot, then the shards or the rows of units.
+fn parts(row: &Row) -> Vec<i64> {
+    let (shards, units): (Vec<i64>, i64) = (row.get("shards"), row.get("units"));
+    if shards.is_empty() && units == 0 {
+        return Vec::new();
+    }
+    let units = (units > 0).then_some(units);
+    [row.get("pot")].into_iter().chain(shards).chain(units).collect()
 }
 
 #[derive(Deserialize)]

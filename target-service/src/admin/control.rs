@@ -47,6 +47,9 @@ pub(super) async fn reset(State(app): State<Arc<App>>, body: Bytes) -> Result<Re
     app.damaged.store(false, Ordering::Relaxed);
     // Requests of the run before may have been answered while the tables were emptied.
     app.inventory.forget().await;
+    let forgotten = app.refusals.clear();
+    forgotten
+        .map_err(|error| Problem::because(Kind::Internal, format!("refused keys cannot be forgotten: {error}")))?;
     app.pages.clear();
     if let Some(now) = now {
         app.clock.set_now_us(now);

@@ -15,15 +15,19 @@ use crate::api::fresh;
 use crate::app::App;
 use crate::metrics::StockUnits;
 use crate::problem::{Kind, Problem};
+use crate::store::orders::spread_stock;
 use crate::store::{DirectClient, Store, StoreError};
 
 const PATIENCE: Duration = Duration::from_millis(500);
 
-const STOCK_UNITS: &str = "
-    SELECT (SELECT coalesce(sum(available), 0)::bigint FROM item) AS available,
+const STOCK_UNITS: &str = concat!(
+    "SELECT (SELECT coalesce(sum(",
+    spread_stock!(),
+    "), 0)::bigint FROM item i) AS available,
            coalesce(sum(quantity) FILTER (WHERE state = 'held'), 0)::bigint AS held,
            coalesce(sum(quantity) FILTER (WHERE state = 'paid'), 0)::bigint AS sold
-      FROM orders";
+      FROM orders"
+);
 
 /// A connection for asking whether the database is there. It is opened when first needed, and again after
 /// each failure.

@@ -10,9 +10,10 @@ use serde_json::json;
 use super::{fresh, parse_id, user_of};
 use crate::app::App;
 use crate::problem::{Kind, Problem};
+use crate::store::orders::spread_stock;
 use crate::switches::SwitchId;
 
-const STATE: &str = "SELECT available, opens_at_us, closes_at_us FROM item WHERE id = $1";
+const STATE: &str = concat!("SELECT ", spread_stock!(), ", opens_at_us, closes_at_us FROM item i WHERE id = $1");
 
 pub(super) async fn page(
     State(app): State<Arc<App>>,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -33,13 +34,15 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
+    let began = Instant::now();
     let outcome = reserve(&app, &item, &headers, &body).await;
-    app.metrics.order(match &outcome {
+    let told = match &outcome {
         Ok(Reservation::Held(_)) => "held",
         Ok(Reservation::Replayed(_)) => "replayed",
         Ok(Reservation::Refused(refusal)) => Problem::from(*refusal).kind.slug(),
         Err(problem) => problem.kind.slug(),
-    });
+    };
+    app.metrics.order(told, began.elapsed());
     let (status, order) = match outcome? {
         Reservation::Held(order) => (StatusCode::CREATED, order),
         Reservation::Replayed(order) => (StatusCode::OK, order),
@@ -63,7 +66,20 @@ async fn reserve(app: &App, item: &str, headers: &HeaderMap, body: &Bytes) -> Re
     }
     // Held until the attempt has truly ended, so that nobody takes a key under way for a free one.
     let _guard = enter(app, &user, &key)?;
-    Ok(app.inventory.reserve(&Wanted { item, user, key, quantity, now }).await?)
+    let wanted = Wanted { item, user, key, quantity, now };
+    // Whoever was refused stays so, whatever came back since: the request may be a copy that was long on its way.
+    if let Some(refusal) = app.refusals.recall(&wanted) {
+        return Ok(Reservation::Refused(refusal));
+    }
+    let outcome = app.inventory.reserve(&wanted).await?;
+    if let Reservation::Refused(refusal) = &outcome {
+        let kept = app.refusals.remember(&wanted, *refusal);
+        // What cannot be kept must not be told: it may have to be taken back.
+        kept.map_err(|error| {
+            Problem::because(Kind::Overloaded, format!("the refusal cannot be written down: {error}"))
+        })?;
+    }
+    Ok(outcome)
 }
 
 fn key_of(headers: &HeaderMap) -> Result<String, Problem> {

@@ -5,6 +5,7 @@
 
 mod ack_before_commit;
 mod by_statement;
+mod cache_never_compensated;
 mod case_when;
 mod check_then_deduct;
 mod committed_but_told_failed;
@@ -18,6 +19,7 @@ mod read_then_write_back;
 mod released_twice;
 mod retry_under_new_key;
 mod row_count_ignored;
+mod shard_remainder_stranded;
 mod sold_out_flag_sticks;
 mod taken_before_start;
 
@@ -25,8 +27,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::inventory::Inventory;
-use crate::store::Store;
+use crate::inventory::{Ground, Inventory, Shards, Unbuilt};
 use crate::store::schema::Guard;
 
 /// Why a bug cannot be planted yet.
@@ -140,8 +141,6 @@ impl Bug {
     /// Why the bug cannot be planted yet, if it cannot.
     pub fn pending(self) -> Option<Pending> {
         let reason = match self {
-            Self::CacheNeverCompensated => "it is not planted in the strategy redis-lua yet",
-            Self::ShardRemainderStranded => "it needs stock in shards",
             Self::RedeliveryProcessedAgain => "it needs the message queue",
             Self::CrashBeforePublish => "it needs tickets whose outcome is notified",
             Self::NeverReleased => "it is not planted before the payment dependency yet",
@@ -149,6 +148,11 @@ impl Bug {
             _ => return None,
         };
         Some(Pending(reason))
+    }
+
+    /// Whether it is a mistake that is made with a Redis beside the database.
+    pub fn needs_redis(self) -> bool {
+        self == Self::CacheNeverCompensated
     }
 }
 
@@ -172,14 +176,25 @@ impl FromStr for Bug {
 }
 
 /// Builds an inventory with the bug in it, which may be one around the strategy that was asked for.
-pub fn plant(bug: Bug, sound: Arc<dyn Inventory>, store: Store) -> Arc<dyn Inventory> {
+///
+/// # Errors
+/// It needs a Redis, and there is none.
+pub fn plant(bug: Bug, sound: Arc<dyn Inventory>, ground: &Ground) -> Result<Arc<dyn Inventory>, Unbuilt> {
     let by_statement = |store, statement| Arc::new(by_statement::ByStatement::new(store, statement));
-    match bug {
+    let store = ground.store.clone();
+    Ok(match bug {
         Bug::ReadThenWriteBack => Arc::new(read_then_write_back::ReadThenWriteBack::new(store)),
         Bug::CheckThenDeduct => Arc::new(check_then_deduct::CheckThenDeduct::new(store)),
         Bug::RowCountIgnored => Arc::new(row_count_ignored::RowCountIgnored::new(store)),
         Bug::CaseWhen => by_statement(store, case_when::RESERVE),
         Bug::NegativeStock => by_statement(store, negative_stock::RESERVE),
+        Bug::CacheNeverCompensated => {
+            let redis = ground.redis.clone().ok_or_else(|| Unbuilt::NeedsRedis(format!("seeded bug {bug}")))?;
+            Arc::new(cache_never_compensated::CacheNeverCompensated::new(store, redis)?)
+        }
+        Bug::ShardRemainderStranded => {
+            Arc::new(shard_remainder_stranded::ShardRemainderStranded::new(Shards::new(store, ground.shards)))
+        }
         Bug::DeductedBeforeDuplicateCheck => {
             Arc::new(deducted_before_duplicate_check::DeductedBeforeDuplicateCheck::new(store))
         }
@@ -196,14 +211,12 @@ pub fn plant(bug: Bug, sound: Arc<dyn Inventory>, store: Store) -> Arc<dyn Inven
         Bug::TakenBeforeStart => by_statement(store, taken_before_start::RESERVE),
         // Not in the inventory: see `session_options`; or not in the service at all; or pending.
         Bug::CommitNotSynced
-        | Bug::CacheNeverCompensated
-        | Bug::ShardRemainderStranded
         | Bug::LaggingReplicaPromoted
         | Bug::RedeliveryProcessedAgain
         | Bug::CrashBeforePublish
         | Bug::NeverReleased
         | Bug::ClientCountdown => sound,
-    }
+    })
 }
 
 /// The constraints that would hide the bug.

@@ -21,6 +21,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tokio_postgres::Row;
 
@@ -33,6 +37,8 @@ use crate::store::{Lease, Store, StoreError};
 const MOST: usize = 500;
 /// Buyers of one item that wait at once; further ones are told to come back later.
 const WAITING: usize = 16_384;
+/// Keys that are remembered for an item, at 8 bytes each. Beyond that nobody is refused from memory.
+const KEYS_AT_MOST: usize = 4_000_000;
 
 const LOCK: &str = "SELECT available, price_cents, per_user_limit, opens_at_us, closes_at_us, hold_ms
                       FROM item WHERE id = $1::bigint FOR NO KEY UPDATE";
@@ -77,6 +83,23 @@ pub struct Batch {
     /// Raised whenever units may have come back, of whatever item.
     returns: Arc<AtomicU64>,
     started: Instant,
+    figures: Figures,
+}
+
+/// What is shown of it.
+#[derive(Clone)]
+struct Figures {
+    waiting: Gauge,
+    turned_away: Counter,
+    from_memory: Counter,
+    size: Histogram,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        let size = Histogram::new([1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0]);
+        Self { waiting: Gauge::default(), turned_away: Counter::default(), from_memory: Counter::default(), size }
+    }
 }
 
 /// Everything about one item.
@@ -118,6 +141,9 @@ impl Memory {
     fn may_have_ordered(&mut self, wanted: &Wanted) {
         let hash = self.hash(&wanted.user, &wanted.key);
         self.keys.insert(hash);
+        if self.keys.len() > KEYS_AT_MOST {
+            *self = Self::default();
+        }
     }
 
     /// Whether the buyer can be refused without asking.
@@ -135,7 +161,8 @@ impl Batch {
     /// The strategy on this database.
     pub fn new(store: Store) -> Self {
         let sound = ConditionalUpdate::new(store);
-        Self { sound, lanes: Mutex::default(), returns: Arc::default(), started: Instant::now() }
+        let figures = Figures::default();
+        Self { sound, lanes: Mutex::default(), returns: Arc::default(), started: Instant::now(), figures }
     }
 
     fn lane(&self, item: i64) -> Arc<Lane> {
@@ -146,14 +173,17 @@ impl Batch {
     async fn wait_for_a_batch(&self, wanted: &Wanted) -> Result<Reservation, StoreError> {
         let lane = self.lane(wanted.item);
         if lock(&lane.memory).is_sold_out(wanted, self.returns.load(Ordering::Acquire)) {
+            self.figures.from_memory.inc();
             return Ok(Reservation::Refused(Refusal::SoldOut));
         }
         let (reply, answer) = oneshot::channel();
         let lead = {
             let mut queue = lock(&lane.queue);
             if queue.waiting.len() >= WAITING {
-                return Err(StoreError::PoolExhausted);
+                self.figures.turned_away.inc();
+                return Err(StoreError::Full("the queue for this item"));
             }
+            self.figures.waiting.inc();
             queue.waiting.push_back(Waiting { wanted: wanted.clone(), reply });
             !std::mem::replace(&mut queue.led, true)
         };
@@ -164,10 +194,16 @@ impl Batch {
                 store: self.store().clone(),
                 returns: Arc::clone(&self.returns),
                 trusted_from: self.started + self.store().limits().statement * 2,
+                figures: self.figures.clone(),
             };
             tokio::spawn(leader.work());
         }
-        answer.await.unwrap_or(Err(StoreError::Lost("the batch was given up".into())))
+        let outcome = answer.await.unwrap_or(Err(StoreError::Lost("the batch was given up".into())));
+        if matches!(outcome, Ok(Reservation::Refused(Refusal::UnknownItem))) {
+            // Nobody may fill the memory with items that do not exist.
+            lock(&self.lanes).remove(&wanted.item);
+        }
+        outcome
     }
 
     /// Units may have come back: nothing that is remembered of what is left holds any more.
@@ -208,6 +244,14 @@ impl Inventory for Batch {
         lock(&self.lanes).clear();
         Box::pin(std::future::ready(()))
     }
+
+    fn register(&self, registry: &mut Registry) {
+        let Figures { waiting, turned_away, from_memory, size } = self.figures.clone();
+        registry.register("seckill_queue_waiting", "Buyers who wait for a batch", waiting);
+        registry.register("seckill_queue_turned_away", "Buyers who found an item's queue full", turned_away);
+        registry.register("seckill_refused_from_memory", "Buyers told \"sold out\" without a statement", from_memory);
+        registry.register("seckill_batch_size", "Buyers served by one transaction", size);
+    }
 }
 
 /// Works a lane's queue off, batch after batch, until nobody waits.
@@ -217,6 +261,7 @@ struct Leader {
     returns: Arc<AtomicU64>,
     /// From when on no statement of an earlier process can still be under way.
     trusted_from: Instant,
+    figures: Figures,
 }
 
 /// The item under its lock.
@@ -241,6 +286,8 @@ impl Leader {
                 }
                 queue.waiting.drain(..count).collect()
             };
+            self.figures.waiting.dec_by(batch.len() as i64);
+            self.figures.size.observe(batch.len() as f64);
             let (wanted, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.wanted, w.reply)).unzip();
             let outcomes = self.serve(&wanted).await;
             for (reply, outcome) in replies.into_iter().zip(outcomes) {

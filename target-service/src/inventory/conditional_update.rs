@@ -6,6 +6,8 @@
 //! limit per user and the uniqueness of the key. Either aborts the whole statement. When no row comes
 //! back, a second statement finds out why without touching the hot row.
 
+use tokio_postgres::Row;
+
 use super::{Answer, Inventory};
 use crate::order::{Reservation, Wanted};
 use crate::store::orders;
@@ -18,8 +20,14 @@ use crate::store::{Lease, Store, StoreError};
 /// deduction: after the row lock, therefore, and in commit order within the item.
 macro_rules! reserve_statement {
     ($deduct:literal) => {
+        $crate::inventory::reserve_statement!(after: "", $deduct)
+    };
+    // Behind further parts of the statement, from which the deduction reads; each ends with a comma.
+    (after: $parts:expr, $deduct:literal) => {
         concat!(
-            "WITH deducted AS (",
+            "WITH ",
+            $parts,
+            "deducted AS (",
             $deduct,
             "), quota AS (
                 INSERT INTO purchase AS p (item_id, user_id, quantity, max_quantity)
@@ -99,5 +107,21 @@ pub(super) async fn deduct(
 ) -> Result<Option<Reservation>, StoreError> {
     let Wanted { item, user, key, quantity, now } = wanted;
     let row = lease.query_opt(statement, &[item, user, key, quantity, now]).await?;
-    row.as_ref().map(|row| orders::order_from(row).map(Reservation::Held)).transpose()
+    held(row.as_ref())
+}
+
+/// The same as the last statement of a transaction, which is committed in the same trip.
+pub(super) async fn deduct_and_commit(
+    lease: &mut Lease,
+    statement: &str,
+    wanted: &Wanted,
+) -> Result<Option<Reservation>, StoreError> {
+    let Wanted { item, user, key, quantity, now } = wanted;
+    let rows = lease.query_and_commit(statement, &[item, user, key, quantity, now]).await?;
+    held(rows.first())
+}
+
+/// The order that a reserving statement returned, if it did.
+pub(super) fn held(row: Option<&Row>) -> Result<Option<Reservation>, StoreError> {
+    row.map(|row| orders::order_from(row).map(Reservation::Held)).transpose()
 }

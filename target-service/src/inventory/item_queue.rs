@@ -6,13 +6,16 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::{Answer, ConditionalUpdate, Inventory};
-use crate::order::{Reservation, Wanted};
+use crate::order::{Refusal, Reservation, Wanted};
 use crate::store::{Store, StoreError};
 
 /// Statements of one item that are in the database at once: one that holds the lock, one that waits for it.
@@ -24,6 +27,8 @@ const WAITING: usize = 4096;
 pub struct ItemQueue {
     sound: ConditionalUpdate,
     queues: Mutex<HashMap<i64, Arc<Queue>>>,
+    waiting: Gauge,
+    turned_away: Counter,
 }
 
 struct Queue {
@@ -32,38 +37,58 @@ struct Queue {
 }
 
 /// A place in the queue, given up when dropped.
-struct Place<'a>(&'a AtomicUsize);
+struct Place<'a> {
+    queue: &'a AtomicUsize,
+    all: &'a Gauge,
+}
+
+impl<'a> Place<'a> {
+    /// The last place; nothing if there is none left.
+    fn take(queue: &'a AtomicUsize, all: &'a Gauge) -> Option<Self> {
+        all.inc();
+        let before = queue.fetch_add(1, Ordering::Relaxed);
+        Some(Place { queue, all }).filter(|_| before < WAITING)
+    }
+}
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.all.dec();
+        self.queue.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl ItemQueue {
     /// The strategy on this database.
     pub fn new(store: Store) -> Self {
-        Self { sound: ConditionalUpdate::new(store), queues: Mutex::default() }
+        let sound = ConditionalUpdate::new(store);
+        Self { sound, queues: Mutex::default(), waiting: Gauge::default(), turned_away: Counter::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Arc<Queue>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn queue(&self, item: i64) -> Arc<Queue> {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Arc::new(Queue { turns: Semaphore::new(AT_ONCE), waiting: AtomicUsize::new(0) });
-        Arc::clone(queues.entry(item).or_insert_with(fresh))
+        Arc::clone(self.lock().entry(item).or_insert_with(fresh))
     }
 
     async fn in_turn(&self, wanted: &Wanted) -> Result<Reservation, StoreError> {
         let queue = self.queue(wanted.item);
-        let before = queue.waiting.fetch_add(1, Ordering::Relaxed);
-        let place = Place(&queue.waiting);
-        if before >= WAITING {
-            return Err(StoreError::PoolExhausted);
-        }
+        let Some(place) = Place::take(&queue.waiting, &self.waiting) else {
+            self.turned_away.inc();
+            return Err(StoreError::Full("the queue for this item"));
+        };
         let patience = self.store().limits().pool_wait;
         let turn = timeout(patience, queue.turns.acquire()).await.map_err(|_| StoreError::PoolExhausted)?;
         drop(place);
         let outcome = self.sound.reserve(wanted).await;
         drop(turn);
+        if matches!(outcome, Ok(Reservation::Refused(Refusal::UnknownItem))) {
+            // Nobody may fill the memory with items that do not exist.
+            self.lock().remove(&wanted.item);
+        }
         outcome
     }
 }
@@ -78,7 +103,29 @@ impl Inventory for ItemQueue {
     }
 
     fn forget(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lock().clear();
         Box::pin(std::future::ready(()))
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("seckill_queue_waiting", "Buyers who wait for their turn at an item", self.waiting.clone());
+        let what = "Buyers who found an item's queue full";
+        registry.register("seckill_queue_turned_away", what, self.turned_away.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_finds_the_queue_full_is_turned_away_and_a_place_is_given_up() {
+        let (queue, all) = (AtomicUsize::new(WAITING - 1), Gauge::default());
+        let last = Place::take(&queue, &all);
+        assert!(last.is_some());
+        assert!(Place::take(&queue, &all).is_none());
+        drop(last);
+        assert!(Place::take(&queue, &all).is_some());
+        assert_eq!((queue.load(Ordering::Relaxed), all.get()), (WAITING - 1, 0));
     }
 }

@@ -8,12 +8,18 @@ mod check_constraint;
 mod conditional_update;
 mod item_queue;
 mod redis_lua;
+mod shards;
+mod step_by_step;
 mod transaction;
+mod unit_rows;
 
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
 
 use crate::order::{Claim, Order, Reservation, Settlement, Wanted};
 use crate::store::{Store, StoreError, orders};
@@ -21,11 +27,14 @@ use crate::store::{Store, StoreError, orders};
 pub use batch::Batch;
 pub use check_constraint::CheckConstraint;
 pub use conditional_update::ConditionalUpdate;
-use conditional_update::deduct;
+use conditional_update::{deduct, deduct_and_commit, held};
 pub(crate) use conditional_update::{reserve_by, reserve_statement};
 pub use item_queue::ItemQueue;
 pub use redis_lua::RedisLua;
+pub use shards::Shards;
+pub use step_by_step::StepByStep;
 pub use transaction::Transaction;
+pub use unit_rows::UnitRows;
 
 /// What a strategy promises to deliver.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -71,6 +80,9 @@ pub trait Inventory: Send + Sync {
         Box::pin(std::future::ready(()))
     }
 
+    /// Shows its own counters and gauges, beside those that all strategies share.
+    fn register(&self, _: &mut Registry) {}
+
     /// Finishes what is under way before the process ends.
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::ready(()))
@@ -83,6 +95,8 @@ pub enum Strategy {
     /// One statement deducts if enough is left and inserts the order.
     #[default]
     ConditionalUpdate,
+    /// The same as two statements in a transaction, each in a trip of its own: the row stays locked over three of them.
+    StepByStep,
     /// A transaction locks the item, looks, and deducts or rolls back.
     Transaction,
     /// The column's constraint refuses what is not there; nothing is looked at beforehand.
@@ -91,16 +105,30 @@ pub enum Strategy {
     ItemQueue,
     /// Whoever waits for the same item is served by one transaction; sold out is refused from memory.
     Batch,
+    /// Stock lies in shards that are served side by side; when one runs dry, what is left is dealt out anew.
+    Shards,
+    /// Each unit has a row, and whoever buys takes one that nobody else is taking.
+    UnitRows,
     /// A script in Redis deducts, and the order is persisted behind it.
     RedisLua,
+}
+
+/// What strategies are built on.
+pub struct Ground {
+    /// The database that holds the orders.
+    pub store: Store,
+    /// The Redis, if there is one.
+    pub redis: Option<redis::Client>,
+    /// Shards of each item, where stock lies in shards.
+    pub shards: NonZeroU16,
 }
 
 /// Why a strategy cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Unbuilt {
     /// It was not told of any Redis.
-    #[error("the strategy {0} needs a Redis: name it with --redis-url redis://127.0.0.1:6379")]
-    NeedsRedis(Strategy),
+    #[error("{0} needs a Redis: name it with --redis-url redis://127.0.0.1:6379")]
+    NeedsRedis(String),
     /// The connection cannot be described.
     #[error("the connection to Redis cannot be set up: {0}")]
     Redis(#[from] redis::RedisError),
@@ -112,20 +140,24 @@ impl Strategy {
         self == Self::RedisLua
     }
 
-    /// Builds the strategy on a database, and on a Redis if it works with one. To be called within the runtime.
+    /// Builds the strategy. To be called within the runtime.
     ///
     /// # Errors
     /// It needs a Redis, and there is none.
-    pub fn build(self, store: Store, redis: Option<&redis::Client>) -> Result<Arc<dyn Inventory>, Unbuilt> {
+    pub fn build(self, ground: &Ground) -> Result<Arc<dyn Inventory>, Unbuilt> {
+        let store = ground.store.clone();
         Ok(match self {
             Self::ConditionalUpdate => Arc::new(ConditionalUpdate::new(store)),
+            Self::StepByStep => Arc::new(StepByStep::new(store)),
             Self::Transaction => Arc::new(Transaction::new(store)),
             Self::CheckConstraint => Arc::new(CheckConstraint::new(store)),
             Self::ItemQueue => Arc::new(ItemQueue::new(store)),
             Self::Batch => Arc::new(Batch::new(store)),
+            Self::Shards => Arc::new(Shards::new(store, ground.shards)),
+            Self::UnitRows => Arc::new(UnitRows::new(store)),
             Self::RedisLua => {
-                let redis = redis.ok_or(Unbuilt::NeedsRedis(self))?;
-                Arc::new(RedisLua::new(store, redis.clone())?)
+                let redis = ground.redis.clone().ok_or_else(|| Unbuilt::NeedsRedis(format!("the strategy {self}")))?;
+                Arc::new(RedisLua::new(store, redis)?)
             }
         })
     }
@@ -135,10 +167,13 @@ impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ConditionalUpdate => "conditional-update",
+            Self::StepByStep => "step-by-step",
             Self::Transaction => "transaction",
             Self::CheckConstraint => "check-constraint",
             Self::ItemQueue => "item-queue",
             Self::Batch => "batch",
+            Self::Shards => "shards",
+            Self::UnitRows => "unit-rows",
             Self::RedisLua => "redis-lua",
         })
     }

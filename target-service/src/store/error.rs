@@ -8,6 +8,9 @@ pub enum StoreError {
     /// No connection became free in time. Nothing was sent.
     #[error("no database connection became free in time")]
     PoolExhausted,
+    /// Too many wait already. Nothing was sent.
+    #[error("{0} is full")]
+    Full(&'static str),
     /// No connection could be made. Nothing was sent.
     #[error("the database cannot be reached: {0}")]
     Unreachable(String),

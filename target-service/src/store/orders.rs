@@ -137,16 +137,38 @@ const EXPIRE: &str = release_statement!(
              )"
 );
 
+/// What of an item (`i`) is for sale, wherever it lies: in the pot, in shards, or in rows of its own.
+macro_rules! spread_stock {
+    () => {
+        "(i.available
+          + coalesce((SELECT sum(s.available) FROM stock_shard s WHERE s.item_id = i.id), 0)
+          + (SELECT count(*) FROM stock_unit u WHERE u.item_id = i.id))::bigint"
+    };
+}
+pub(crate) use spread_stock;
+
 /// One row, whatever exists: the order under this key, the item, and what the user already has of it.
-pub(crate) const CLASSIFY: &str = concat!(
-    "SELECT i.opens_at_us, i.closes_at_us, i.available, i.per_user_limit, coalesce(p.quantity, 0) AS taken, ",
-    order_columns!("o"),
-    " FROM (SELECT $1::bigint AS item_id, $2::text AS user_id, $3::text AS key) asked
-      LEFT JOIN item i ON i.id = asked.item_id
-      LEFT JOIN purchase p ON p.item_id = asked.item_id AND p.user_id = asked.user_id
-      LEFT JOIN orders o ON o.user_id = asked.user_id AND o.idempotency_key = asked.key
-     ORDER BY o.id LIMIT 1"
-);
+macro_rules! classify_statement {
+    ($available:expr) => {
+        concat!(
+            "SELECT i.opens_at_us, i.closes_at_us, ",
+            $available,
+            " AS available, i.per_user_limit, coalesce(p.quantity, 0) AS taken, ",
+            order_columns!("o"),
+            " FROM (SELECT $1::bigint AS item_id, $2::text AS user_id, $3::text AS key) asked
+              LEFT JOIN item i ON i.id = asked.item_id
+              LEFT JOIN purchase p ON p.item_id = asked.item_id AND p.user_id = asked.user_id
+              LEFT JOIN orders o ON o.user_id = asked.user_id AND o.idempotency_key = asked.key
+             ORDER BY o.id LIMIT 1"
+        )
+    };
+}
+
+pub(crate) const CLASSIFY: &str = classify_statement!("i.available");
+
+/// The same for stock that is spread over several rows. It reads all of them from one snapshot: units that are being moved, or
+/// taken by somebody who may yet give up, are still seen where they were.
+const CLASSIFY_SPREAD: &str = classify_statement!(spread_stock!());
 
 /// Reads an order from a row that has its columns.
 pub fn order_from(row: &Row) -> Result<Order, StoreError> {
@@ -260,6 +282,12 @@ pub async fn expire(store: &Store, now: i64, batch: i64) -> Result<usize, StoreE
 /// what stood in the way has gone since, and the attempt may be repeated.
 pub async fn classify(lease: &mut Lease, wanted: &Wanted) -> Result<Option<Reservation>, StoreError> {
     let row = lease.query_opt(CLASSIFY, &[&wanted.item, &wanted.user, &wanted.key]).await?;
+    reason_from(row.as_ref(), wanted)
+}
+
+/// The same where stock is spread over several rows.
+pub async fn classify_spread(lease: &mut Lease, wanted: &Wanted) -> Result<Option<Reservation>, StoreError> {
+    let row = lease.query_opt(CLASSIFY_SPREAD, &[&wanted.item, &wanted.user, &wanted.key]).await?;
     reason_from(row.as_ref(), wanted)
 }
 

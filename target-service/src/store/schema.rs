@@ -118,6 +118,7 @@ pub async fn prepare(
     run(&client, "SET statement_timeout = 0; SET lock_timeout = 0").await?;
     client.query_one("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await.map_err(StoreError::from)?;
     embedded::migrations::runner().run_async(&mut *client).await?;
+    run(&client, GATHER).await?;
     run(&client, "DROP TRIGGER IF EXISTS slow_lock ON item").await?;
     if let Some(slow) = slow {
         run(&client, &slow.statements()).await?;
@@ -131,6 +132,19 @@ pub async fn prepare(
         Err(error) => Err(error.into()),
     }
 }
+
+/// Puts all stock back into the pot: the process before may have deducted in another way. Whatever it had under way is waited for,
+/// so that nothing is dealt out behind this.
+const GATHER: &str = "
+    BEGIN;
+    LOCK TABLE item, stock_shard, stock_unit IN SHARE ROW EXCLUSIVE MODE;
+    WITH shards AS (DELETE FROM stock_shard RETURNING item_id, available),
+         units AS (DELETE FROM stock_unit RETURNING item_id),
+         back AS (SELECT item_id, sum(units) AS units
+                    FROM (SELECT item_id, available AS units FROM shards UNION ALL SELECT item_id, 1 FROM units) AS parts
+                   GROUP BY item_id)
+    UPDATE item SET available = item.available + back.units FROM back WHERE item.id = back.item_id;
+    COMMIT";
 
 /// Puts every guard in place, or takes it away.
 async fn enforce(client: &Client, without: &[Guard]) -> Result<(), StoreError> {
@@ -196,7 +210,9 @@ pub async fn reset(store: &Store, items: &[NewItem], without: &[Guard]) -> Resul
     let transaction = client.transaction().await?;
     // Requests of the run before may still hold locks: wait for them longer than a buyer would.
     transaction.batch_execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10s'").await?;
-    transaction.batch_execute("TRUNCATE item, orders, order_event, purchase, payment_intent").await?;
+    transaction
+        .batch_execute("TRUNCATE item, orders, order_event, purchase, payment_intent, stock_shard, stock_unit")
+        .await?;
     enforce(transaction.client(), without).await?;
     let insert = transaction
         .prepare(

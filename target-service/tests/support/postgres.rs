@@ -14,16 +14,23 @@ pub struct Postgres {
     folder: TempDir,
     bin: PathBuf,
     server: Option<Child>,
+    settings: Vec<String>,
 }
 
 impl Postgres {
     /// Makes and starts a cluster with durable commits.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with further settings, each as `name=value`.
+    pub fn start_with(settings: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
         if let Some(user) = other_user() {
             chown(folder.path(), Some(user.uid), Some(user.gid)).unwrap();
         }
-        let mut postgres = Self { folder, bin: find_bin(), server: None };
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut postgres = Self { folder, bin: find_bin(), server: None, settings };
         let output = postgres
             .command("initdb")
             .args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "-D"])
@@ -67,6 +74,7 @@ impl Postgres {
             .args(["-c", "listen_addresses=", "-c", "shared_buffers=32MB", "-c", "max_connections=100"])
             .arg("-c")
             .arg(format!("unix_socket_directories={}", self.folder.path().display()))
+            .args(self.settings.iter().flat_map(|setting| ["-c", setting]))
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(self.folder.path().join("log")).unwrap());
         // SAFETY: prctl is async-signal-safe. A cluster must not outlive a test that is killed.
@@ -89,7 +97,15 @@ impl Postgres {
         lock.lines().nth(7).is_some_and(|status| status.trim() == "ready")
     }
 
-    fn log(&self) -> String {
+    /// A client of the test's own.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// What the server has logged since it was started.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 

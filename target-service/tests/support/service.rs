@@ -90,6 +90,13 @@ impl Service {
         Connection::open(&self.admin).await.unwrap().send(method, path, &[], &body).await.unwrap()
     }
 
+    /// The value of one line of the metrics; zero if it is not there.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.try_admin("GET", "/metrics", None).await.body;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
     /// Puts the items on sale.
     pub async fn reset(&self, items: &[Value]) {
         self.admin("POST", "/reset", Some(json!({"items": items}))).await;

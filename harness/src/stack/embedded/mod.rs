@@ -40,8 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// There is no such program, or it is of another version than the harness.
-pub fn catalogue() -> Result<Catalogue, StackError> {
-    let program = doctor::target_binary()?;
+pub fn catalogue(reference: &Reference) -> Result<Catalogue, StackError> {
+    let program = program_of(reference)?;
     let other = |why: String| StackError::Missing {
         why: format!("{} does not say what it has: {why}", program.display()),
         remedy: "build it and the harness together: cargo build --release --workspace".to_owned(),
@@ -53,6 +53,16 @@ pub fn catalogue() -> Result<Catalogue, StackError> {
         return Err(other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| other(error.to_string()))
+}
+
+/// The program that plays the roles: the one that the scenario names, or the one that was built with the harness.
+fn program_of(reference: &Reference) -> Result<PathBuf, StackError> {
+    let Some(path) = &reference.program else { return Ok(doctor::target_binary()?) };
+    doctor::is_executable(path).then(|| path.clone()).ok_or_else(|| StackError::Missing {
+        why: format!("target.program: there is no program {}", path.display()),
+        remedy: "build that version with cargo build --release -p target-service, and name its seckill-target"
+            .to_owned(),
+    })
 }
 
 /// What every role needs to be set up: where it may work, which program it is, what the scenario says.
@@ -116,7 +126,7 @@ async fn start(component: &impl Local) -> Result<(), StackError> {
 pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provision) -> Result<Stack, StackError> {
     let databases = Programs::find(reference)?;
     let program = canonical(&doctor::target_binary()?)?;
-    let service = reference.program.as_deref().map(canonical).transpose()?.unwrap_or_else(|| program.clone());
+    let service = canonical(&program_of(reference)?)?;
     let mut programs = vec![program.clone(), service.clone()];
     programs.dedup();
     programs.extend(databases.paths()?);

@@ -15,6 +15,7 @@ use redis::{AsyncCommands as _, RedisError};
 use tokio::sync::{Notify, oneshot};
 
 use self::ledger::Ledger;
+use super::figures::{Figures, Why};
 use super::scripts::{self, EVERYTHING, IDS, OPEN, PENDING, RETURNS, STREAM, Scripts, is_another_redis, meaning};
 use crate::order::Order;
 use crate::store::{Store, StoreError};
@@ -48,6 +49,7 @@ struct Inner {
     /// Whether earlier sales are to be forgotten.
     start_over: Mutex<bool>,
     poke: Notify,
+    figures: Figures,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,6 +59,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     pub(super) fn scripts(&self) -> Option<Scripts> {
         lock(&self.0.scripts).clone()
+    }
+
+    pub(super) fn figures(&self) -> &Figures {
+        &self.0.figures
     }
 
     /// Nobody may sell until the keeper has set Redis up again.
@@ -99,6 +105,8 @@ pub(super) struct Keeper {
     compared: Instant,
     /// The difference that was seen last, item by item, and how often in a row.
     difference: (Vec<(i64, i64)>, u32),
+    /// Why Redis has to be set up next.
+    why: Why,
 }
 
 impl Keeper {
@@ -107,7 +115,8 @@ impl Keeper {
         let shared = Shared::default();
         let ledger = Ledger::new(store);
         let difference = (Vec::new(), 0);
-        let keeper = Keeper { redis, shared: shared.clone(), ledger, compared: Instant::now(), difference };
+        let (compared, why) = (Instant::now(), Why::NotKnown);
+        let keeper = Keeper { redis, shared: shared.clone(), ledger, compared, difference, why };
         tokio::spawn(keeper.keep());
         shared
     }
@@ -198,6 +207,8 @@ impl Keeper {
         let scripts = Scripts::load(&mut self.redis, generation).await.map_err(failed)?;
         self.redis.set::<_, _, ()>(OPEN, &scripts.generation).await.map_err(failed)?;
         *lock(&self.shared.0.scripts) = Some(scripts.clone());
+        let why = std::mem::replace(&mut self.why, Why::NotKnown);
+        self.shared.figures().set_up(if forget { Why::Reset } else { why });
         self.difference = (Vec::new(), 0);
         tracing::info!(items = sale.items.len(), orders = sale.orders.len(), "Redis was set up from the ledger");
         Ok(scripts)
@@ -225,7 +236,10 @@ impl Keeper {
     async fn persist(&mut self) -> Result<(), StoreError> {
         loop {
             let failed = |error: RedisError| meaning(&error);
-            let batch: StreamRangeReply = self.redis.xrange_count(STREAM, "-", "+", BATCH).await.map_err(failed)?;
+            let mut look = redis::pipe();
+            look.xlen(STREAM).xrange_count(STREAM, "-", "+", BATCH);
+            let (behind, batch): (i64, StreamRangeReply) = look.query_async(&mut self.redis).await.map_err(failed)?;
+            self.shared.figures().behind(behind);
             if batch.ids.is_empty() {
                 return Ok(());
             }
@@ -235,6 +249,8 @@ impl Keeper {
                 orders.push(scripts::order_from(&field("order")?, &field("user")?, &field("key")?)?);
             }
             self.write(&orders).await?;
+            let now = unix_us() / 1_000;
+            self.shared.figures().persisted(batch.ids.iter().map(|entry| since(&entry.id, now)));
             let entries: Vec<&str> = batch.ids.iter().map(|entry| entry.id.as_str()).collect();
             let numbers: Vec<i64> = orders.iter().map(|order| order.id).collect();
             // In this order: a number is pending at least as long as its entry is there.
@@ -325,12 +341,20 @@ impl Keeper {
         apart.sort_unstable();
         let times = if apart == self.difference.0 && !apart.is_empty() { self.difference.1 + 1 } else { 1 };
         self.difference = (apart, times);
+        self.shared.figures().apart(self.difference.0.iter().map(|(_, units)| units.abs()).sum());
         if !self.difference.0.is_empty() && times >= PERSISTENT {
+            self.why = Why::Apart;
             tracing::warn!(difference = ?self.difference.0, "Redis and the ledger stay apart: set up anew");
             self.shared.close();
         }
         Ok(())
     }
+}
+
+/// How long ago an entry was put into the stream: its name begins with the milliseconds of Redis's clock.
+fn since(entry: &str, now_ms: u128) -> Duration {
+    let put = entry.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(now_ms);
+    Duration::from_millis(now_ms.saturating_sub(put) as u64)
 }
 
 fn unix_us() -> u128 {

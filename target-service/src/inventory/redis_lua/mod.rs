@@ -19,12 +19,14 @@
 //!
 //! It expects to be the only writer of its items' orders: one process of the service. A second one would close it out.
 
+mod figures;
 mod keeper;
 mod scripts;
 
 use std::pin::Pin;
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use redis::AsyncCommands as _;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
@@ -36,6 +38,9 @@ use crate::store::{Store, StoreError, orders};
 
 /// How often an attempt is repeated while Redis is being set up or lacks numbers.
 const ATTEMPTS: usize = 4;
+/// Orders that may be on their way to the database: so many are lost at most with the memory of Redis. Nobody is sold more
+/// until some have arrived.
+const BEHIND: usize = 20_000;
 /// How long an answer of Redis is waited for.
 const ANSWER: Duration = Duration::from_millis(1_000);
 /// Least and longest wait between attempts to connect to Redis again.
@@ -99,7 +104,7 @@ impl RedisLua {
         let under = scripts::key(user, key);
         let keys = [OPEN, stock.as_str(), taken.as_str(), under.as_str(), IDS, STREAM, PENDING];
         let mut call = scripts.call(&scripts.reserve, &keys);
-        call.arg(item).arg(user).arg(key).arg(quantity).arg(now);
+        call.arg(item).arg(user).arg(key).arg(quantity).arg(now).arg(BEHIND);
         let said: Vec<String> = match call.query_async(&mut self.redis.clone()).await {
             Ok(said) => said,
             Err(error) if scripts::is_another_redis(&error) => {
@@ -118,6 +123,7 @@ impl RedisLua {
                 Ok(Said::NotYet)
             }
             ["no-ids"] => Ok(Said::NotYet),
+            ["full"] => Err(StoreError::Full("the queue of orders on their way to the database")),
             _ => Err(StoreError::Corrupt("an answer of the script that it does not have")),
         }
     }
@@ -238,6 +244,10 @@ impl Inventory for RedisLua {
                 tracing::warn!(%error, "orders are left in Redis for now");
             }
         })
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        self.shared.figures().register(registry);
     }
 
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -1,5 +1,5 @@
 -- Deducts for one buyer, once per key. Nothing else runs in Redis meanwhile, so what is looked at holds.
--- KEYS: open, item, taken, key, ids, stream, pending. ARGV: generation, item, user, key, quantity, now.
+-- KEYS: open, item, taken, key, ids, stream, pending. ARGV: generation, item, user, key, quantity, now, most that may wait.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'closed'} end
 local known = redis.call('GET', KEYS[4])
 if known then return {'known', known} end
@@ -11,6 +11,7 @@ if now >= tonumber(item[5]) then return {'refused', 'ended'} end
 local taken = tonumber(redis.call('HGET', KEYS[3], ARGV[3]) or '0')
 if quantity < 1 or taken + quantity > tonumber(item[3]) then return {'refused', 'limit-reached'} end
 if tonumber(item[1]) < quantity then return {'refused', 'sold-out'} end
+if redis.call('XLEN', KEYS[6]) >= tonumber(ARGV[7]) then return {'full'} end
 local id = redis.call('LPOP', KEYS[5])
 if not id then return {'no-ids'} end
 redis.call('HINCRBY', KEYS[2], 'available', -quantity)
