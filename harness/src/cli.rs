@@ -4,12 +4,14 @@ use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use crate::baseline::command as baseline;
+use crate::capacity::{self, Asked, CapacityError};
 use crate::compare::{self, CompareError, Comparison};
 use crate::fault::{Inject, catalogue};
 use crate::gate::{command as gate, power};
@@ -224,6 +226,42 @@ enum Command {
         #[arg(long, value_enum, hide = true)]
         mistake: Option<calibrate::Mistake>,
     },
+    /// Find the highest rate at which every objective and invariant holds, and what gives out first.
+    Capacity {
+        /// The scenario file. What has to hold are its [[slo]], its invariants, and that nobody is dropped.
+        scenario: PathBuf,
+        /// The lowest load.scale to look at: every rate of the scenario is multiplied by it.
+        #[arg(long, value_name = "SCALE", default_value_t = 0.25)]
+        from: f64,
+        /// The highest.
+        #[arg(long, value_name = "SCALE", default_value_t = 8.0)]
+        to: f64,
+        /// Probes at most; each is a rehearsal.
+        #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100))]
+        probes: u32,
+        /// Time at most.
+        #[arg(long, value_name = "TIME", default_value = "10m", value_parser = scenario::value::parse_duration)]
+        within: Duration,
+        /// How closely it has to be known: half the width of the 95% interval, in percent.
+        #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
+        precision: f64,
+        /// Instead of the search, set a value of the scenario to each of these numbers, and fit how throughput scales with it:
+        /// target.reference.pool=1,2,4,8,16.
+        #[arg(long, value_name = "PATH=N,N,...")]
+        sweep: Option<capacity::Sweep>,
+        /// Overrides a value of the scenario.
+        #[arg(long, value_name = "PATH=VALUE")]
+        set: Vec<String>,
+        /// Overrides the scenario's seed; each probe has the next one.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// The folder of the report and of every probe; by default reports/runs/<time>-<scenario>-capacity.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// How the report is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
     /// Kill rehearsals at random moments, and see that nothing is left a second later.
     SoakKill {
         /// How often.
@@ -423,6 +461,16 @@ pub fn main() -> i32 {
                 }
                 Err(error) => return complain(&error.to_string(), exit::USAGE),
             }
+            match capacity::read(&run) {
+                Ok(None) => {}
+                Ok(Some(report)) => {
+                    return match capacity::save(&run, &report) {
+                        Ok(()) => print_capacity(&report, &run, output),
+                        Err(error) => complain(&error.to_string(), exit::INTERNAL),
+                    };
+                }
+                Err(error) => return complain(&error.to_string(), exit::USAGE),
+            }
             let summary = judge::read_summary(&run).and_then(|s| judge::report(&run, &s).map(|()| s));
             finish(summary, &run, output)
         }
@@ -464,6 +512,14 @@ pub fn main() -> i32 {
             let Some(runtime) = runtime() else { return exit::INTERNAL };
             let asked = calibrate::Asked { seconds, only, mistake };
             calibrate::run(&asked, output == Output::Json, &runtime, &on_interrupt())
+        }
+        Command::Capacity { scenario, from, to, probes, within, precision, sweep, set, seed, out, output } => {
+            let asked =
+                Asked { set, between: [from, to], probes, within, precision: precision / 100.0, sweep };
+            match load(&scenario, &asked.set, seed, None) {
+                Ok(loaded) => find_capacity(&loaded, &asked, out, output),
+                Err(error) => refuse(&error),
+            }
         }
         Command::SoakKill { times, seed, jobs, more, scenario, output } => {
             let asked = kill_soak::Asked { times, seed, jobs: usize::from(jobs), scenario, more };
@@ -538,6 +594,40 @@ fn finish_comparison(saved: Result<(), CompareError>, comparison: Comparison, fo
         }
     }
     comparison.exit_code
+}
+
+/// Looks for the capacity, or sweeps, and prints the report.
+fn find_capacity(loaded: &Loaded, asked: &Asked, out: Option<PathBuf>, output: Output) -> i32 {
+    let folder = out.clone().unwrap_or_else(|| default_folder(&format!("{}-capacity", loaded.scenario.name)));
+    let Some(runtime) = runtime() else { return exit::INTERNAL };
+    let cancel = on_interrupt();
+    match runtime.block_on(capacity::run(loaded, asked, &folder, |line| eprintln!("{line}"), &cancel)) {
+        Ok(report) => {
+            if out.is_none() {
+                point_latest_at(&folder);
+            }
+            print_capacity(&report, &folder, output)
+        }
+        Err(error) => {
+            let code = match &error {
+                CapacityError::Interrupted(_) => exit::UNKNOWN,
+                CapacityError::Probe { .. } | CapacityError::Report(_) | CapacityError::Folder { .. } => exit::INTERNAL,
+                _ => exit::USAGE,
+            };
+            complain(&error.to_string(), code)
+        }
+    }
+}
+
+fn print_capacity(report: &capacity::Report, folder: &Path, output: Output) -> i32 {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(report).unwrap_or_default()),
+        Output::Text => {
+            println!("{}", report::capacity::markdown(report));
+            println!("report: {}", folder.join("report.html").display());
+        }
+    }
+    report.exit_code
 }
 
 pub(crate) fn refuse(error: &ScenarioError) -> i32 {

@@ -7,6 +7,7 @@ pub mod baseline;
 pub mod bench;
 pub mod calibrate;
 pub mod campaign;
+pub mod capacity;
 pub mod check;
 pub mod cli;
 pub mod compare;

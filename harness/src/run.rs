@@ -268,7 +268,7 @@ async fn load_and_break(
         events.event(&Event::Phase { name: phase.name.clone(), from_us, until_us });
     }
     let shared = load.shared();
-    let sampler = Sampler::start(hypothesis, stack, clock, &events, &shared.live);
+    let sampler = Sampler::start(hypothesis, scenario.audit.waits, stack, clock, &events, &shared.live);
     let world = RealWorld::of(scenario, stack, clock, &events, &sampler.steady(), &shared.live);
     let nemesis = Nemesis::start(scenario.timeline(), &world);
     let watcher = progress.watch(scenario, clock, shared.clone(), sampler.steady(), nemesis.in_effect(), stack.clone());

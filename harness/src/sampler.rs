@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,9 +15,11 @@ use crate::load::live::Live;
 use crate::stack::Stack;
 
 mod hypothesis;
+mod waits;
 
 pub use hypothesis::Hypothesis;
 use hypothesis::Round;
+use waits::Waits;
 
 /// Rounds of probes in a row in which all held.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -93,14 +95,16 @@ impl Steady {
 pub struct Sampler {
     steady: Steady,
     usage: Arc<Mutex<Usage>>,
+    waits: Vec<(&'static str, Arc<Mutex<Waits>>)>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Sampler {
-    /// Starts to watch.
+    /// Starts to watch; with `ask_waits` also what the sessions of the databases wait for.
     pub fn start(
         mut hypothesis: Hypothesis,
+        ask_waits: bool,
         stack: &Arc<Stack>,
         clock: Clock,
         events: &EventSink,
@@ -115,7 +119,15 @@ impl Sampler {
         let wall = WallWatch::anchored_at(clock.epoch_unix_us());
         let watching =
             tokio::spawn(keep_watching(usage.clone(), stack.clone(), clock, wall, events.clone(), stop.clone()));
-        Sampler { steady, usage, stop, tasks: vec![probing, watching] }
+        let mut tasks = vec![probing, watching];
+        let mut waits = Vec::new();
+        let databases = stack.components.iter().filter_map(|c| Some((c.role(), c.database()?)));
+        for (role, database) in databases.filter(|_| ask_waits) {
+            let seen = Arc::new(Mutex::new(Waits::default()));
+            tasks.push(tokio::spawn(waits::keep_asking(database, seen.clone(), stop.clone())));
+            waits.push((role, seen));
+        }
+        Sampler { steady, usage, waits, stop, tasks }
     }
 
     /// Knows whether the steady-state hypothesis holds.
@@ -129,7 +141,13 @@ impl Sampler {
         for task in self.tasks {
             let _ = task.await;
         }
-        self.usage.lock().unwrap_or_else(PoisonError::into_inner).costs()
+        let mut costs = self.usage.lock().unwrap_or_else(PoisonError::into_inner).costs();
+        for (role, waits) in &self.waits {
+            if let Some(cost) = costs.iter_mut().find(|cost| cost.role == *role) {
+                cost.waits = waits.lock().unwrap_or_else(PoisonError::into_inner).busiest();
+            }
+        }
+        costs
     }
 }
 
@@ -205,6 +223,10 @@ struct Usage {
     /// What had been used when watching began, to be taken off.
     before: HashMap<(&'static str, i32, u64), f64>,
     rss_peak: BTreeMap<&'static str, u64>,
+    /// Looks of the last second: when, and the CPU-seconds of each role by then.
+    looks: VecDeque<(Instant, BTreeMap<&'static str, f64>)>,
+    /// Processors in use by role in its busiest second.
+    cores_peak: BTreeMap<&'static str, f64>,
     started: bool,
 }
 
@@ -230,6 +252,34 @@ impl Usage {
         }
         self.look_at_ourselves(per_second);
         self.started = true;
+        self.note_busiest(Instant::now());
+    }
+
+    /// Holds what was used within the last second against the busiest one so far.
+    fn note_busiest(&mut self, now: Instant) {
+        let totals = self.totals();
+        // The oldest look that is a second away or less is followed by one that is kept for the next time.
+        while self.looks.len() > 1 && now - self.looks[1].0 >= Duration::from_secs(1) {
+            self.looks.pop_front();
+        }
+        if let Some((then, before)) = self.looks.front() {
+            let seconds = (now - *then).as_secs_f64();
+            for (role, cpu_s) in totals.iter().filter(|_| seconds >= 0.9) {
+                let cores = (cpu_s - before.get(role).copied().unwrap_or(0.0)) / seconds;
+                let peak = self.cores_peak.entry(role).or_default();
+                *peak = peak.max(cores);
+            }
+        }
+        self.looks.push_back((now, totals));
+    }
+
+    /// CPU-seconds by role since watching began.
+    fn totals(&self) -> BTreeMap<&'static str, f64> {
+        let mut totals: BTreeMap<&'static str, f64> = BTreeMap::new();
+        for (key, cpu_s) in &self.cpu_s {
+            *totals.entry(key.0).or_default() += cpu_s - self.before.get(key).copied().unwrap_or(0.0);
+        }
+        totals
     }
 
     /// The harness's own threads, by what they do.
@@ -273,16 +323,14 @@ impl Usage {
 
     fn costs(&self) -> Vec<RoleCost> {
         let mut roles: BTreeMap<&str, RoleCost> = BTreeMap::new();
-        let mut totals: BTreeMap<&'static str, f64> = BTreeMap::new();
-        for (key, cpu_s) in &self.cpu_s {
-            *totals.entry(key.0).or_default() += cpu_s - self.before.get(key).copied().unwrap_or(0.0);
-        }
+        let totals = self.totals();
         for role in self.rss_peak.keys().chain(totals.keys()) {
             roles.entry(role).or_insert_with(|| RoleCost { role: (*role).to_owned(), ..RoleCost::default() });
         }
         for (role, cost) in &mut roles {
             cost.cpu_s = totals.get(role).copied().unwrap_or(0.0);
             cost.rss_peak_bytes = self.rss_peak.get(role).copied().unwrap_or(0);
+            cost.cores_peak = self.cores_peak.get(role).copied();
         }
         roles.into_values().collect()
     }
@@ -350,6 +398,21 @@ impl Processors {
 mod tests {
     use super::*;
     use crate::history::Sample;
+
+    #[test]
+    fn the_busiest_second_is_not_the_mean() {
+        let (mut usage, start) = (Usage { started: true, ..Usage::default() }, Instant::now());
+        // Four quiet seconds, one in which a processor and a half are busy, and quiet again.
+        let mut cpu_s = 0.0;
+        for quarter in 0..40u32 {
+            cpu_s += if (16..20).contains(&quarter) { 0.375 } else { 0.01 };
+            usage.note(("service", 1, 1), cpu_s);
+            usage.note_busiest(start + Duration::from_millis(250) * quarter);
+        }
+        let peak = usage.cores_peak["service"];
+        assert!((peak - 1.5).abs() < 0.01, "{peak}");
+        assert!(usage.looks.len() <= 6, "old looks are forgotten");
+    }
 
     /// Rounds 10 ms apart, each answered 1 ms later, of two probes that hold or not.
     fn after(rounds: &[[bool; 2]]) -> Streak {

@@ -399,6 +399,13 @@ pub struct Cost {
     pub wal_bytes_per_order: Option<f64>,
     /// Largest memory in use by role, in bytes.
     pub rss_peak_bytes: BTreeMap<String, u64>,
+    /// Processors in use by role, in its busiest second.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cores_peak: BTreeMap<String, f64>,
+    /// By role of a database that was asked (`audit.waits`): its sessions at work in the second in which most were, in the
+    /// mean, by what they waited for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waits: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
 /// Calls over one link.

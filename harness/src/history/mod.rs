@@ -624,6 +624,13 @@ pub struct RoleCost {
     pub rss_peak_bytes: u64,
     /// Bytes of write-ahead log, for a database.
     pub wal_bytes: Option<u64>,
+    /// Processors in use in its busiest second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores_peak: Option<f64>,
+    /// For a database that was asked (`audit.waits`): its sessions at work in the second in which most were, in the mean, by
+    /// what they waited for. `cpu` waited for nothing, or for a processor.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waits: BTreeMap<String, f64>,
 }
 
 /// Traffic over one link.

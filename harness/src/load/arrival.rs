@@ -91,11 +91,11 @@ impl Arrivals {
         ((from + lasts) * 1e6).round() as Micros
     }
 
-    /// What is wrong with the numbers, if anything.
+    /// What is wrong with the numbers, every rate multiplied by `scale`, if anything.
     ///
     /// # Errors
     /// Names the key and what is accepted.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self, scale: f64) -> Result<(), String> {
         if let Arrivals::Trace(trace) = self {
             return trace.check();
         }
@@ -104,7 +104,7 @@ impl Arrivals {
         if curve.window().1 <= 0.0 {
             return Err("`lasts` is 0s; a window without length has no arrivals".into());
         }
-        let expected = self.expected();
+        let expected = self.expected() * scale;
         if expected > MOST {
             return Err(format!("that is {expected:.0} arrivals; one kind of arrivals has at most {MOST}"));
         }
@@ -118,7 +118,14 @@ impl Arrivals {
 
     /// The arrivals in order, in microseconds since the epoch. The same seed gives the same arrivals.
     pub fn schedule(&self, seed: u64, stream: u64) -> Schedule {
-        Schedule { arrivals: self.clone(), rng: random::stream(seed, stream), expected: self.expected(), y: 0.0, n: 0 }
+        self.scaled_schedule(seed, stream, 1.0)
+    }
+
+    /// The same with every rate multiplied by `scale`: the same curve, that many times as high. Of a trace, each arrival comes
+    /// that many times, or only every n-th one does.
+    pub fn scaled_schedule(&self, seed: u64, stream: u64, scale: f64) -> Schedule {
+        let (arrivals, rng) = (self.clone(), random::stream(seed, stream));
+        Schedule { arrivals, rng, scale, expected: self.expected() * scale, y: 0.0, n: 0 }
     }
 }
 
@@ -127,6 +134,8 @@ impl Arrivals {
 pub struct Schedule {
     arrivals: Arrivals,
     rng: ChaCha8Rng,
+    /// What every rate is multiplied by.
+    scale: f64,
     /// Of the whole curve: known from the start, since every arrival is held against it.
     expected: f64,
     y: f64,
@@ -140,7 +149,7 @@ impl Iterator for Schedule {
         let n = self.n;
         self.n += 1;
         if let Arrivals::Trace(trace) = &self.arrivals {
-            return trace.times.get(n as usize).copied();
+            return trace.times.get(((n as f64 + 0.5) / self.scale) as usize).copied();
         }
         let y = if self.arrivals.is_poisson() {
             let u: f64 = self.rng.random();
@@ -154,7 +163,7 @@ impl Iterator for Schedule {
         }
         let curve = self.arrivals.curve()?;
         let (from, lasts) = curve.window();
-        let x = curve.inverse(y).clamp(0.0, lasts);
+        let x = curve.inverse(y / self.scale).clamp(0.0, lasts);
         Some(((from + x) * 1e6).round() as Micros)
     }
 }
@@ -231,7 +240,7 @@ mod tests {
 
         #[test]
         fn as_many_as_the_curve_says(arrivals in any_arrivals(), seed: u64) {
-            prop_assert_eq!(arrivals.check(), Ok(()));
+            prop_assert_eq!(arrivals.check(1.0), Ok(()));
             let expected = match &arrivals {
                 Arrivals::Trace(trace) => trace.times.len() as f64,
                 curve => curve.curve().map_or(0.0, |curve| curve.cumulative(curve.window().1)),
@@ -240,6 +249,20 @@ mod tests {
             // A regular process is exact; six standard deviations of a Poisson process are one miss in 500 million.
             let slack = if arrivals.is_poisson() { 6.0 * expected.sqrt() + 6.0 } else { 1.0 };
             prop_assert!((count - expected).abs() <= slack, "{count} against {expected}");
+        }
+
+        #[test]
+        fn a_scale_multiplies_the_curve_and_keeps_its_shape(arrivals in any_arrivals(), seed: u64, scale in 0.1f64..8.0) {
+            let times: Vec<Micros> = arrivals.scaled_schedule(seed, 3, scale).collect();
+            prop_assert!(times.is_sorted());
+            let (from, until) = window(&arrivals);
+            prop_assert!(times.iter().all(|time| (from..=until).contains(time)));
+            let expected = arrivals.schedule(seed, 3).expected.max(match &arrivals {
+                Arrivals::Trace(trace) => trace.times.len() as f64,
+                _ => 0.0,
+            }) * scale;
+            let slack = if arrivals.is_poisson() { 6.0 * expected.sqrt() + 6.0 } else { 1.0 };
+            prop_assert!((times.len() as f64 - expected).abs() <= slack, "{} against {expected}", times.len());
         }
 
         #[test]
@@ -308,6 +331,18 @@ mod tests {
             let scenario = crate::scenario::load(path.as_ref(), &[], None).unwrap().scenario;
             assert_eq!(scenario.plan().count_and_hash(), (count, hash.to_owned()), "{name}");
         }
+    }
+
+    #[test]
+    fn the_schedule_of_scale_one_is_the_schedule_and_a_trace_is_repeated_or_thinned() {
+        let read = |text: &str| toml::from_str::<Arrivals>(text).unwrap();
+        let ramp = read("ramp = { from_rate = 10, to_rate = 300, from = '500ms', lasts = '2s', poisson = true }");
+        assert!(ramp.schedule(5, 1).eq(ramp.scaled_schedule(5, 1, 1.0)));
+        let day = trace("1\n2\n3\n4\n");
+        let at = |scale: f64| day.scaled_schedule(1, 0, scale).map(|us| us / 1_000_000).collect::<Vec<_>>();
+        assert_eq!(at(1.0), [1, 2, 3, 4]);
+        assert_eq!(at(2.0), [1, 1, 2, 2, 3, 3, 4, 4]);
+        assert_eq!(at(0.5), [2, 4]);
     }
 
     #[test]

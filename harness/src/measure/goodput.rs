@@ -89,6 +89,13 @@ pub fn cost(history: &History, committed_orders: u64) -> Cost {
             let peak = cost.rss_peak_bytes.entry(role.role.clone()).or_default();
             *peak = (*peak).max(role.rss_peak_bytes);
         }
+        if let Some(cores) = role.cores_peak {
+            let peak = cost.cores_peak.entry(role.role.clone()).or_default();
+            *peak = peak.max(cores);
+        }
+        if !role.waits.is_empty() {
+            cost.waits.insert(role.role.clone(), role.waits.clone());
+        }
         if let Some(bytes) = role.wal_bytes {
             *wal_bytes.get_or_insert(0) += bytes;
         }

@@ -81,6 +81,12 @@ impl SloSpec {
         Ok(())
     }
 
+    /// Samples that it takes to judge it.
+    pub fn samples_needed(&self) -> u64 {
+        let needs = |limit: &Limit| if let Limit::Percentile(_, percentile, _) = limit { percentile.needs } else { 0 };
+        self.limits().iter().map(needs).max().unwrap_or(0)
+    }
+
     fn limits(&self) -> Vec<Limit> {
         let percentile = |key, p, limit: Option<Duration>| limit.map(|limit| Limit::Percentile(key, p, limit));
         let limits = [

@@ -6,6 +6,7 @@
 use crate::summary::Summary;
 
 mod blast;
+pub mod capacity;
 pub(crate) mod chart;
 pub mod comparison;
 pub(crate) mod format;

@@ -376,6 +376,10 @@ pub struct Load {
     /// Whether each buyer keeps the cookies that replies set, and sends them with the later requests of the journey.
     #[serde(default)]
     pub cookies: bool,
+    /// What the rate of all arrivals, those of the cohorts too, is multiplied by: 2 sends twice as many buyers in the same
+    /// time. `seckill capacity` looks for the highest at which the objectives are met.
+    #[serde(default = "one")]
+    pub scale: f64,
     /// Arrivals of the crowd as a whole: each is a buyer of one of the cohorts that have a `share`. Components are summed.
     #[serde(default)]
     pub arrivals: Vec<Arrivals>,
@@ -695,6 +699,8 @@ pub struct Audit {
     pub ticket_deadline: Dur,
     /// Whether fresh buyers buy what is left, and one unit more, after the audit.
     pub drain_probe: bool,
+    /// Whether the databases are asked, 20 times a second, what their sessions wait for: evidence of what gives out first.
+    pub waits: bool,
 }
 
 impl Default for Audit {
@@ -704,6 +710,7 @@ impl Default for Audit {
             epsilon: Dur::millis(100),
             ticket_deadline: Dur::millis(5_000),
             drain_probe: true,
+            waits: false,
         }
     }
 }
@@ -842,7 +849,7 @@ impl Scenario {
             Crowd { arrivals: arrivals.clone(), share: share.unwrap_or(0.0), clock_skew: *clock_skew }
         };
         let cohorts: Vec<Crowd> = self.cohort.values().map(crowd).collect();
-        Plan::new(&cohorts, &self.load.arrivals, self.seed)
+        Plan::scaled(&cohorts, &self.load.arrivals, self.seed, self.load.scale)
     }
 
     /// The steps in the order in which buyers make them.

@@ -46,7 +46,7 @@ pub(super) fn read(path: &Path, scenario: &mut Scenario) -> Traces {
     for (owner, list) in lists.chain([(vec!["load"], &mut scenario.load.arrivals)]) {
         for (index, arrivals) in list.iter_mut().enumerate() {
             // A trace whose numbers are wrong is told elsewhere.
-            let fits = arrivals.check().is_ok();
+            let fits = arrivals.check(1.0).is_ok();
             let Arrivals::Trace(trace) = arrivals else { continue };
             let file = folder.join(&trace.file);
             let name = traces.attach(&file).map_err(|error| format!("cannot be read: {error}"));

@@ -290,6 +290,9 @@ fn load(scenario: &Scenario, m: &mut Mistakes) {
             "from 1 to 50000",
         );
     }
+    if !(load.scale > 0.0 && load.scale <= 1e4) {
+        m.add(Place::key("load.scale"), format!("load.scale is {}", load.scale), "more than 0 and at most 10000; 1 changes nothing");
+    }
     if load.request_timeout.0.is_zero() {
         m.add(Place::key("load.request_timeout"), "load.request_timeout is 0s", "a request needs time, such as \"2s\"");
     }
@@ -581,7 +584,7 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
 fn arrivals(scenario: &Scenario, whose: &str, list: &[Arrivals], late_us: Micros, m: &mut Mistakes) {
     for (index, arrivals) in list.iter().enumerate() {
         let at = Place::key(&format!("{whose}.arrivals.{index}.{}", arrivals.kind()));
-        if let Err(why) = arrivals.check() {
+        if let Err(why) = arrivals.check(scenario.load.scale) {
             m.add(at, format!("{whose}: {why}"), "`seckill schema scenario` lists the kinds of arrivals");
         } else if arrivals.until_us() + late_us > scenario.load.duration.micros() {
             let late = if late_us > 0 { ", with the clock_skew" } else { "" };

@@ -76,15 +76,20 @@ impl Plan {
     /// cohort gets is a Poisson process again, independent of the others' (J. F. C. Kingman, *Poisson Processes*, 1993,
     /// the colouring theorem).
     pub fn new(cohorts: &[Crowd], common: &[Arrivals], seed: u64) -> Plan {
+        Plan::scaled(cohorts, common, seed, 1.0)
+    }
+
+    /// The same with every rate multiplied by `scale`.
+    pub fn scaled(cohorts: &[Crowd], common: &[Arrivals], seed: u64, scale: f64) -> Plan {
         let mut streams = Vec::new();
         for (cohort, crowd) in cohorts.iter().enumerate() {
             for arrivals in &crowd.arrivals {
-                let schedule = arrivals.schedule(seed, streams.len() as u64).peekable();
+                let schedule = arrivals.scaled_schedule(seed, streams.len() as u64, scale).peekable();
                 streams.push(Stream { schedule, whose: Whose::Cohort(cohort as u16) });
             }
         }
         for (index, arrivals) in (0..).zip(common) {
-            let schedule = arrivals.schedule(seed, COMMON + index).peekable();
+            let schedule = arrivals.scaled_schedule(seed, COMMON + index, scale).peekable();
             let whose = Whose::Common(Box::new(random::stream(seed, SHARES + index)));
             streams.push(Stream { schedule, whose });
         }
