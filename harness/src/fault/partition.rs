@@ -95,7 +95,8 @@ fn wall<'a>(stack: &'a Stack, link: &str) -> Result<(&'a Host, Ports), StackErro
     if let Ok(host) = stack.host(caller) {
         return Ok((host, Ports::Theirs(stack.link(link)?.listen_addr().port())));
     }
-    let host = stack.host(callee)?;
+    // After a failover the heir is called, on its own host.
+    let host = stack.host(stack.component(callee)?.role())?;
     Ok((host, host.ports()))
 }
 

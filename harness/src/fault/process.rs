@@ -35,8 +35,18 @@ pub(super) async fn kill_all(stack: &Stack, role: &str) -> Result<usize, StackEr
 pub(super) async fn all_up(stack: &Stack, role: &str) -> Result<(), StackError> {
     for component in stack.components_of(role)? {
         up_again(component).await?;
+        lead_again(component, role).await?;
     }
     Ok(())
+}
+
+/// Tells a Redis that has taken over a role that it leads: it was started as the replica of the one that is dead, and is
+/// started in the same way again.
+async fn lead_again(component: &dyn Component, role: &str) -> Result<(), StackError> {
+    match component.cache() {
+        Some(cache) if component.role() != role => cache.ask(&["REPLICAOF", "NO", "ONE"]).await,
+        _ => Ok(()),
+    }
 }
 
 /// What a supervisor does: starts it until it stays up, within bounds. One that runs already is only waited for.

@@ -344,12 +344,11 @@ impl Stack {
         self.heirs.set(role, heir);
     }
 
-    /// The host that whoever plays a role has to itself.
+    /// The host that was made for a role, whoever plays it now.
     ///
     /// # Errors
     /// There is none.
     pub fn host(&self, role: &str) -> Result<&host::Host, StackError> {
-        let role = self.heirs.of(role);
         let found = self.hosts.iter().find(|host| host.role() == role);
         found.ok_or_else(|| StackError::Other(format!("`{role}` has no host of its own in this stack")))
     }
