@@ -126,9 +126,12 @@ fn a_seeded_bug_must_be_asked_for_twice() {
     let unknown = serve(&["--bug", "nonsense"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("12=ack-before-commit"));
-    let pending = serve(&["--bug", "11", "--allow-seeded-bugs"]);
+    let pending = serve(&["--bug", "20", "--allow-seeded-bugs"]);
     assert_eq!(pending.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&pending.stderr).contains("shards"));
+    assert!(String::from_utf8_lossy(&pending.stderr).contains("message queue"));
+    let without_redis = serve(&["--bug", "7", "--allow-seeded-bugs"]);
+    assert_eq!(without_redis.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&without_redis.stderr).contains("--redis-url"));
     let strategy = serve(&["--strategy", "nonsense"]);
     assert!(String::from_utf8_lossy(&strategy.stderr).contains("conditional-update"));
 
