@@ -12,7 +12,7 @@ use crate::campaign::{self, Ended, Job, Manner};
 use crate::check::Verdict;
 use crate::exit;
 use crate::history::{Machine, Role};
-use crate::measure::stats::median;
+use crate::measure::stats::{P99, P999, median};
 use crate::report::{self, ReportError};
 use crate::scenario::{Loaded, Scenario, Variant, topology};
 use crate::summary::Summary;
@@ -60,6 +60,9 @@ pub struct Outcome {
     pub order_us_p99: Option<Estimate>,
     /// Its 99.9th percentile; none where a run has too few orders.
     pub order_us_p999: Option<Estimate>,
+    /// Why these are absent: `not enough samples for TP999 (812 of 10,000 needed)`, of the run with the fewest orders.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order_missing: Vec<String>,
     /// Steps beside it: what the variant does to others.
     #[serde(default)]
     pub beside: Vec<Beside>,
@@ -250,6 +253,12 @@ fn outcome(scenario: &Scenario, variant: &Variant, runs: &[Ended]) -> Outcome {
         step: step.clone(),
         us_p99: estimate(&|s| s.latency.steps.get(step)?.us_p99.map(|us| us as f64)),
     };
+    let fewest = |summary: &Summary| {
+        let counts = orders.iter().filter_map(|name| summary.latency.steps.get(*name)).map(|stats| stats.count);
+        counts.min().unwrap_or(0)
+    };
+    let missing =
+        |count: u64| -> Vec<String> { [P99, P999].iter().filter_map(|percentile| percentile.missing(count)).collect() };
     let mut violated: Vec<String> = summaries
         .iter()
         .flat_map(|summary| &summary.invariants)
@@ -258,8 +267,8 @@ fn outcome(scenario: &Scenario, variant: &Variant, runs: &[Ended]) -> Outcome {
         .collect();
     violated.sort();
     violated.dedup();
-    let missing = (summaries.len() < runs.len() || runs.is_empty()).then_some(Verdict::Unknown);
-    let verdicts = summaries.iter().map(|summary| summary.verdict).chain(missing);
+    let lost = (summaries.len() < runs.len() || runs.is_empty()).then_some(Verdict::Unknown);
+    let verdicts = summaries.iter().map(|summary| summary.verdict).chain(lost);
     Outcome {
         name: variant.name.clone(),
         title: variant.title.clone(),
@@ -271,6 +280,7 @@ fn outcome(scenario: &Scenario, variant: &Variant, runs: &[Ended]) -> Outcome {
         order_us_p99: estimate(&|s| order(s, |stats| stats.us_p99)),
         order_us_p999: estimate(&|s| order(s, |stats| stats.us_p999)),
         beside: scenario.compare.beside.iter().map(beside).collect(),
+        order_missing: summaries.iter().map(|s| fewest(s)).min().map(missing).unwrap_or_default(),
         cpu_s_per_1000_orders: estimate(&|s| {
             let of = |role: &str| s.cost.cpu_s_per_1000_orders.get(role).copied();
             Some(of("service")? + of("postgres")? + of(topology::REDIS).unwrap_or_default())

@@ -31,9 +31,13 @@ pub mod run;
 pub mod sampler;
 pub mod scenario;
 pub mod shard;
+#[cfg(test)]
+#[path = "../tests/support/skipped.rs"]
+mod skipped;
 pub mod stack;
 pub mod stdout;
 pub mod summary;
+pub(crate) mod timer;
 pub mod toxiproxy;
 pub mod trend;
 pub mod workbench;

@@ -123,14 +123,26 @@ pub struct Load {
     pub peak_requests_per_second: f64,
     /// Actual minus intended start of the arrivals sent: median, in microseconds.
     pub send_lag_us_p50: u64,
-    /// 99th percentile.
-    pub send_lag_us_p99: u64,
-    /// 99.9th percentile.
-    pub send_lag_us_p999: u64,
+    /// 99th percentile; needs 1,000 arrivals.
+    pub send_lag_us_p99: Option<u64>,
+    /// Its 95% confidence interval, from order statistics.
+    #[serde(default)]
+    pub send_lag_us_p99_interval: Option<[u64; 2]>,
+    /// 99.9th percentile; needs 10,000 arrivals.
+    pub send_lag_us_p999: Option<u64>,
+    /// Its 95% confidence interval, from order statistics.
+    #[serde(default)]
+    pub send_lag_us_p999_interval: Option<[u64; 2]>,
     /// Largest.
     pub send_lag_us_max: u64,
-    /// 99th percentile within the phase with the highest planned rate.
-    pub send_lag_us_p99_at_peak: u64,
+    /// 99th percentile within the phase with the highest planned rate; needs 1,000 arrivals in it.
+    pub send_lag_us_p99_at_peak: Option<u64>,
+    /// Its 95% confidence interval, from order statistics.
+    #[serde(default)]
+    pub send_lag_us_p99_at_peak_interval: Option<[u64; 2]>,
+    /// What is missing of these and why: `not enough samples for TP999 (812 of 10,000 needed)`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub send_lag_missing: Vec<String>,
     /// Whether the generator waited for a processor for long enough to matter.
     pub starved: bool,
     /// Fraction of the load's time for which the generator was runnable and waited for a processor.
@@ -182,7 +194,7 @@ pub struct LatencyStats {
     pub us_p99_interval: Option<[u64; 2]>,
     /// 95% confidence interval of the 99.9th percentile, from order statistics.
     pub us_p999_interval: Option<[u64; 2]>,
-    /// What is missing and why: `not enough samples for TP999 (812 of 10000 needed)`.
+    /// What is missing and why: `not enough samples for TP999 (812 of 10,000 needed)`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
 }

@@ -1,6 +1,6 @@
-//! The calibration in short, through the binary: the harness tells the truth, and a calibration that is wrong on purpose is
-//! found out. The bounds are for machines that have other things to do; the formulas behind the truth are tested exactly
-//! where they stand.
+//! The calibration in short, through the binary: the harness tells the truth to within 2% in every mode, and a calibration
+//! that is wrong on purpose is found out. On a machine that has other things to do, a figure may be too long by what the
+//! command itself says that the machine took; the formulas behind the truth are tested exactly where they stand.
 
 mod support;
 
@@ -27,27 +27,67 @@ fn error(report: &Value, mode: &str, quantile: &str) -> f64 {
     row(report, mode, quantile)["error"].as_f64().unwrap()
 }
 
+/// What is wrong with the harness by this report. Each figure may be off by 2%; where all turns of a mode were spoiled, it may
+/// be too long besides by what the machine took, as the command says. A busy machine makes nothing shorter.
+fn wrong(report: &Value) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for row in report["rows"].as_array().unwrap() {
+        let (truth, Some(ours)) = (row["truth_us"].as_f64().unwrap(), row["ours_us"].as_f64()) else { continue };
+        let spoiled = report["spoiled"].as_array().unwrap().iter().filter(|turn| turn["mode"] == row["mode"]);
+        let explained = match spoiled.collect::<Vec<_>>()[..] {
+            [_, _, last] => last["explains_us"].as_f64().unwrap(),
+            _ => 0.0,
+        };
+        if ours < truth * 0.98 || ours > truth * 1.02 + explained {
+            wrong
+                .push(format!("{} {}: {ours} instead of {truth}, {explained} explained", row["mode"], row["quantile"]));
+        }
+    }
+    wrong
+}
+
 #[test]
-fn the_harness_tells_the_truth_and_a_tool_that_is_missing_is_told() {
+fn the_harness_tells_the_truth() {
     let sandbox = Sandbox::new();
-    let names = ["--only", "fixed", "--only", "queue", "--only", "goose", "--only", "wrk"];
-    let (output, report) = calibrate(&sandbox, &names);
+    let (output, report) = calibrate(&sandbox, &["--only", "ours"]);
 
     let truth = |mode, quantile| row(&report, mode, quantile)["truth_us"].as_f64().unwrap();
     assert_eq!((truth("fixed", "p50"), truth("fixed", "max")), (200_000.0, 200_000.0));
+    // Of 2,000 requests, 800 come before a stall of 200 ms, and one in fifty is slow.
+    assert_eq!((truth("stall", "p50"), truth("stall", "max")), (20_000.0, 199_500.0));
+    assert_eq!((truth("bimodal", "p50"), truth("bimodal", "p99")), (20_000.0, 200_000.0));
     // Each of 2,000 requests waits 0.1 ms longer than the one before.
     assert_eq!(
         (truth("queue", "p50"), truth("queue", "p99"), truth("queue", "max")),
         (101_000.0, 199_000.0, 201_000.0)
     );
-    assert!(error(&report, "fixed", "p50").abs() < 0.05, "{report:#}");
-    for quantile in ["p50", "p99", "max"] {
-        assert!(error(&report, "queue", quantile).abs() < 0.25, "{report:#}");
-    }
-    let errors = report["rows"].as_array().unwrap().iter().map(|row| row["error"].as_f64().unwrap().abs());
-    let max_error = report["max_error"].as_f64().unwrap();
-    assert_eq!(max_error, errors.fold(0.0, f64::max));
+    assert_eq!(wrong(&report), [""; 0], "{report:#}");
 
+    let errors = report["rows"].as_array().unwrap().iter().filter_map(|row| row["error"].as_f64());
+    let max_error = report["max_error"].as_f64().unwrap();
+    assert_eq!(max_error, errors.map(f64::abs).fold(0.0, f64::max));
+    // Whether it is trusted is a matter of the error alone, and where it is not, the machine is what is to blame.
+    let (code, spoiled) = (output.status.code(), report["spoiled"].as_array().unwrap());
+    if max_error <= 0.02 {
+        assert_eq!(code, Some(harness::exit::PASS), "{report:#}");
+    } else {
+        assert_eq!(code, Some(harness::exit::UNKNOWN), "{report:#}");
+        assert!(
+            spoiled.len() >= 3 && spoiled.iter().all(|turn| !turn["why"].as_str().unwrap().is_empty()),
+            "{report:#}"
+        );
+    }
+    // Turns as short as these have too few requests for the highest percentile, and say so.
+    let missing = &row(&report, "fixed", "p99.9")["missing"];
+    assert_eq!(missing, "not enough samples for TP999 (2,000 of 10,000 needed)");
+    assert!(row(&report, "fixed", "p99.9")["ours_us"].is_null());
+    assert_eq!(sandbox.left_behind(), [""; 0]);
+}
+
+#[test]
+fn other_tools_stand_beside_it_and_one_that_is_missing_is_told() {
+    let sandbox = Sandbox::new();
+    let (output, report) = calibrate(&sandbox, &["--only", "fixed", "--only", "goose", "--only", "wrk"]);
     let said_by = |tool: &str| {
         let others = row(&report, "fixed", "p50")["others_us"].as_array().unwrap();
         others.iter().find(|other| other["tool"] == tool).unwrap()["us"].as_f64()
@@ -58,7 +98,8 @@ fn the_harness_tells_the_truth_and_a_tool_that_is_missing_is_told() {
     assert!(report["missing"][0]["why"].as_str().unwrap().contains("wrk is not installed (apt-get install wrk)"));
 
     // A machine that is too busy spoils the short turns; otherwise the missing tool was asked for by name.
-    let wanted = if max_error > 0.02 { harness::exit::UNKNOWN } else { harness::exit::NO_STACK };
+    let trusted = report["max_error"].as_f64().unwrap() <= 0.02;
+    let wanted = if trusted { harness::exit::NO_STACK } else { harness::exit::UNKNOWN };
     assert_eq!(output.status.code(), Some(wanted), "{report:#}");
     let kept = std::fs::read(sandbox.path("reports/calibration/latest.json")).unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&kept).unwrap(), report);
@@ -69,7 +110,10 @@ fn the_harness_tells_the_truth_and_a_tool_that_is_missing_is_told() {
 fn a_server_that_is_slower_than_it_says_is_found() {
     let sandbox = Sandbox::new();
     let (output, report) = calibrate(&sandbox, &["--only", "fixed", "--only", "ours", "--mistake", "slow-server"]);
+    // By 20 ms, which takes a very busy machine to explain.
     assert!(error(&report, "fixed", "p50") > 0.09, "{report:#}");
+    let explained = |turn: &Value| turn["explains_us"].as_f64().unwrap() > 15_000.0;
+    assert!(!wrong(&report).is_empty() || report["spoiled"].as_array().unwrap().iter().any(explained), "{report:#}");
     assert_eq!(output.status.code(), Some(harness::exit::UNKNOWN));
 }
 
@@ -79,6 +123,7 @@ fn latencies_from_the_actual_start_are_found() {
     let (output, report) = calibrate(&sandbox, &["--only", "queue", "--only", "ours", "--mistake", "from-send"]);
     // No more than 64 requests are ever under way, of 1.1 ms each; who waits for a connection is not counted.
     assert!(error(&report, "queue", "p99") < -0.4, "{report:#}");
+    assert!(!wrong(&report).is_empty(), "{report:#}");
     assert_eq!(output.status.code(), Some(harness::exit::UNKNOWN));
 }
 

@@ -12,7 +12,7 @@ use tokio_postgres::{Config, NoTls};
 
 mod support;
 
-use support::{Room, Sandbox, Started};
+use support::{Room, Sandbox, Started, skipped};
 
 const DATABASES: &str = include_str!("../../scenarios/databases.toml");
 
@@ -224,7 +224,7 @@ fn can_mount() -> bool {
     let root = nix::unistd::geteuid().is_root();
     let possible = root && Path::new("/dev/loop-control").exists();
     if !possible {
-        eprintln!("skipped: a disk can be mounted here only by root, and where there are loop devices");
+        skipped("a disk can be mounted here only by root, and where there are loop devices");
     }
     possible
 }
@@ -287,7 +287,7 @@ const REDIS: &str = include_str!("../../scenarios/redis.toml");
 fn has_redis() -> bool {
     let found = harness::doctor::find_redis();
     if let Err(missing) = &found {
-        eprintln!("skipped: {missing}");
+        skipped(&missing.to_string());
     }
     found.is_ok()
 }

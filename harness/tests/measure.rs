@@ -228,8 +228,16 @@ fn the_load_by_hand() {
     assert_eq!((load.planned, load.sent, load.dropped, load.requests), (5, 4, 1, 10));
     assert_eq!((load.offered_rps, load.peak_rps, load.peak_requests_per_second), (2.5, 10.0, 5.0));
     // Lags 0, 20, 40 and 100 µs; in the spike, which has the higher rate, 0 and 100.
-    assert_eq!((load.send_lag_us_p50, load.send_lag_us_p99, load.send_lag_us_max), (20, 100, 100));
-    assert_eq!(load.send_lag_us_p99_at_peak, 100);
+    assert_eq!((load.send_lag_us_p50, load.send_lag_us_max), (20, 100));
+    // That is too few for any percentile beyond the median, at the peak even more so.
+    assert_eq!((load.send_lag_us_p99, load.send_lag_us_p999, load.send_lag_us_p99_at_peak), (None, None, None));
+    assert_eq!((load.send_lag_us_p99_interval, load.send_lag_us_p99_at_peak_interval), (None, None));
+    let missing = [
+        "not enough samples for TP99 (4 of 1,000 needed)",
+        "not enough samples for TP999 (4 of 10,000 needed)",
+        "not enough samples for TP99 at the peak (2 of 1,000 needed)",
+    ];
+    assert_eq!(load.send_lag_missing, missing);
     assert_eq!((load.generator_wait_fraction, load.starved), (0.01, false));
     assert_eq!((load.busy_max, load.buyers), (2, 3));
 }
@@ -268,7 +276,7 @@ fn the_latencies_by_hand() {
     let page = &latency.steps["page"];
     assert_eq!((page.count, page.us_p50, page.us_max, page.us_mean), (4, Some(2_000), 4_000, 2_500.0));
     assert_eq!(page.us_p99, None);
-    assert_eq!(page.missing[1], "not enough samples for TP99 (4 of 1000 needed)");
+    assert_eq!(page.missing[1], "not enough samples for TP99 (4 of 1,000 needed)");
     // The timeout counts with the second until it was given up.
     let order = &latency.steps["order"];
     assert_eq!((order.count, order.us_p50, order.us_max), (5, Some(2_000), 1_000_000));
@@ -431,7 +439,7 @@ fn objectives_by_hand() {
             ("page p50 <= 1 ms", Some(false), "p50 2 ms (4 samples)"),
             ("page max <= 4 ms", Some(true), "max 4 ms of 4 samples"),
             ("all steps max <= 6 ms in phase spike", Some(false), "max 7 ms of 5 samples"),
-            ("all steps p99 <= 1 s", None, "not enough samples for TP99 (10 of 1000 needed)"),
+            ("all steps p99 <= 1 s", None, "not enough samples for TP99 (10 of 1,000 needed)"),
             // Two indeterminate and one dropped, of eleven.
             ("all steps error fraction <= 25% of cohort fans", Some(false), "27.2727% (3 of 11 operations)"),
             ("nonesuch max <= 1 s", None, "no operation to judge it by"),
@@ -480,7 +488,7 @@ fn a_measurement_in_doubt_is_at_best_unknown() {
     let (distrust, _) = doubt(&|h| h.events.push(Event::Distrust { at_us: 0, why: "the clock jumped".into() }));
     assert_eq!(distrust, "the clock jumped");
     let (distrust, _) = doubt(&|h| h.ops[4].invoked_us = h.ops[4].intended_us + 6_000);
-    assert!(distrust.contains("p99 of its lag is 6 ms where 5 ms is allowed"), "{distrust}");
+    assert!(distrust.contains("latest 1% of its arrivals were at least 6 ms late where 5 ms is allowed"), "{distrust}");
 
     let (distrust, reason) = doubt(&|h| h.info.closed.as_mut().unwrap().how = "interrupted".into());
     assert_eq!(distrust, "");
@@ -752,4 +760,33 @@ fn what_kept_everybody_from_buying_is_said_first() {
         }
     };
     assert!(told(&fine, Verdict::Unknown).starts_with("I1"));
+}
+
+#[test]
+fn a_percentile_of_the_send_lag_takes_as_many_arrivals_as_one_of_a_latency() {
+    // The n-th arrival leaves n microseconds late.
+    let load = |count: i64| {
+        let mut b = Builder(empty(count * 1_000));
+        for n in 0..count {
+            let at = n * 1_000;
+            b.op("page", n as u64, (Outcome::Ok, ""), [at, at + n, at + n + 500]);
+        }
+        summary(&b.0).load
+    };
+    let few = load(999);
+    assert_eq!((few.send_lag_us_p50, few.send_lag_us_p99, few.send_lag_us_max), (499, None, 998));
+    assert_eq!(few.send_lag_missing[0], "not enough samples for TP99 (999 of 1,000 needed)");
+
+    let enough = load(1_000);
+    assert_eq!((enough.send_lag_us_p99, enough.send_lag_us_p99_at_peak), (Some(989), Some(989)));
+    let (low, high) = harness::measure::interval_ranks(1_000, 0.99).unwrap();
+    assert_eq!(enough.send_lag_us_p99_interval, Some([low - 1, high - 1]));
+    assert_eq!((enough.send_lag_us_p999, enough.send_lag_us_p999_interval), (None, None));
+    assert_eq!(enough.send_lag_missing, ["not enough samples for TP999 (1,000 of 10,000 needed)"]);
+
+    let many = load(10_000);
+    assert_eq!(many.send_lag_missing, [""; 0]);
+    let ([low, high], at) = (many.send_lag_us_p999_interval.unwrap(), many.send_lag_us_p999.unwrap());
+    // Buckets beyond 2 ms are 0.1% wide.
+    assert!((9_980..=9_999).contains(&at) && low < at && at < high, "{low} {at} {high}");
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 mod faults;
 mod support;
 
-use support::Sandbox;
+use support::{Sandbox, skipped};
 
 const SPIKE: &str = include_str!("../../scenarios/spike.toml");
 const COHORTS: &str = include_str!("../../scenarios/cohorts.toml");
@@ -117,6 +117,27 @@ const MISTAKES_OF_COHORTS: &[Mistake] = &[
         replace: ("[\"-800ms\", \"800ms\"]", "[\"800ms\", \"-800ms\"]"),
         line: "clock_skew",
         says: &["from the earliest to the latest", "[\"-800ms\", \"800ms\"]"],
+    },
+    Mistake {
+        name: "clocks that are off by one length of time",
+        replace: ("[\"-800ms\", \"800ms\"]", "\"1s\""),
+        line: "clock_skew",
+        says: &["string \"1s\"", "a clock skew, which is two lengths of time: the earliest", "[\"-800ms\", \"800ms\"]"],
+    },
+    Mistake {
+        name: "clocks that are off by a number",
+        replace: ("[\"-800ms\", \"800ms\"]", "[-800, 800]"),
+        line: "clock_skew",
+        says: &["integer `-800`", "expected a string"],
+    },
+    Mistake {
+        name: "a crowd in which nobody comes",
+        replace: ("levels = [{ rate = 30", "levels = [{ rate = 0, lasts = \"5s\" }] }\n#"),
+        line: "step = {",
+        says: &[
+            "load: every rate of its `arrivals` is 0, so nobody ever comes",
+            "a rate above 0, in arrivals per second",
+        ],
     },
     Mistake {
         name: "clocks that make buyers come when all is over",
@@ -590,6 +611,11 @@ fn each_mistake_in_a_trace_is_explained_with_its_line() {
         (format!("{}-0.5\n", offsets(0)), "line 1: -0.5 is negative"),
         ("offset_s\n1\n10.2\n".to_owned(), "line 3: this buyer comes at 10200ms, after load.duration (10s)"),
         ("when\n1\n".to_owned(), "line 1: no column of `when` says its unit"),
+        (
+            "offset_ms\n12\n12,5\n".to_owned(),
+            "line 3: `12,5` has 2 columns where one column may be; a decimal is written with a point",
+        ),
+        ("1st,2nd\n1,2\n".to_owned(), "line 1: `1st,2nd` has 2 columns where one column may be"),
         (String::new(), "there is no arrival in it"),
     ] {
         sandbox.write("traces/ordinary-evening.csv", &text);
@@ -716,6 +742,30 @@ const PROTOCOLS: &[Mistake] = &[
         replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { status = [200, 404] }"),
         line: "check = { status",
         says: &["step \"time\": check: status 404 cannot be declared a success", "from 200 to 399"],
+    },
+    Mistake {
+        name: "no success at all",
+        replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { status = [] }"),
+        line: "check = { status",
+        says: &["step \"time\": check.status is empty, so that no reply could be a success", "status = [200, 303]"],
+    },
+    Mistake {
+        name: "a check of a JSON pointer with a stray tilde",
+        replace: ("path = \"/time\"", "path = \"/time\"\ncheck = { json = { \"/a~2b\" = 1 } }"),
+        line: "check = { json",
+        says: &["`/a~2b` is no JSON pointer", "`~0` stands for a tilde and `~1` for a slash", "\"/state\" = \"open\""],
+    },
+    Mistake {
+        name: "a capture from a JSON pointer with a stray tilde",
+        replace: ("token = \"/token\"", "token = \"/a~2b\""),
+        line: "token = \"/a~2b\"",
+        says: &["`token` is captured from `/a~2b`", "`~0` stands for a tilde", "header:etag"],
+    },
+    Mistake {
+        name: "an order's state at what is no JSON pointer",
+        replace: ("path = \"/time\"", "path = \"/time\"\nreply = { state = \"state\" }"),
+        line: "reply = { state",
+        says: &["step \"time\": reply.state: `state` is no JSON pointer", "\"/order/state\""],
     },
     Mistake {
         name: "a check by what is no regex",
@@ -1153,7 +1203,7 @@ fn a_disk_that_is_nearly_full_is_refused_before_anything_is_started() {
     let mounted =
         std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(&small).status();
     if !mounted.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: a full disk, which only root can make");
+        skipped("a full disk, which only root can make");
         return;
     }
     let ended = sandbox.seckill(&["run", "spike.toml", "--out", "small/run"]);

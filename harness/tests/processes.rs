@@ -10,7 +10,7 @@ use serde_json::Value;
 
 mod support;
 
-use support::{Sandbox, wait_for};
+use support::{Sandbox, skipped, skipped_in_part, wait_for};
 
 const PROCESSES: &str = include_str!("../../scenarios/processes.toml");
 const SHORT: &str = include_str!("support/short.toml");
@@ -46,7 +46,7 @@ fn each_fault_of_a_process_has_its_effect_and_a_correct_service_passes() {
     let sandbox = Sandbox::new();
     let partitions = harness::doctor::network_namespaces();
     if let Err(why) = &partitions {
-        eprintln!("skipped: partitions, since {why}");
+        skipped_in_part(&format!("partitions, since {why}"));
     }
     let scenario = if partitions.is_ok() { PROCESSES.to_owned() } else { without_hosts() };
     sandbox.write("processes.toml", &scenario);
@@ -101,7 +101,7 @@ fn folder_of_group(name_ends: &str) -> Option<PathBuf> {
 #[test]
 fn a_harness_that_is_killed_leaves_no_group_no_host_and_no_stopped_process() {
     if let Err(why) = cgroup::find() {
-        eprintln!("skipped: {why}");
+        skipped(&why.to_string());
         return;
     }
     let sandbox = Sandbox::new();

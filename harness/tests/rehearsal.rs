@@ -171,8 +171,6 @@ fn says_what_is_documented(summary: &Value, killed: &str) {
         "load.offered_rps",
         "load.peak_rps",
         "load.send_lag_us_p50",
-        "load.send_lag_us_p99",
-        "load.send_lag_us_p999",
         "load.send_lag_us_max",
         "outcomes.ok",
         "outcomes.info",
@@ -189,6 +187,10 @@ fn says_what_is_documented(summary: &Value, killed: &str) {
             at(stats, key);
         }
     }
+    for key in ["send_lag_us_p99", "send_lag_us_p999", "send_lag_us_p99_interval", "send_lag_us_p999_interval"] {
+        assert!(at(summary, "load")[key].is_null(), "{key} of so few arrivals: {:#}", at(summary, "load"));
+    }
+    assert!(at(summary, "load.send_lag_missing")[0].as_str().unwrap().starts_with("not enough samples for TP99 ("));
     let number = |path: &str| at(summary, path).as_u64().unwrap();
     assert!(number("load.planned") > 200, "the schedule is a function of the seed");
     assert_eq!(number("load.planned"), number("load.sent") + number("load.dropped"));
@@ -322,6 +324,13 @@ fn every_kind_of_buyer_comes_and_is_measured_by_itself() {
     assert!(made("hoarders", "login") > 15, "hoarders come again");
     assert!(first["latency"]["cohorts"]["hoarders"].get("pay").is_none(), "and never pay");
     assert_eq!(made("skewed", "login"), 40);
+    // Whoever waits for the opening is told of it, and nobody has to ask too early to learn of it.
+    let ended_as = |step: &str, how: &str| at(&first, "outcomes.steps")[step][how].as_u64().unwrap_or(0);
+    assert!(ended_as("opening", "ok") >= 25 && made("early-birds", "order") >= 25, "{first:#}");
+    // A token is got once, and opens one purchase, however often it is spent.
+    assert_eq!((made("replayers", "challenge"), made("replayers", "answer")), (20, 20));
+    assert!(ended_as("token-order", "fail:token-spent") > 0, "nobody has spent a token again: {first:#}");
+    assert_eq!(verdict_of(&first, "I6"), "pass", "{first:#}");
     assert!(number("outcomes.fail.too-early") > 0, "some clocks are early");
     for cohort in ["bots", "stormers"] {
         assert!(made(cohort, "order") > made(cohort, "login"), "{cohort} try more than once");

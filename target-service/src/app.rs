@@ -10,6 +10,7 @@ use crate::admin::audit::Snapshots;
 use crate::admin::probe::Probe;
 use crate::api::pages::Pages;
 use crate::bugs::Bug;
+use crate::challenge::Challenges;
 use crate::clock::Clock;
 use crate::extras::Profiles;
 use crate::gateway::Admission;
@@ -33,6 +34,8 @@ pub struct App {
     pub clock: Clock,
     /// Who is who.
     pub sessions: Sessions,
+    /// Who has answered a challenge, and what came of it.
+    pub challenges: Challenges,
     /// Keys being worked on.
     pub in_flight: InFlight,
     /// Keys that were refused.

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::challenge::Unopened;
 use crate::order::Refusal;
 use crate::store::StoreError;
 
@@ -32,6 +33,8 @@ pub enum Kind {
     PaymentDeclined,
     PaymentUnclear,
     SnapshotGone,
+    ChallengeRequired,
+    TokenSpent,
     Overloaded,
     Timeout,
     UpstreamTimeout,
@@ -75,6 +78,10 @@ impl Kind {
                 Some("1"),
             ),
             Self::SnapshotGone => (S::NOT_FOUND, "snapshot-gone", "The audit snapshot is closed", None),
+            Self::ChallengeRequired => {
+                (S::FORBIDDEN, "challenge-required", "A token for an answered challenge is required", None)
+            }
+            Self::TokenSpent => (S::CONFLICT, "token-spent", "The token has opened another purchase", None),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Too many requests at once", Some("1")),
             Self::Timeout => {
                 (S::SERVICE_UNAVAILABLE, "timeout", "The request took too long; its outcome is unknown", Some("1"))
@@ -153,6 +160,17 @@ impl From<Refusal> for Problem {
             Refusal::Cancelled => Kind::Cancelled,
             Refusal::AlreadyPaid => Kind::AlreadyPaid,
         })
+    }
+}
+
+impl From<Unopened> for Problem {
+    fn from(why: Unopened) -> Self {
+        let kind = match why {
+            Unopened::Unknown => Kind::ChallengeRequired,
+            Unopened::Spent => Kind::TokenSpent,
+            Unopened::Full => Kind::Overloaded,
+        };
+        Self::because(kind, why)
     }
 }
 

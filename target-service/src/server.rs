@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::bugs;
+use crate::challenge::Challenges;
 use crate::config::Settings;
 use crate::extras::Profiles;
 use crate::gateway::Admission;
@@ -93,6 +94,7 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
         inventory,
         clock: Default::default(),
         sessions: Sessions::new(&secret(settings)?),
+        challenges: Challenges::new(&random_secret()?),
         in_flight: InFlight::new(MAX_KEYS_IN_FLIGHT),
         refusals: Refusals::open(settings.refusals.as_deref())?,
         pages: Default::default(),
@@ -117,6 +119,10 @@ fn secret(settings: &Settings) -> Result<Vec<u8>> {
         return Ok(secret.0.clone());
     }
     tracing::info!("no --secret given: sessions end with this process");
+    random_secret()
+}
+
+fn random_secret() -> Result<Vec<u8>> {
     let mut secret = vec![0; 32];
     let mut source = std::fs::File::open("/dev/urandom").context("opening the system's random source")?;
     std::io::Read::read_exact(&mut source, &mut secret).context("reading the system's random source")?;

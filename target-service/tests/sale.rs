@@ -358,3 +358,62 @@ async fn too_many_requests_at_once_are_told_to_come_back() {
     service.admin("PUT", "/switches/K8", Some(json!({"on": false}))).await;
     assert!(burst(&service, 1).await.iter().all(|reply| reply.status == 201));
 }
+
+#[tokio::test]
+async fn a_token_for_an_answered_challenge_opens_one_purchase() {
+    let postgres = Postgres::start();
+    let service = Service::start(&postgres.url());
+    service.reset(&[item(10, 3)]).await;
+    let mut buyer = service.buyer("u1").await;
+    let challenge = buyer.send("POST", "/challenges", &[], "").await.unwrap().json()["id"].as_str().unwrap().to_owned();
+    let path = format!("/challenges/{challenge}/answer");
+    let token = buyer.send("POST", &path, &[], "").await.unwrap().json()["token"].as_str().unwrap().to_owned();
+    let mut other = service.buyer("u2").await;
+    assert_eq!(other.send("POST", &path, &[], "").await.unwrap().status, 404, "it is somebody else's");
+
+    let mut order = async |key: &str, token: &str| {
+        let headers = [("idempotency-key", key), ("challenge-token", token)];
+        buyer.send("POST", "/items/1/orders", &headers, r#"{"quantity":1}"#).await.unwrap()
+    };
+    let held = order("k1", &token).await;
+    assert_eq!(held.status, 201, "{held:?}");
+    assert_eq!(order("k1", &token).await.order_id(), held.order_id(), "a retry is the same purchase");
+    let again = order("k2", &token).await;
+    assert_eq!((again.status, again.problem().as_str()), (409, "token-spent"));
+    let forged = order("k3", "0.AAAA").await;
+    assert_eq!((forged.status, forged.problem().as_str()), (403, "challenge-required"));
+    assert_eq!(service.stock().await, Stock { initial: 10, available: 9, held: 1, sold: 0 });
+}
+
+#[tokio::test]
+async fn an_open_page_hears_of_the_opening_once() {
+    let postgres = Postgres::start();
+    let service = Service::start(&postgres.url());
+    let opens_at = now_us() + 1_500_000;
+    let soon = with(item(10, 2), "opens_at", opens_at);
+    let over =
+        with(with(with(item(10, 2), "id", 2), "opens_at", now_us() - 2_000_000), "closes_at", now_us() - 1_000_000);
+    service.reset(&[soon, over]).await;
+    let listen = async |path: &str, headers: &[(&str, &str)]| {
+        let mut connection = Connection::open(&service.listen).await.unwrap();
+        let mut all = vec![("connection", "close")];
+        all.extend(headers);
+        connection.write("GET", path, &all, "").await.unwrap();
+        connection.rest().await.unwrap()
+    };
+    let events = |text: &str| {
+        let names = text.lines().filter_map(|line| line.strip_prefix("event: ")).map(str::to_owned);
+        names.collect::<Vec<_>>()
+    };
+    let whole = listen("/items/1/events", &[]).await;
+    let opened = now_us();
+    assert!(whole.contains("content-type: text/event-stream"), "{whole}");
+    assert_eq!(events(&whole), ["state", "open"], "{whole}");
+    assert!(whole.contains("\"on_sale\":false") && whole.contains("\"on_sale\":true"), "before and after: {whole}");
+    assert!(opened >= opens_at, "it was told before the sale had opened");
+    // Who comes again hears what he has not heard yet.
+    assert_eq!(events(&listen("/items/1/events", &[("last-event-id", "1")]).await), ["open"]);
+    assert_eq!(events(&listen("/items/1/events", &[("last-event-id", "2")]).await), [""; 0]);
+    assert_eq!(events(&listen("/items/2/events", &[]).await), ["state", "ended"]);
+    assert!(listen("/items/9/events", &[]).await.starts_with("HTTP/1.1 404"));
+}

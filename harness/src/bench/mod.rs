@@ -125,7 +125,7 @@ pub struct Figure {
     /// What a ratio compares with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against: Option<String>,
-    /// The 95% confidence interval of a ratio or a slope.
+    /// The 95% confidence interval of a ratio, a slope or a percentile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
     /// How it was measured, for people.
@@ -223,8 +223,12 @@ fn text(report: &Report) -> String {
             _ => 0,
         };
         let _ = write!(out, "{:width$}  {:>10.digits$} {}", figure.name, figure.value, figure.unit);
-        if let (Some(against), Some([low, high])) = (&figure.against, figure.interval) {
-            let _ = write!(out, " to {against}, 95% interval {low:.2} to {high:.2}");
+        if let Some(against) = &figure.against {
+            let _ = write!(out, " to {against}");
+        }
+        if let Some([low, high]) = figure.interval {
+            let digits = if figure.against.is_some() { 2 } else { 0 };
+            let _ = write!(out, ", 95% interval {low:.digits$} to {high:.digits$}");
         }
         out.push('\n');
         if !figure.detail.is_empty() {

@@ -42,10 +42,8 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
     let (from, until) = (mib(samples[0].1), mib(samples[samples.len() - 1].1));
     let day = slope.map(|bytes| mib(bytes * rate * DAY_S / 1e6));
     let detail = format!(
-        "95% interval {:.0} to {:.0}; {:.1} million requests at {rate:.0} per second, {from:.1} MiB at the beginning and \
+        "{:.1} million requests at {rate:.0} per second, {from:.1} MiB at the beginning and \
          {until:.1} MiB at the end; a day at this rate would come to {:.0} MiB, {:.0} to {:.0}",
-        slope[1],
-        slope[2],
         driven.requests as f64 / 1e6,
         day[0],
         day[1],

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Context, Figure, Unmeasured, server};
 use crate::history::reader;
-use crate::measure::stats::LatencyHistogram;
+use crate::measure::stats::{LatencyHistogram, P99, P999, Percentile};
 use crate::workbench::drive::{Driven, Shot, drive};
 
 /// Buyers: more than are ever busy at once, so that no arrival waits for one even if the server rests for a tenth of a
@@ -29,12 +29,17 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
             lags.max_us(),
             driven.totals.generator_cpu_s * 1e6 / driven.requests as f64
         );
-        for (name, quantile) in [("send_lag_us_p99", 0.99), ("send_lag_us_p999", 0.999)] {
-            let value = lags.quantile_us(quantile) as f64;
-            figures.push(Figure::new(format!("{name}{suffix}"), value, "us").detail(&detail));
-        }
+        figures.extend(tail(&format!("send_lag_us_p99{suffix}"), &lags, P99, &detail));
+        figures.extend(tail(&format!("send_lag_us_p999{suffix}"), &lags, P999, &detail));
     }
     Ok(figures)
+}
+
+/// A percentile of the lag with its interval; none for want of samples.
+pub fn tail(name: &str, lags: &LatencyHistogram, percentile: Percentile, detail: &str) -> Option<Figure> {
+    let mut figure = Figure::new(name, lags.percentile_us(percentile)? as f64, "us").detail(detail);
+    figure.interval = lags.interval_us(percentile).map(|bounds| bounds.map(|us| us as f64));
+    Some(figure)
 }
 
 /// The lag of every request that was recorded.

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use super::send_lag::lags;
+use super::send_lag::{lags, tail};
 use super::{Context, Figure, Unmeasured};
 use crate::calibrate::mode::Mode;
 use crate::calibrate::server;
+use crate::measure::stats::{P99, P999};
 use crate::workbench::drive::{Shot, drive_watched};
 use crate::workbench::rss_bytes;
 
@@ -32,13 +33,13 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
         "{RATE:.0} requests per second that take {:.1} s each: up to {busy} of {BUYERS} buyers busy at once",
         SERVICE.as_secs_f64()
     );
-    let lag = |quantile: f64| lags.quantile_us(quantile) as f64;
-    Ok(vec![
+    let mut figures = vec![
         Figure::new("virtual_buyers_20000_ready_s", driven.ready_s, "s")
             .detail("until goose has launched all of them, and as many are connected as there are descriptors for"),
         Figure::new("virtual_buyers_20000_rss_bytes", largest.saturating_sub(before) as f64, "bytes")
             .detail("what the process grew by, recorder included"),
-        Figure::new("virtual_buyers_20000_send_lag_us_p99", lag(0.99), "us").detail(&detail),
-        Figure::new("virtual_buyers_20000_send_lag_us_p999", lag(0.999), "us").detail(&detail),
-    ])
+    ];
+    figures.extend(tail("virtual_buyers_20000_send_lag_us_p99", &lags, P99, &detail));
+    figures.extend(tail("virtual_buyers_20000_send_lag_us_p999", &lags, P999, &detail));
+    Ok(figures)
 }

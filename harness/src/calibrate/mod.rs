@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::history::Machine;
+use crate::measure::stats::{P50, P99, P999, Percentile};
 use crate::workbench::{Absent, Context, Unmeasured, publish};
 use crate::{exit, stdout};
 
@@ -19,6 +20,7 @@ mod truth;
 
 use mode::{Mode, Plan};
 use others::{Reading, Tool};
+use ours::Disturbance;
 use truth::Truth;
 
 /// Where the table is written.
@@ -87,10 +89,13 @@ pub struct Row {
     pub quantile: &'static str,
     /// What it truly is.
     pub truth_us: f64,
-    /// What the harness says.
-    pub ours_us: f64,
+    /// What the harness says; none for want of samples.
+    pub ours_us: Option<f64>,
     /// The harness's relative error.
-    pub error: f64,
+    pub error: Option<f64>,
+    /// Why the harness says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
     /// What the other tools say, in the order of [`Tool::ALL`]; none where one says nothing.
     pub others_us: Vec<Other>,
 }
@@ -113,6 +118,8 @@ pub struct Spoiled {
     pub max_error: f64,
     /// What disturbed it.
     pub why: String,
+    /// By how many microseconds that can have lengthened a latency. What is beyond it is the harness's own error.
+    pub explains_us: u64,
 }
 
 /// What `reports/calibration/latest.json` holds.
@@ -185,9 +192,14 @@ fn calibrate(context: &Context<'_>, asked: &Asked) -> Result<(Report, i32), Unme
         }
         report.rows.extend(rows(&trial, &ours, &others));
     }
-    report.max_error = report.rows.iter().map(|row| row.error.abs()).fold(0.0, f64::max);
+    report.max_error = largest(&report.rows);
     let trusted = report.max_error <= LIMIT;
     Ok((report, if trusted { code } else { exit::UNKNOWN }))
+}
+
+/// The largest relative error of the harness in these rows.
+fn largest(rows: &[Row]) -> f64 {
+    rows.iter().filter_map(|row| row.error).map(f64::abs).fold(0.0, f64::max)
 }
 
 /// One mode of the server, the schedule that it is asked on, and what comes of it in truth.
@@ -212,10 +224,12 @@ fn our_turns(
         context.goes_on()?;
         context.say(&format!("{name}: the harness, turn {turn}, {} s", plan.seconds));
         let ours = ours::measure(context, *mode, plan, asked.mistake)?;
-        let max_error = rows(trial, &ours.reading, &[]).iter().map(|row| row.error.abs()).fold(0.0, f64::max);
-        let Some(why) = ours.disturbed.filter(|_| max_error > LIMIT) else { return Ok(ours.reading) };
+        let max_error = largest(&rows(trial, &ours.reading, &[]));
+        let Some(Disturbance { why, explains_us }) = ours.disturbed.filter(|_| max_error > LIMIT) else {
+            return Ok(ours.reading);
+        };
         context.say(&format!("{name}: off by {:.1}%, and {why}", max_error * 100.0));
-        spoiled.push(Spoiled { mode: name, max_error, why });
+        spoiled.push(Spoiled { mode: name, max_error, why, explains_us });
         if turn == TURNS {
             return Ok(ours.reading);
         }
@@ -276,20 +290,27 @@ fn base(context: &Context<'_>) -> Result<Reading, Unmeasured> {
     ours::measure(context, Mode::Fixed { service_us: 0 }, &plan, None).map(|ours| ours.reading)
 }
 
-/// A quantile that is compared: its name, where it lies, and how to find it in a reading.
-type Compared = (&'static str, f64, fn(&Reading) -> Option<f64>);
+/// A quantile that is compared: its name, what it is as a percentile, where it lies, and how to find it in a reading.
+type Compared = (&'static str, Percentile, f64, fn(&Reading) -> Option<f64>);
 
-const QUANTILES: [Compared; 4] =
-    [("p50", 0.5, |r| r.p50), ("p99", 0.99, |r| r.p99), ("p99.9", 0.999, |r| r.p999), ("max", 1.0, |r| r.max)];
+const QUANTILES: [Compared; 4] = [
+    ("p50", P50, 0.5, |r| r.p50),
+    ("p99", P99, 0.99, |r| r.p99),
+    ("p99.9", P999, 0.999, |r| r.p999),
+    // Every sample counts for the largest.
+    ("max", P50, 1.0, |r| r.max),
+];
 
-/// The rows of one mode: those for which the harness has requests enough.
+/// The rows of one mode. Where the harness has too few requests for a percentile, its row says so.
 fn rows(trial: &Trial, ours: &Reading, others: &[(Tool, Reading)]) -> Vec<Row> {
-    let row = |(quantile, at, of): &Compared| {
-        let (truth_us, ours_us) = (trial.truth.quantile_us(*at), of(ours)?);
+    let row = |(quantile, percentile, at, of): &Compared| {
+        let (truth_us, ours_us) = (trial.truth.quantile_us(*at), of(ours));
         let said = |tool: Tool| others.iter().find(|(other, _)| *other == tool).and_then(|(_, reading)| of(reading));
         let others_us = Tool::ALL.map(|tool| Other { tool: tool.key(), us: said(tool) }).to_vec();
-        let (mode, connections, error) = (trial.name, trial.plan.connections, ours_us / truth_us - 1.0);
-        Some(Row { mode, connections, quantile, truth_us, ours_us, error, others_us })
+        let error = ours_us.map(|us| us / truth_us - 1.0);
+        let missing = percentile.missing(trial.plan.count()).filter(|_| ours_us.is_none());
+        let (mode, connections) = (trial.name, trial.plan.connections);
+        Row { mode, connections, quantile, truth_us, ours_us, error, missing, others_us }
     };
-    QUANTILES.iter().filter_map(row).collect()
+    QUANTILES.iter().map(row).collect()
 }

@@ -23,7 +23,17 @@ pub struct Ours {
     /// Its figures; without a percentile for which there are too few requests.
     pub reading: Reading,
     /// What disturbed the turn, if anything did.
-    pub disturbed: Option<String>,
+    pub disturbed: Option<Disturbance>,
+}
+
+/// The machine had other things to do.
+#[derive(Debug)]
+pub struct Disturbance {
+    /// What shows it.
+    pub why: String,
+    /// By how many microseconds it can have lengthened a latency: by how late the server answered, by how late the generator
+    /// sent, and by what it waited for a processor in all, since in a queue every such wait is a wait of all who come later.
+    pub explains_us: u64,
 }
 
 /// Drives the schedule against a server of its own, and measures it as a run is measured.
@@ -52,16 +62,27 @@ pub fn measure(context: &Context<'_>, mode: Mode, plan: &Plan, mistake: Option<M
 
 /// Whether the machine had other things to do: told by the server of itself, by the generator's lag where nothing but the
 /// generator can make a request late, and by the scheduler.
-fn disturbance(mode: Mode, plan: &Plan, driven: &Driven, told: &server::Told, history: &History) -> Option<String> {
+fn disturbance(
+    mode: Mode,
+    plan: &Plan,
+    driven: &Driven,
+    told: &server::Told,
+    history: &History,
+) -> Option<Disturbance> {
     let mut lag = LatencyHistogram::default();
-    history.ops.iter().for_each(|op| lag.record(op.send_lag_us()));
-    let waited = driven.totals.generator_wait_s / f64::from(plan.seconds);
-    if told.late_us_max > LATE_US {
-        return Some(format!("the calibration server answered up to {} late", text_us(told.late_us_max)));
+    if mode.sends_at_once() {
+        history.ops.iter().for_each(|op| lag.record(op.send_lag_us()));
     }
-    if mode.sends_at_once() && lag.max_us() > LATE_US {
-        return Some(format!("the generator sent up to {} late", text_us(lag.max_us())));
-    }
-    let share = waited * 100.0;
-    (waited > WAIT_FRACTION).then(|| format!("the generator waited for a processor during {share:.1}% of the time"))
+    let waited_s = driven.totals.generator_wait_s;
+    let share = waited_s / f64::from(plan.seconds);
+    let why = if told.late_us_max > LATE_US {
+        format!("the calibration server answered up to {} late", text_us(told.late_us_max))
+    } else if lag.max_us() > LATE_US {
+        format!("the generator sent up to {} late", text_us(lag.max_us()))
+    } else if share > WAIT_FRACTION {
+        format!("the generator waited for a processor during {:.1}% of the time", share * 100.0)
+    } else {
+        return None;
+    };
+    Some(Disturbance { why, explains_us: told.late_us_max + lag.max_us() + (waited_s * 1e6) as u64 })
 }

@@ -24,7 +24,7 @@ pub fn text(report: &Report) -> String {
         let (name, connections) =
             if row.mode == mode { ("", String::new()) } else { (row.mode, row.connections.to_string()) };
         mode = row.mode;
-        let ours = with_error(row.ours_us, row.error, 2);
+        let ours = row.ours_us.zip(row.error).map_or_else(|| "-".into(), |(us, error)| with_error(us, error, 2));
         let _ = write!(out, "{name:7} {connections:>5} {:5} {:>7}  {ours:>14}", row.quantile, ms(row.truth_us));
         for other in &row.others_us {
             let said = other.us.map_or_else(|| "-".into(), |us| with_error(us, us / row.truth_us - 1.0, 0));
@@ -40,6 +40,11 @@ pub fn text(report: &Report) -> String {
         us(base.p50),
         us(base.p99)
     );
+    for row in &report.rows {
+        if let Some(why) = &row.missing {
+            let _ = writeln!(out, "{} {}: {why}; a longer turn (--seconds) has them", row.mode, row.quantile);
+        }
+    }
     for absent in &report.missing {
         let _ = writeln!(out, "MISSING {}: {}", absent.name, absent.why);
     }
@@ -95,8 +100,9 @@ mod tests {
                 connections: 64,
                 quantile: "p99",
                 truth_us: 920_000.0,
-                ours_us,
-                error,
+                ours_us: Some(ours_us),
+                error: Some(error),
+                missing: None,
                 others_us: Tool::ALL.map(said).to_vec(),
             }],
             max_error: error.abs(),
@@ -115,10 +121,26 @@ mod tests {
     }
 
     #[test]
+    fn a_percentile_that_is_not_told_says_why() {
+        let mut report = report(921_000.0);
+        let why = "not enough samples for TP999 (2,000 of 10,000 needed)";
+        let row = report.rows[0].clone();
+        report.rows.push(Row { quantile: "p99.9", ours_us: None, error: None, missing: Some(why.into()), ..row });
+        let text = text(&report);
+        assert!(text.contains(&format!("stall p99.9: {why}")), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
+    }
+
+    #[test]
     fn beyond_the_limit_it_says_what_to_do() {
         let mut report = report(1_000_000.0);
         assert!(text(&report).contains("8.7%, where 2% is allowed: nothing disturbed it"));
-        report.spoiled.push(Spoiled { mode: "stall", max_error: 0.087, why: "the generator sent late".into() });
+        report.spoiled.push(Spoiled {
+            mode: "stall",
+            max_error: 0.087,
+            why: "the generator sent late".into(),
+            explains_us: 9,
+        });
         let text = text(&report);
         assert!(
             text.contains("off by 8.7%, and the generator sent late") && text.contains("calibrate again"),

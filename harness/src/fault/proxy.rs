@@ -21,7 +21,6 @@ mod postgres;
 mod redis;
 mod server;
 mod stream;
-mod timer;
 mod wire;
 
 use std::io;

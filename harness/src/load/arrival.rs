@@ -116,6 +116,11 @@ impl Arrivals {
         self.curve().map_or(0.0, |curve| curve.cumulative(curve.window().1))
     }
 
+    /// Whether nobody can come, since every rate is 0. A trace has somebody, or is refused when it is read.
+    pub fn is_nobody(&self) -> bool {
+        self.curve().is_some() && self.expected() <= 0.0
+    }
+
     /// The arrivals in order, in microseconds since the epoch. The same seed gives the same arrivals.
     pub fn schedule(&self, seed: u64, stream: u64) -> Schedule {
         self.scaled_schedule(seed, stream, 1.0)

@@ -1,11 +1,9 @@
 //! A virtual buyer: walks a journey for each arrival, tries again as people and their clients do, records every attempt.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tokio::time::Instant;
 
 use super::arrival::Arrival;
 use super::classify::{self, Classified, Said};
@@ -25,8 +23,8 @@ use follow::Following;
 
 /// One member of the pool.
 #[derive(Debug)]
-pub struct Buyer {
-    shared: Arc<Shared>,
+pub struct Buyer<'a> {
+    shared: &'a Shared,
     connection: Connection,
     /// For those who click twice.
     second: Connection,
@@ -43,6 +41,8 @@ struct Walk<'a> {
     journey: &'a Journey,
     /// How often it was walked before.
     number: u16,
+    /// When the next request is due: the planned start, then the end of what came before, later by what was waited for.
+    due: Micros,
     /// Made when it is first drawn from; most never do, and it is large.
     rng: Option<Box<ChaCha8Rng>>,
     user: u64,
@@ -72,9 +72,9 @@ struct Attempt {
     token: String,
 }
 
-impl Buyer {
+impl<'a> Buyer<'a> {
     /// A buyer with a connection of its own, not yet made.
-    pub fn new(shared: Arc<Shared>) -> Buyer {
+    pub fn new(shared: &'a Shared) -> Buyer<'a> {
         let (connection, second) = (Connection::new(&shared.entry), Connection::new(&shared.entry));
         let (request, body) = (Vec::with_capacity(512), Vec::with_capacity(128));
         Buyer { shared, connection, second, request, body, user: String::new(), key: String::new() }
@@ -89,7 +89,7 @@ impl Buyer {
 
     /// Walks the journey of one arrival to its end.
     pub async fn walk(&mut self, arrival: Arrival) {
-        let shared = self.shared.clone();
+        let shared = self.shared;
         let journey = &shared.journeys[usize::from(arrival.cohort)];
         let user = journey.user_of(arrival, shared.seed);
         write_name(&mut self.user, &shared.user_prefix, user);
@@ -97,6 +97,7 @@ impl Buyer {
             arrival,
             journey,
             number: 0,
+            due: arrival.at_us,
             rng: None,
             user,
             captured: vec![String::new(); journey.slots.len()],
@@ -111,8 +112,9 @@ impl Buyer {
             refused: false,
             dispatched: false,
         };
+        let every = journey.every().as_micros() as Micros;
         for number in 0..journey.walks() {
-            let next = (journey.walks() > 1).then(|| Instant::now() + journey.every());
+            let next = walk.due + every;
             walk.number = number;
             self.steps(&mut walk).await;
             if walk.decided.is_some() {
@@ -121,20 +123,19 @@ impl Buyer {
             if walk.refused || number + 1 == journey.walks() {
                 return;
             }
-            if let Some(next) = next {
-                shared.rest(next.saturating_duration_since(Instant::now())).await;
-            }
+            shared.rest_until(next).await;
             if shared.stopping() {
                 return;
             }
             walk.begin_again();
+            // Whoever is late for the next walk, because this one took so long, starts it as soon as this one is over.
+            walk.due = next.max(walk.due);
         }
     }
 
     async fn steps(&mut self, walk: &mut Walk<'_>) {
-        let shared = self.shared.clone();
+        let shared = self.shared;
         let journey = walk.journey;
-        let mut intended = walk.arrival.at_us;
         for (index, step) in journey.steps.iter().enumerate() {
             if shared.stopping() && walk.dispatched {
                 return;
@@ -161,14 +162,13 @@ impl Buyer {
             if index > 0 {
                 let think = journey.think_before(index, walk.number, walk.arrival, shared.seed);
                 if !think.is_zero() {
-                    shared.rest(think).await;
+                    // The thought ends when it should have ended, however late this buyer is woken: the step is due then.
+                    walk.due += think.as_micros() as Micros;
+                    shared.rest_until(walk.due).await;
                     if shared.stopping() {
                         return;
                     }
                 }
-            }
-            if index > 0 || walk.number > 0 {
-                intended = shared.clock.now_us();
             }
             if let Some(missing) = walk.missing(step) {
                 // Nothing was sent, so it failed for certain, and without the service having any part in it.
@@ -176,12 +176,12 @@ impl Buyer {
                 let (said, token) = (Said::only(classified), String::new());
                 let now = shared.clock.now_us();
                 let attempt = Attempt { said, status: 0, retry_after_s: None, token };
-                self.record(walk, step, index, 1, (intended, now, now), &attempt);
+                self.record(walk, step, index, 1, (walk.due, now, now), &attempt);
                 return;
             }
             let goes_on = match walk.accepted.filter(|_| step.role == Role::Ticket) {
                 Some(accepted) => Box::pin(self.ask_until_decided(walk, step, index, accepted)).await,
-                None => self.step(walk, step, index, intended).await,
+                None => self.step(walk, step, index).await,
             };
             if step.stream.is_some() {
                 self.stop_listening(walk);
@@ -193,8 +193,8 @@ impl Buyer {
     }
 
     /// Makes one step with its retries; false if the buyer gives up the journey.
-    async fn step(&mut self, walk: &mut Walk<'_>, step: &CompiledStep, index: usize, mut intended: Micros) -> bool {
-        let shared = self.shared.clone();
+    async fn step(&mut self, walk: &mut Walk<'_>, step: &CompiledStep, index: usize) -> bool {
+        let shared = self.shared;
         let retries = &shared.retries[usize::from(walk.arrival.cohort)];
         let mut number = 0;
         retries.first_attempt();
@@ -208,15 +208,16 @@ impl Buyer {
             let twice = walk.journey.double_click && step.role == Role::Order && number == 1;
             let (attempt, completed) = if twice {
                 let [first, twin] = Box::pin(self.attempt_twice(walk, step)).await;
-                self.record(walk, step, index, 1, (intended, invoked, first.1), &first.0);
-                self.record(walk, step, index, 2, (intended, invoked, twin.1), &twin.0);
+                self.record(walk, step, index, 1, (walk.due, invoked, first.1), &first.0);
+                self.record(walk, step, index, 2, (walk.due, invoked, twin.1), &twin.0);
                 number = 2;
                 the_one_that_counts(first, twin)
             } else {
                 let (attempt, completed) = self.attempt(walk, step, invoked).await;
-                self.record(walk, step, index, number, (intended, invoked, completed), &attempt);
+                self.record(walk, step, index, number, (walk.due, invoked, completed), &attempt);
                 (attempt, completed)
             };
+            walk.due = completed;
             match attempt.said.classified.outcome {
                 Outcome::Ok => {
                     if step.role == Role::Order || step.role == Role::Lookup {
@@ -232,8 +233,11 @@ impl Buyer {
                 break;
             }
             let wait = retries.wait(number, attempt.retry_after_s, walk.random(shared.seed));
-            intended = completed + wait.as_micros() as Micros;
-            rest(wait).await;
+            walk.due += wait.as_micros() as Micros;
+            shared.rest_until(walk.due).await;
+            if shared.stopping() {
+                break;
+            }
         }
         walk.refused = step.role == Role::Order && !walk.unsettled;
         // An order whose fate is unknown is looked up; anything else that failed ends the journey.
@@ -249,7 +253,7 @@ impl Buyer {
         let deadline = self.shared.clock.instant_at(now) + self.shared.request_timeout;
         let result = self.connection.exchange_by(&self.request, deadline).await;
         let completed = self.shared.clock.now_us();
-        (understand(result, &self.shared, walk, step), completed)
+        (understand(result, self.shared, walk, step), completed)
     }
 
     /// The same request over two connections at once, as somebody who clicks twice sends it.
@@ -261,7 +265,7 @@ impl Buyer {
             (result, clock.now_us())
         };
         let (first, twin) = tokio::join!(send(&mut self.connection), send(&mut self.second));
-        let shared = &self.shared;
+        let shared = self.shared;
         [(understand(first.0, shared, walk, step), first.1), (understand(twin.0, shared, walk, step), twin.1)]
     }
 
@@ -294,7 +298,8 @@ impl Buyer {
                 walk.unsettled = true;
                 return true;
             }
-            tokio::time::sleep(wait).await;
+            walk.due += wait.as_micros() as Micros;
+            self.shared.rest_until(walk.due).await;
         }
     }
 
@@ -304,7 +309,8 @@ impl Buyer {
         let Some(index) = walk.decided else { return };
         let step = &journey.steps[index];
         for _ in 0..step.polling.again {
-            tokio::time::sleep(step.polling.every.0).await;
+            walk.due += step.polling.every.0.as_micros() as Micros;
+            self.shared.rest_until(walk.due).await;
             if self.shared.stopping() {
                 return;
             }
@@ -317,7 +323,8 @@ impl Buyer {
     async fn ask(&mut self, walk: &mut Walk<'_>, step: &CompiledStep, index: usize) -> (Said, Duration) {
         let asked = self.shared.clock.now_us();
         let (attempt, completed) = self.attempt(walk, step, asked).await;
-        self.record(walk, step, index, 1, (asked, asked, completed), &attempt);
+        self.record(walk, step, index, 1, (walk.due, asked, completed), &attempt);
+        walk.due = completed;
         let retries = &self.shared.retries[usize::from(walk.arrival.cohort)];
         let every =
             walk.following.as_ref().map_or(step.polling.every.0, |following| following.pause(step.polling.every.0));
@@ -348,7 +355,7 @@ impl Buyer {
         (intended_us, invoked_us, completed_us): (Micros, Micros, Micros),
         attempt: &Attempt,
     ) {
-        let shared = &self.shared;
+        let shared = self.shared;
         let cohort = &shared.names[usize::from(walk.arrival.cohort)];
         let Said { classified, state, .. } = &attempt.said;
         let takes_stock = matches!(step.role, Role::Order | Role::Ticket);
@@ -396,29 +403,6 @@ impl Buyer {
             completed_us,
         });
     }
-}
-
-/// How soon a buyer who waits sees that the run is being cut short.
-const STOP_SEEN: Duration = Duration::from_millis(200);
-
-impl Shared {
-    /// Waits as a buyer does between steps and walks, which may be long; no longer once the run is being cut short.
-    async fn rest(&self, length: Duration) {
-        let end = Instant::now() + length;
-        while !self.stopping() {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            rest(left.min(STOP_SEEN)).await;
-        }
-    }
-}
-
-/// Waits. The futures of a walk are moved as a whole whenever a step begins, so what not every walk does is kept in a box:
-/// otherwise it would cost every request.
-fn rest(length: Duration) -> std::pin::Pin<Box<tokio::time::Sleep>> {
-    Box::pin(tokio::time::sleep(length))
 }
 
 /// Writes a buyer's name or a key into a buffer: the run's prefix and a number.

@@ -73,7 +73,8 @@ impl WallWatch {
 impl Clock {
     /// A clock whose epoch is `delay_us` from now.
     pub fn starting_in(delay_us: Micros) -> Clock {
-        let (now, now_ns) = (Instant::now(), monotonic_ns());
+        // In this order, so that by the time at which a timer has waited for something, this clock says that it is due.
+        let (now_ns, now) = (monotonic_ns(), Instant::now());
         Clock { epoch_ns: now_ns + delay_us * 1_000, epoch: moved(now, delay_us) }
     }
 
@@ -90,11 +91,6 @@ impl Clock {
     /// The epoch as wall-clock time in Unix microseconds.
     pub fn epoch_unix_us(self) -> i64 {
         unix_us() - self.now_us()
-    }
-
-    /// A time of the run on the system's monotonic clock, for a timer that takes absolute times.
-    pub fn monotonic_ns_at(self, at_us: Micros) -> i64 {
-        self.epoch_ns + at_us * 1_000
     }
 
     /// A time of the run for the runtime's timers. It costs no reading of the clock.

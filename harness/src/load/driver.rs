@@ -6,24 +6,21 @@
 //! hand-overs on the cores that the target needs.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use goose::config::GooseConfiguration;
 use goose::goose::{GooseUser, Transaction};
 use goose::{GooseAttack, GooseError};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 
 use super::arrival::Arrival;
 use super::buyer::Buyer;
 use super::client::Entry;
-use super::clock::{self, Clock};
+use super::clock::Clock;
+use super::dispatch::Dispatch;
 use super::live::{Live, Seen};
 use super::pool::Pool;
 use super::retry::Retries;
@@ -32,6 +29,7 @@ use crate::history::recorder::{EventSink, NameId, OpSink, RawOp, Recorder};
 use crate::history::{Event, INTENTS_PER_ARRIVAL, LoadTotals, Micros, Outcome, Role};
 use crate::scenario::Scenario;
 use crate::scenario::journey::Journey;
+use crate::timer::Timer;
 
 /// Why the load could not be driven.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +100,8 @@ pub struct Shared {
     events: EventSink,
     exhausted: AtomicBool,
     stop: AtomicBool,
+    /// Made on the generator's thread, before any buyer comes.
+    timer: OnceLock<Timer>,
 }
 
 impl Shared {
@@ -110,9 +110,19 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Cuts the run short: nothing new starts, what is in flight ends.
+    /// Cuts the run short: nothing new starts, what is in flight ends, and nobody waits any longer.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+        if let Some(timer) = self.timer.get() {
+            timer.end();
+        }
+    }
+
+    /// Waits until a time of the run, to within some tens of microseconds; no longer once the run is being cut short.
+    pub async fn rest_until(&self, at_us: Micros) {
+        if let Some(timer) = self.timer.get().filter(|_| !self.stopping()) {
+            timer.sleep_until(self.clock.instant_at(at_us).into_std()).await;
+        }
     }
 
     /// Buyers who have come and have nothing to do.
@@ -199,6 +209,7 @@ pub fn start(spec: &LoadSpec<'_>, recorder: &Recorder) -> Result<Ready, LoadErro
         events: recorder.events(),
         exhausted: AtomicBool::new(false),
         stop: AtomicBool::new(false),
+        timer: OnceLock::new(),
     });
     let patience = load.patience.micros();
     let for_thread = shared.clone();
@@ -245,6 +256,15 @@ fn generate(shared: &Arc<Shared>, plan: Sliced, patience: Micros, events: &Event
         .build()
         .map_err(|source| LoadError::System { what: "make the generator's runtime", source })?;
     runtime.block_on(async {
+        // Made before the buyers connect: they may leave no descriptor for it.
+        let timer = Timer::new().map_err(|source| LoadError::System { what: "make a timer", source })?;
+        let _ = shared.timer.set(timer);
+        let ringing = shared.clone();
+        tokio::spawn(async move {
+            while let Some(timer) = ringing.timer.get() {
+                timer.fire().await;
+            }
+        });
         let attack = attack(shared)?;
         let dispatcher = tokio::spawn(dispatch(shared.clone(), plan, patience, events.clone()));
         let goose = attack.execute();
@@ -292,10 +312,11 @@ fn attack(shared: &Arc<Shared>) -> Result<GooseAttack, LoadError> {
         let warming = warming.clone();
         let index = number.fetch_add(1, Ordering::Relaxed) as usize;
         Box::pin(async move {
-            // A panic inside a transaction would leave goose waiting for this user for ever.
             let warming = (index >= cold).then_some(warming);
-            let life = std::panic::AssertUnwindSafe(live(shared.clone(), index, warming));
-            if life.catch_unwind().await.is_err() {
+            // A task of its own, so that a request does not pass through all that goose has around its users. And a panic
+            // inside a transaction would leave goose waiting for this user for ever.
+            let life = tokio::spawn(live(shared.clone(), index, warming));
+            if life.await.is_err() {
                 tracing::error!("virtual buyer {index} panicked");
                 shared.stop();
             }
@@ -324,7 +345,7 @@ fn connected_ahead() -> usize {
 
 /// The life of one virtual buyer, who connects ahead of the load if there is something to do that by.
 async fn live(shared: Arc<Shared>, index: usize, warming: Option<Arc<Semaphore>>) {
-    let mut buyer = Buyer::new(shared.clone());
+    let mut buyer = Buyer::new(&shared);
     if let Some(warming) = warming
         && let Ok(permit) = warming.acquire().await
     {
@@ -378,9 +399,6 @@ impl Shared {
     }
 }
 
-/// Arrivals that lie closer together than this are handed out at once; so much later than planned at most.
-const SLOT_US: Micros = 100;
-
 /// Hands out the schedule, from the epoch until the last journey has ended.
 async fn dispatch(
     shared: Arc<Shared>,
@@ -388,8 +406,6 @@ async fn dispatch(
     patience: Micros,
     events: EventSink,
 ) -> Result<LoadTotals, LoadError> {
-    // Made before the buyers connect: they may leave no descriptor for it.
-    let timer = Timer::new()?;
     wait_for_buyers(&shared).await?;
     let late = shared.clock.now_us();
     if late > 0 {
@@ -398,33 +414,21 @@ async fn dispatch(
     }
     shared.pool.reset_busy();
     let before = ThreadTime::now();
-    let mut plan = plan.peekable();
-    let mut planned = 0;
+    let mut dispatch = Dispatch::new(plan, patience);
     let mut last_flush = 0;
     while !shared.stopping() {
         let now = shared.clock.now_us();
-        while let Some(arrival) = plan.next_if(|a| a.at_us <= now) {
-            planned += 1;
-            shared.pool.hand_out(arrival);
-        }
-        for arrival in shared.pool.out_of_patience(now - patience) {
-            shared.drop_arrival(arrival);
-        }
+        let turn = dispatch.turn(&shared.pool, now);
+        turn.dropped.into_iter().for_each(|arrival| shared.drop_arrival(arrival));
         if now - last_flush > 100_000 {
             last_flush = now;
             shared.sink.lock().unwrap_or_else(PoisonError::into_inner).flush();
         }
-        let next_arrival = plan.peek().map(|a| a.at_us);
-        let next_drop = shared.pool.first_waiting().map(|at| at + patience + 1);
-        let Some(next) = next_arrival.into_iter().chain(next_drop).min() else { break };
-        // No longer than the flush interval, which also bounds how long a stop goes unseen. And no shorter than a slot:
-        // arming and reading the timer costs as much as half a request, so dense arrivals share one wake-up.
-        let wake = next.clamp(now + SLOT_US, now + 100_000);
-        timer.wait_until(shared.clock.monotonic_ns_at(wake)).await?;
+        let Some(next) = turn.next else { break };
+        shared.rest_until(next).await;
     }
-    for arrival in shared.pool.close() {
-        shared.drop_arrival(arrival);
-    }
+    let (planned, rest) = dispatch.end(&shared.pool);
+    rest.into_iter().for_each(|arrival| shared.drop_arrival(arrival));
     let spent = ThreadTime::now().since(&before);
     Ok(LoadTotals {
         planned,
@@ -452,43 +456,6 @@ async fn wait_for_buyers(shared: &Shared) -> Result<(), LoadError> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
-}
-
-/// A timer with the kernel's resolution; tokio's own wheel ticks in whole milliseconds.
-struct Timer(AsyncFd<TimerHandle>);
-
-struct TimerHandle(TimerFd);
-
-impl AsRawFd for TimerHandle {
-    fn as_raw_fd(&self) -> RawFd {
-        use std::os::fd::AsFd;
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-impl Timer {
-    fn new() -> Result<Timer, LoadError> {
-        let system = |source| LoadError::System { what: "make a timer", source };
-        let fd = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
-            .map_err(|e| system(e.into()))?;
-        // SAFETY: the handle owns its descriptor, never gives it away, and closes it only when it is dropped itself.
-        let registered = unsafe { AsyncFd::register(TimerHandle(fd)) };
-        Ok(Timer(registered.map_err(|e| system(e.into()))?))
-    }
-
-    /// Waits until an absolute time of the monotonic clock.
-    async fn wait_until(&self, at_ns: i64) -> Result<(), LoadError> {
-        let system = |source| LoadError::System { what: "set a timer", source };
-        clock::arm(&self.0.get_ref().0, at_ns).map_err(system)?;
-        loop {
-            let mut guard = self.0.readable().await.map_err(system)?;
-            let mut ticks = [0u8; 8];
-            match guard.try_io(|inner| nix::unistd::read(&inner.get_ref().0, &mut ticks).map_err(Into::into)) {
-                Ok(result) => return result.map(drop).map_err(system),
-                Err(_would_block) => {}
-            }
-        }
-    }
 }
 
 /// What the calling thread has consumed.

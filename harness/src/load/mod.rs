@@ -6,6 +6,7 @@ pub mod classify;
 pub mod client;
 pub mod clock;
 pub mod cookies;
+pub mod dispatch;
 pub mod driver;
 pub mod live;
 pub mod pool;

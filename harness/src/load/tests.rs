@@ -468,6 +468,51 @@ arrivals = [{ constant = { rate = 200, lasts = "200ms" } }]
 }
 
 #[test]
+fn what_is_waited_for_is_due_when_the_wait_should_have_ended() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let address = shop();
+    let scenario = cohorts(
+        dir.path(),
+        address,
+        r#"virtual_buyers = 8, retry = { attempts = 2, base = "30ms", jitter = 0.0 }"#,
+        r#"
+[cohort.thinkers]
+journey = ["page", "slow", "page"]
+think = "15ms"
+repeat = { times = 2, every = "150ms" }
+arrivals = [{ constant = { rate = 20, lasts = "100ms" } }]
+[cohort.unlucky]
+journey = ["busy"]
+arrivals = [{ constant = { rate = 20, lasts = "100ms" } }]
+"#,
+    );
+    let (history, _) = drive(&scenario, &dir.path().join("run"), address);
+    let of_buyers = |cohort: &str| {
+        let mut buyers: BTreeMap<u64, Vec<Op>> = BTreeMap::new();
+        for (.., op) in ops_of(&history, cohort) {
+            buyers.entry(op.intent / INTENTS_PER_ARRIVAL).or_default().push(*op);
+        }
+        assert_eq!(buyers.len(), 2);
+        buyers.into_values()
+    };
+    for ops in of_buyers("thinkers") {
+        assert_eq!(ops.len(), 6, "two walks of three steps");
+        for (n, pair) in ops.windows(2).enumerate() {
+            let ended = pair[0].completed_us;
+            // Between the walks there is their distance, unless the first has taken longer than that.
+            let due = if n == 2 { ended.max(ops[0].intended_us + 150_000) } else { ended + 15_000 };
+            assert_eq!(pair[1].intended_us, due, "step {}", n + 1);
+            assert!(pair[1].invoked_us >= due, "nobody is early");
+        }
+    }
+    for ops in of_buyers("unlucky") {
+        assert_eq!(ops.len(), 2);
+        assert_eq!(ops[1].intended_us, ops[0].completed_us + 30_000);
+        assert!(ops[1].invoked_us >= ops[1].intended_us);
+    }
+}
+
+#[test]
 fn whoever_waits_for_long_sees_that_the_run_is_cut_short() {
     let dir = tempfile::TempDir::new().unwrap();
     let address = shop();

@@ -6,7 +6,7 @@ use std::hash::BuildHasherDefault;
 
 use super::hash::MulHasher;
 use super::series::bins;
-use super::stats::LatencyHistogram;
+use super::stats::{LatencyHistogram, P99, P999};
 use crate::history::{Event, History, INTENTS_PER_ARRIVAL, LoadTotals, Micros, Op, Outcome, Role, Sym};
 use crate::summary::{Load, PhaseSummary};
 
@@ -64,6 +64,11 @@ impl Arrivals {
         }
         arrivals
     }
+
+    /// When they were planned to start, sent or dropped.
+    fn intended<'a>(&'a self, history: &'a History) -> impl Iterator<Item = Micros> + 'a {
+        self.sent.iter().chain(&self.dropped).map(|index| history.ops[*index as usize].intended_us)
+    }
 }
 
 /// The first op of each buyer by intended start. A buyer is an arrival of a user of a cohort.
@@ -110,8 +115,48 @@ pub fn totals(history: &History) -> Option<&LoadTotals> {
     })
 }
 
+/// How late the arrivals were sent.
+#[derive(Debug, Default)]
+pub struct Lags {
+    all: LatencyHistogram,
+    at_peak: LatencyHistogram,
+}
+
+impl Lags {
+    /// Of the arrivals that were sent; the peak is the phase with the highest planned rate, and all where there is none.
+    pub fn of(history: &History, arrivals: &Arrivals, phases: &[PhaseSummary]) -> Lags {
+        let mut lags = Lags::default();
+        let peak = peak_phase(phases, arrivals.intended(history));
+        for index in &arrivals.sent {
+            let op = &history.ops[*index as usize];
+            lags.all.record(op.send_lag_us());
+            if peak.is_none_or(|p| (p.from_us..p.until_us).contains(&op.intended_us)) {
+                lags.at_peak.record(op.send_lag_us());
+            }
+        }
+        lags
+    }
+
+    /// What all but the latest hundredth stayed below, in microseconds, of all arrivals or of those at the peak. It
+    /// judges the very arrivals of this run, and so needs no more of them than there are.
+    pub fn all_but_a_hundredth_us(&self) -> u64 {
+        self.all.quantile_us(P99.quantile).max(self.at_peak_us())
+    }
+
+    /// The same at the peak.
+    pub fn at_peak_us(&self) -> u64 {
+        self.at_peak.quantile_us(P99.quantile)
+    }
+
+    /// What there are too few arrivals for.
+    fn missing(&self) -> Vec<String> {
+        let all = [P99, P999].into_iter().filter_map(|percentile| percentile.missing(self.all.count()));
+        all.chain(P99.missing_of("TP99 at the peak", self.at_peak.count())).collect()
+    }
+}
+
 /// The figures of the load. Without the generator's totals, the history's own counts stand in.
-pub fn load(history: &History, arrivals: &Arrivals, phases: &[PhaseSummary]) -> Load {
+pub fn load(history: &History, arrivals: &Arrivals, lags: &Lags) -> Load {
     let counted = LoadTotals {
         planned: (arrivals.sent.len() + arrivals.dropped.len()) as u64,
         sent: arrivals.sent.len() as u64,
@@ -122,37 +167,30 @@ pub fn load(history: &History, arrivals: &Arrivals, phases: &[PhaseSummary]) -> 
     let seconds = history.info.duration_us.max(0) as f64 / 1e6;
     let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
     let ops = &history.ops;
-    let intended = || arrivals.sent.iter().chain(&arrivals.dropped).map(|index| ops[*index as usize].intended_us);
     let mut requests = 0;
     let counted_requests = ops.iter().filter(|op| op.outcome != Outcome::Dropped).inspect(|_| requests += 1);
     let requests_by_second = bins(counted_requests.map(|op| op.invoked_us), 1_000_000, 0);
 
-    let mut lag = LatencyHistogram::default();
-    let mut lag_at_peak = LatencyHistogram::default();
-    let peak = peak_phase(phases, intended());
-    for index in &arrivals.sent {
-        let op = &ops[*index as usize];
-        lag.record(op.send_lag_us());
-        if peak.is_none_or(|p| (p.from_us..p.until_us).contains(&op.intended_us)) {
-            lag_at_peak.record(op.send_lag_us());
-        }
-    }
     let wait_fraction = per_second(totals.generator_wait_s);
-    let lag_at_peak_us = lag_at_peak.quantile_us(0.99);
+    let Lags { all, at_peak } = lags;
     Load {
         planned: totals.planned,
         sent: totals.sent,
         dropped: totals.dropped,
         requests,
         offered_rps: per_second(totals.planned as f64),
-        peak_rps: highest(&bins(intended(), RATE_BIN_US, 0)) * (1e6 / RATE_BIN_US as f64),
+        peak_rps: highest(&bins(arrivals.intended(history), RATE_BIN_US, 0)) * (1e6 / RATE_BIN_US as f64),
         peak_requests_per_second: highest(&requests_by_second),
-        send_lag_us_p50: lag.quantile_us(0.5),
-        send_lag_us_p99: lag.quantile_us(0.99),
-        send_lag_us_p999: lag.quantile_us(0.999),
-        send_lag_us_max: lag.max_us(),
-        send_lag_us_p99_at_peak: lag_at_peak_us,
-        starved: wait_fraction > WAIT_FRACTION_LIMIT || lag_at_peak_us > STARVED_LAG_US,
+        send_lag_us_p50: all.quantile_us(0.5),
+        send_lag_us_p99: all.percentile_us(P99),
+        send_lag_us_p99_interval: all.interval_us(P99),
+        send_lag_us_p999: all.percentile_us(P999),
+        send_lag_us_p999_interval: all.interval_us(P999),
+        send_lag_us_max: all.max_us(),
+        send_lag_us_p99_at_peak: at_peak.percentile_us(P99),
+        send_lag_us_p99_at_peak_interval: at_peak.interval_us(P99),
+        send_lag_missing: lags.missing(),
+        starved: wait_fraction > WAIT_FRACTION_LIMIT || lags.at_peak_us() > STARVED_LAG_US,
         generator_wait_fraction: wait_fraction,
         busy_max: totals.busy_max,
         buyers: totals.buyers,

@@ -46,7 +46,8 @@ pub fn summarize(
     let info = &history.info;
     let phases = phases::phases(history);
     let arrivals = load::Arrivals::find(history, load::totals(history));
-    let load = load::load(history, &arrivals, &phases);
+    let lags = load::Lags::of(history, &arrivals, &phases);
+    let load = load::load(history, &arrivals, &lags);
     let intents = outcomes::intents(history, audit);
     let goodput = goodput::goodput(history, audit, rules, &intents);
     let mut slos = slo::judge(history, slos);
@@ -55,7 +56,8 @@ pub fn summarize(
         met: Some(false),
         measured: stopped.why,
     }));
-    let distrust = distrust(history, rules, &load, load::disagreements(history, &arrivals));
+    let generator = late(rules, &lags).into_iter().chain(load::overloaded(history, &load));
+    let distrust = distrust(history, load::disagreements(history, &arrivals).into_iter().chain(generator));
     let ended = info.closed.as_ref().map_or("killed", |closed| closed.how.as_str()).to_string();
     let partial = ended != COMPLETED;
     let stopped = faults::stopped(history).filter(|_| ended == STOPPED);
@@ -97,7 +99,7 @@ pub fn summarize(
         seed: info.seed,
         schedule_hash: info.schedule_hash.clone(),
         timeline_hash: info.timeline_hash.clone(),
-        notes: notes(history, &load),
+        notes: notes(history, &load, &lags),
         distrust,
         load,
         goodput,
@@ -105,15 +107,14 @@ pub fn summarize(
 }
 
 /// Every reason not to trust the measurement, each once.
-fn distrust(history: &History, rules: &Rules, load: &Load, disagreements: Vec<String>) -> Vec<String> {
+fn distrust(history: &History, measured: impl Iterator<Item = String>) -> Vec<String> {
     let noticed = history.events.iter().filter_map(|event| match event {
         Event::Distrust { why, .. } => Some(why.clone()),
         _ => None,
     });
     let damage = history.damage.iter().map(|damage| format!("the history is damaged: {damage}"));
     let mut reasons: Vec<String> = Vec::new();
-    let generator = late(rules, load).into_iter().chain(load::overloaded(history, load));
-    for reason in noticed.chain(damage).chain(disagreements).chain(generator) {
+    for reason in noticed.chain(damage).chain(measured) {
         if !reasons.contains(&reason) {
             reasons.push(reason);
         }
@@ -122,29 +123,29 @@ fn distrust(history: &History, rules: &Rules, load: &Load, disagreements: Vec<St
 }
 
 /// Whether the generator itself was too late for its latencies to be the service's.
-fn late(rules: &Rules, load: &Load) -> Option<String> {
-    let worst = load.send_lag_us_p99.max(load.send_lag_us_p99_at_peak);
+fn late(rules: &Rules, lags: &load::Lags) -> Option<String> {
+    let worst = lags.all_but_a_hundredth_us();
     (worst > rules.send_lag_limit_us).then(|| {
         format!(
-            "the generator sent late: the p99 of its lag is {} where {} is allowed; give it a processor of its own, or \
-             lower the rate",
+            "the generator sent late: the latest 1% of its arrivals were at least {} late where {} is allowed; give it a \
+             processor of its own, or lower the rate",
             stats::text_us(worst),
             stats::text_us(rules.send_lag_limit_us)
         )
     })
 }
 
-fn notes(history: &History, load: &Load) -> Vec<String> {
+fn notes(history: &History, load: &Load, lags: &load::Lags) -> Vec<String> {
     let written = history.events.iter().filter_map(|event| match event {
         Event::Note { text, .. } => Some(text.clone()),
         _ => None,
     });
     let starved = load.starved.then(|| {
         format!(
-            "the generator was short of processor time: it waited for one during {:.1}% of the load, and the p99 of its \
-             lag at the peak is {}",
+            "the generator was short of processor time: it waited for one during {:.1}% of the load, and the latest 1% of \
+             the arrivals at the peak were at least {} late",
             load.generator_wait_fraction * 100.0,
-            stats::text_us(load.send_lag_us_p99_at_peak)
+            stats::text_us(lags.at_peak_us())
         )
     });
     written.chain(starved).collect()

@@ -37,7 +37,13 @@ pub const P999: Percentile = Percentile { name: "TP999", quantile: 0.999, needs:
 impl Percentile {
     /// Why it is absent, if `count` samples are too few.
     pub fn missing(self, count: u64) -> Option<String> {
-        (count < self.needs).then(|| format!("not enough samples for {} ({count} of {} needed)", self.name, self.needs))
+        self.missing_of(self.name, count)
+    }
+
+    /// The same of a percentile that goes by a name of its own, such as that of one phase.
+    pub fn missing_of(self, name: &str, count: u64) -> Option<String> {
+        let told = || format!("not enough samples for {name} ({} of {} needed)", grouped(count), grouped(self.needs));
+        (count < self.needs).then(told)
     }
 }
 
@@ -112,7 +118,13 @@ impl LatencyHistogram {
         values
     }
 
-    /// A percentile however few samples there are; 0 if there are none.
+    /// A percentile, if there are samples enough for it.
+    pub fn percentile_us(&self, percentile: Percentile) -> Option<u64> {
+        percentile.missing(self.count()).is_none().then(|| self.quantile_us(percentile.quantile))
+    }
+
+    /// The sample at a quantile, however few there are; 0 if there are none. It says what these samples were, and too
+    /// little of what others would be to be reported as a percentile: see [`LatencyHistogram::percentile_us`].
     pub fn quantile_us(&self, quantile: f64) -> u64 {
         self.at_ranks(&[rank(self.count(), quantile)])[0]
     }
@@ -124,11 +136,10 @@ impl LatencyHistogram {
         if count > 0 {
             stats.us_mean = self.sum_us as f64 / count as f64;
         }
-        let known = |p: Percentile| p.missing(count).is_none();
-        stats.us_p50 = known(P50).then(|| self.quantile_us(P50.quantile));
-        stats.us_p90 = known(P90).then(|| self.quantile_us(P90.quantile));
-        stats.us_p99 = known(P99).then(|| self.quantile_us(P99.quantile));
-        stats.us_p999 = known(P999).then(|| self.quantile_us(P999.quantile));
+        stats.us_p50 = self.percentile_us(P50);
+        stats.us_p90 = self.percentile_us(P90);
+        stats.us_p99 = self.percentile_us(P99);
+        stats.us_p999 = self.percentile_us(P999);
         stats.us_p99_interval = self.interval_us(P99);
         stats.us_p999_interval = self.interval_us(P999);
         stats.missing = [P50, P90, P99, P999].iter().filter_map(|p| p.missing(count)).collect();
@@ -209,6 +220,19 @@ fn tail_length(values: &[f64]) -> usize {
             sum <= TAIL
         })
         .count()
+}
+
+/// A count with thousands separators: `1,234,567`.
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
 }
 
 /// A time for people: `850 µs`, `12.3 ms`, `1.25 s`.
@@ -343,7 +367,7 @@ mod tests {
         assert_eq!((stats.count, stats.us_max, stats.us_mean), (1_000, 1_000, 500.5));
         assert_eq!((stats.us_p50, stats.us_p90, stats.us_p99, stats.us_p999), (Some(500), Some(900), Some(990), None));
         assert_eq!(stats.us_p99_interval, Some([983, 997]));
-        assert_eq!(stats.missing, ["not enough samples for TP999 (1000 of 10000 needed)"]);
+        assert_eq!(stats.missing, ["not enough samples for TP999 (1,000 of 10,000 needed)"]);
     }
 
     #[test]

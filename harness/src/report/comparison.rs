@@ -45,10 +45,16 @@ fn micros(us: f64) -> String {
     format::micros(us.round() as u64)
 }
 
-/// The median, and between which runs it lies.
+/// Why a percentile is absent.
+fn missing<'a>(column: &Column, variant: &'a Outcome) -> Option<&'a String> {
+    let about = format!(" {} ", column.name);
+    variant.order_missing.iter().find(|why| why.contains(&about))
+}
+
+/// The median, and between which runs it lies, or why there is none.
 fn cell(column: &Column, variant: &Outcome) -> (String, String) {
     match (column.value)(variant) {
-        None => (format::NONE.to_owned(), String::new()),
+        None => (format::NONE.to_owned(), missing(column, variant).cloned().unwrap_or_default()),
         // One round has no spread.
         Some(Estimate { median, interval: [low, high] }) if low == high => ((column.text)(median), String::new()),
         Some(Estimate { median, interval: [low, high] }) => {

@@ -5,21 +5,14 @@
 //! the writer of that format.
 
 use crate::history::Micros;
+use crate::measure::stats;
 
 /// What stands where there is no value.
 pub(crate) const NONE: &str = "–";
 
 /// A count with thousands separators: `1,234,567`.
 pub(crate) fn count(value: u64) -> String {
-    let digits = value.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    stats::grouped(value)
 }
 
 /// A signed count with thousands separators.
@@ -74,6 +67,14 @@ pub(crate) fn micros(us: u64) -> String {
 /// A duration in microseconds that may be absent.
 pub(crate) fn micros_or_none(us: Option<u64>) -> String {
     us.map_or_else(|| NONE.to_owned(), micros)
+}
+
+/// A percentile in microseconds with its 95% confidence interval: `412 ms (399 ms – 430 ms)`.
+pub(crate) fn micros_within(us: Option<u64>, interval: Option<[u64; 2]>) -> String {
+    match (us, interval) {
+        (Some(us), Some([low, high])) => format!("{} ({} – {})", micros(us), micros(low), micros(high)),
+        (us, _) => micros_or_none(us),
+    }
 }
 
 /// A duration in milliseconds.

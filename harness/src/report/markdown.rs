@@ -172,14 +172,7 @@ fn figures(out: &mut String, summary: &Summary) {
     );
     row("Peak", format!("{} arrivals per second planned", format::number(load.peak_rps)));
     let starved = if load.starved { " · **the generator was starved of processor time**" } else { "" };
-    row(
-        "Send lag",
-        format!(
-            "TP99 {}, at most {}{starved}",
-            format::micros(load.send_lag_us_p99),
-            format::micros(load.send_lag_us_max)
-        ),
-    );
+    row("Send lag", format!("{}{starved}", words::send_lag(load)));
     if let Some(text) = words::suppressed(summary) {
         row("Retries", cell(&text));
     }
@@ -233,7 +226,8 @@ fn latency(out: &mut String, summary: &Summary) {
     let _ = writeln!(out, "\n### Latency from the intended start\n");
     let _ = writeln!(out, "| {} |\n|---|--:|--:|--:|--:|--:|", words::LATENCY_COLUMNS.join(" | "));
     for (step, stats) in words::in_step_order(summary, &summary.latency.steps).into_iter().take(ROWS) {
-        let _ = writeln!(out, "| {} | {} |", cell(step), words::latency_cells(stats, with_interval).join(" | "));
+        let _ =
+            writeln!(out, "| {} | {} |", cell(step), words::latency_cells(stats, format::micros_within).join(" | "));
     }
     more(out, summary.latency.steps.len(), ROWS);
     by_cohort(out, summary);
@@ -254,18 +248,10 @@ fn by_cohort(out: &mut String, summary: &Summary) {
     }
     let _ = writeln!(out, "\n| {} |\n|---|--:|--:|--:|--:|--:|", words::LATENCY_COLUMNS.join(" | "));
     for (name, stats) in rows.iter().take(ROWS) {
-        let _ = writeln!(out, "| {} | {} |", cell(name), words::latency_cells(stats, with_interval).join(" | "));
+        let _ =
+            writeln!(out, "| {} | {} |", cell(name), words::latency_cells(stats, format::micros_within).join(" | "));
     }
     more(out, rows.len(), ROWS);
-}
-
-fn with_interval(value: Option<u64>, interval: Option<[u64; 2]>) -> String {
-    match (value, interval) {
-        (Some(value), Some([low, high])) => {
-            format!("{} ({} – {})", format::micros(value), format::micros(low), format::micros(high))
-        }
-        (value, _) => format::micros_or_none(value),
-    }
 }
 
 fn faults(out: &mut String, summary: &Summary) {

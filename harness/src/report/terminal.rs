@@ -8,9 +8,10 @@ use std::fmt::Write as _;
 use super::words::{self, Tone};
 use super::{Render, ReportError, format};
 use crate::check::{Finding, Verdict, WitnessLine};
-use crate::summary::{FaultSummary, LatencyStats, Summary};
+use crate::summary::{FaultSummary, Summary};
 
 mod blast;
+mod latency;
 
 /// The run as text for a terminal.
 #[derive(Debug, Clone, Copy)]
@@ -252,16 +253,7 @@ impl Page {
                     format::number(load.peak_requests_per_second)
                 ),
             ),
-            (
-                "send lag",
-                format!(
-                    "TP50 {}, TP99 {}, max {}; TP99 at the peak {}",
-                    format::micros(load.send_lag_us_p50),
-                    format::micros(load.send_lag_us_p99),
-                    format::micros(load.send_lag_us_max),
-                    format::micros(load.send_lag_us_p99_at_peak)
-                ),
-            ),
+            ("send lag", words::send_lag(load)),
             ("buyers", format!("{} busy at once of {}", format::count(load.busy_max), format::count(load.buyers))),
         ];
         self.pairs(&rows);
@@ -288,48 +280,9 @@ impl Page {
         }
     }
 
-    fn latency(&mut self, summary: &Summary) {
-        self.heading("Latency from the intended start");
-        if summary.latency.steps.is_empty() {
-            self.line("  no samples");
-            return;
-        }
-        let mut rows = vec![words::LATENCY_COLUMNS.map(str::to_owned).to_vec()];
-        for (step, stats) in words::in_step_order(summary, &summary.latency.steps) {
-            let mut row = vec![format::shorten(&format::one_line(step), 24)];
-            row.extend(words::latency_cells(stats, |value, _| format::micros_or_none(value)));
-            rows.push(row);
-        }
-        for (name, stats) in words::cohort_steps(summary) {
-            let mut row = vec![format::shorten(&format::one_line(&name), 24)];
-            row.extend(words::latency_cells(stats, |value, _| format::micros_or_none(value)));
-            rows.push(row);
-        }
-        self.table(&rows);
-        if let Some((step, stats)) = words::order_step(summary) {
-            self.intervals(step, stats);
-        }
-        for gap in words::gaps(summary) {
-            self.paragraph(2, &format::one_line(&gap), Some(Ink::Dim));
-        }
-    }
-
-    /// The intervals of the step that sells; those of the others are in the page.
-    fn intervals(&mut self, step: &str, stats: &LatencyStats) {
-        for (name, interval) in [("TP99", stats.us_p99_interval), ("TP999", stats.us_p999_interval)] {
-            if let Some([low, high]) = interval {
-                let (low, high) = (format::micros(low), format::micros(high));
-                let text = format!("{step}: {name} lies between {low} and {high} with 95% confidence");
-                self.paragraph(2, &format::one_line(&text), Some(Ink::Dim));
-            }
-        }
-    }
-
     /// A table whose first column is text and whose others are figures.
     fn table(&mut self, rows: &[Vec<String>]) {
-        let columns = rows.first().map_or(0, Vec::len);
-        let widths: Vec<_> =
-            (0..columns).map(|i| widest(rows.iter().filter_map(|row| row.get(i).map(String::as_str)))).collect();
+        let widths = column_widths(rows);
         for (n, row) in rows.iter().enumerate() {
             let mut text = String::from("  ");
             for (i, (value, width)) in row.iter().zip(&widths).enumerate() {
@@ -460,6 +413,12 @@ fn time_of(line: &WitnessLine) -> String {
 
 fn cell(text: &str, width: usize) -> String {
     format::pad(&format::shorten(&format::one_line(text), width), width)
+}
+
+/// How wide each column of a table is.
+fn column_widths(rows: &[Vec<String>]) -> Vec<usize> {
+    let columns = rows.first().map_or(0, Vec::len);
+    (0..columns).map(|i| widest(rows.iter().filter_map(|row| row.get(i).map(String::as_str)))).collect()
 }
 
 fn widest<'a>(texts: impl Iterator<Item = &'a str>) -> usize {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::format;
 use crate::check::Verdict;
-use crate::summary::{FaultSummary, LatencyStats, Summary};
+use crate::summary::{FaultSummary, LatencyStats, Load, Summary};
 
 /// How the run as a whole is to be read; it decides the colour of the banner and never softens the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +144,20 @@ pub(crate) fn order_step(summary: &Summary) -> Option<(&str, &LatencyStats)> {
         .map(|(name, stats)| (name.as_str(), stats))
 }
 
+/// How late the arrivals were sent, with intervals, and for which percentiles there were too few of them.
+pub(crate) fn send_lag(load: &Load) -> String {
+    let mut parts = vec![format!("TP50 {}", format::micros(load.send_lag_us_p50))];
+    let mut tail = |name: &str, value: Option<u64>, interval| {
+        parts.extend(value.map(|_| format!("{name} {}", format::micros_within(value, interval))));
+    };
+    tail("TP99", load.send_lag_us_p99, load.send_lag_us_p99_interval);
+    tail("TP999", load.send_lag_us_p999, load.send_lag_us_p999_interval);
+    tail("TP99 at the peak", load.send_lag_us_p99_at_peak, load.send_lag_us_p99_at_peak_interval);
+    parts.push(format!("max {}", format::micros(load.send_lag_us_max)));
+    let missing = load.send_lag_missing.iter().map(|missing| format!("; {missing}"));
+    parts.join(", ") + &missing.collect::<String>()
+}
+
 /// Why a percentile is absent: for want of samples, which is said in one way in all reports, or as the summary has it.
 pub(crate) fn missing(stats: &LatencyStats, percentile: &str, needed: u64) -> String {
     let own =
@@ -157,21 +171,27 @@ pub(crate) fn missing(stats: &LatencyStats, percentile: &str, needed: u64) -> St
     }
 }
 
-/// What the steps lack, one sentence for each percentile that matters; a reason of another kind has its own.
+/// What is lacking where a percentile that matters is absent: a sentence for all steps for which it is the same. Of the
+/// steps by cohort, of which there are many, one sentence says how many samples there were at most.
 pub(crate) fn gaps(summary: &Summary) -> Vec<String> {
-    let mut gaps = Vec::new();
+    let mut gaps: Vec<(String, Vec<&str>)> = Vec::new();
+    let cohorts = cohort_steps(summary);
+    let mut of_cohorts = Vec::new();
     for (percentile, needed) in [("TP99", 1_000), ("TP999", 10_000)] {
-        let value = |stats: &LatencyStats| if percentile == "TP99" { stats.us_p99 } else { stats.us_p999 };
-        let absent = in_step_order(summary, &summary.latency.steps).into_iter().filter(|(_, s)| value(s).is_none());
-        let (few, odd): (Vec<_>, Vec<_>) = absent.partition(|(_, stats)| stats.count < needed);
-        if !few.is_empty() {
-            let steps: Vec<_> = few.iter().map(|(step, s)| format!("{step} {}", format::count(s.count))).collect();
-            let needed = format::count(needed);
-            gaps.push(format!("not enough samples for {percentile}, which needs {needed}: {}", steps.join(", ")));
+        let absent =
+            |stats: &LatencyStats| if percentile == "TP99" { stats.us_p99.is_none() } else { stats.us_p999.is_none() };
+        for (step, stats) in in_step_order(summary, &summary.latency.steps).into_iter().filter(|(_, s)| absent(s)) {
+            let why = missing(stats, percentile, needed);
+            match gaps.iter_mut().find(|(other, _)| *other == why) {
+                Some((_, steps)) => steps.push(step),
+                None => gaps.push((why, vec![step.as_str()])),
+            }
         }
-        gaps.extend(odd.into_iter().map(|(step, stats)| format!("{step}: {}", missing(stats, percentile, needed))));
+        let most = cohorts.iter().filter(|(_, stats)| absent(stats)).max_by_key(|(_, stats)| stats.count);
+        of_cohorts
+            .extend(most.map(|(name, stats)| format!("{name}: {}, or fewer", missing(stats, percentile, needed))));
     }
-    gaps
+    gaps.into_iter().map(|(why, steps)| format!("{}: {why}", steps.join(", "))).chain(of_cohorts).collect()
 }
 
 /// What is known by step, in the order in which buyers make the steps; those that no journey has come last.

@@ -524,7 +524,7 @@ fn one() -> f64 {
 pub struct ReplyCheck {
     /// The statuses that are a success, from 200 to 399; 2xx and 304 if absent.
     #[schemars(with = "Vec<u16>")]
-    pub status: Vec<Spanned<u16>>,
+    pub status: Option<Vec<Spanned<u16>>>,
     /// Values in the JSON of the body: pointer = value.
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub json: BTreeMap<String, Spanned<serde_json::Value>>,

@@ -36,7 +36,7 @@ impl Source {
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Source, String> {
         if text.starts_with('/') {
-            return Ok(Source::Json(text.to_owned()));
+            return pointer(text).map(|()| Source::Json(text.to_owned()));
         }
         let Some((kind, rest)) = text.split_once(':') else {
             return Err(format!("`{text}` is no place in a reply"));
@@ -89,6 +89,22 @@ impl Source {
     }
 }
 
+/// Whether a text is a JSON pointer to something within a document (RFC 6901 3).
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn pointer(text: &str) -> Result<(), String> {
+    if !text.starts_with('/') {
+        return Err(format!("`{text}` is no JSON pointer: one starts with `/`"));
+    }
+    if text.split('~').skip(1).all(|after| after.starts_with(['0', '1'])) {
+        return Ok(());
+    }
+    Err(format!(
+        "`{text}` is no JSON pointer: in one, `~0` stands for a tilde and `~1` for a slash, and `~` for nothing else"
+    ))
+}
+
 /// Whether a text can be the name of a header or a cookie (a token, RFC 9110 5.6.2).
 pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))
@@ -111,16 +127,14 @@ impl Checks {
     /// The place and the mistake, for each that there is.
     pub fn compile(check: &ReplyCheck) -> Result<Checks, Vec<(Range<usize>, String)>> {
         let mut wrong = Vec::new();
-        for status in &check.status {
+        for status in check.status.iter().flatten() {
             if !(200..400).contains(status.get_ref()) {
                 let why = format!("status {} cannot be declared a success", status.get_ref());
                 wrong.push((status.span(), why));
             }
         }
-        for (pointer, value) in &check.json {
-            if !pointer.starts_with('/') {
-                wrong.push((value.span(), format!("`{pointer}` is no JSON pointer: one starts with `/`")));
-            }
+        for (place, value) in &check.json {
+            wrong.extend(pointer(place).err().map(|why| (value.span(), why)));
         }
         let mut header = Vec::new();
         for (name, pattern) in &check.header {
@@ -138,7 +152,7 @@ impl Checks {
                 .ok()
         };
         let (body, not_body) = (body(&check.body), body(&check.not_body));
-        let status = check.status.iter().map(|status| *status.get_ref()).collect();
+        let status = check.status.iter().flatten().map(|status| *status.get_ref()).collect();
         let json = check.json.iter().map(|(pointer, value)| (pointer.clone(), value.get_ref().clone())).collect();
         if wrong.is_empty() { Ok(Checks { status, json, header, body, not_body }) } else { Err(wrong) }
     }
@@ -194,6 +208,7 @@ mod tests {
         assert_eq!(read("/a", r#"{"a":17}"#), "17");
         assert_eq!(read("/a", r#"{"a":"x\r\ny: z"}"#), "x");
         assert_eq!(read("/nope", r#"{"a":17}"#), "");
+        assert_eq!(read("/a~1b~0c", r#"{"a/b~c":17}"#), "17");
         assert_eq!(read("header:location", ""), "17");
         assert_eq!(read("header:etag", ""), "\"v1\"");
         assert_eq!(read("header:nope", ""), "");
@@ -214,6 +229,8 @@ mod tests {
             ("cookie:a b", "no name of a cookie"),
             ("regex:(", "no regex"),
             ("regex:(a)(b)", "has 2 groups"),
+            ("/a~2b", "`~0` stands for a tilde and `~1` for a slash"),
+            ("/a~", "`~0` stands for a tilde"),
         ] {
             let error = Source::parse(source).unwrap_err();
             assert!(error.contains(why), "{source}: {error}");

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::diagnose::{Mistake, Place};
 use super::journey::Journey;
-use super::reading::{Checks, PLACES, Source, is_token};
+use super::reading::{self, Checks, PLACES, Source, is_token};
 use super::value::{self, Dur, Size, normal_link};
 use super::{Cohort, Hosts, Reference, Retry, Runs, Scenario, Step, Target, TicketWords, template, topology};
 use crate::fault::proxy::Protocol;
@@ -437,6 +437,24 @@ fn body_and_reply(name: &str, s: &Step, m: &mut Mistakes) {
             m.add(place.span(), format!("step \"{name}\": {what} `{}`, and {why}", place.get_ref()), PLACES);
         }
     }
+    let pointers = [("state", &s.reply.state), ("amount_cents", &s.reply.amount_cents), ("reason", &s.reply.reason)];
+    for (key, place) in pointers {
+        if let Err(why) = reading::pointer(place) {
+            let at = Place::key(&format!("step.{name}.reply.{key}"));
+            m.add(
+                at,
+                format!("step \"{name}\": reply.{key}: {why}"),
+                "a JSON pointer into the reply, such as \"/order/state\"",
+            );
+        }
+    }
+    if s.check.status.as_ref().is_some_and(Vec::is_empty) {
+        m.add(
+            Place::key(&format!("step.{name}.check.status")),
+            format!("step \"{name}\": check.status is empty, so that no reply could be a success"),
+            "name the statuses that are one, from 200 to 399, such as status = [200, 303]; without the key 2xx and 304 are",
+        );
+    }
     for (at, why) in Checks::compile(&s.check).err().into_iter().flatten() {
         m.add(
             at,
@@ -580,8 +598,16 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
     }
 }
 
-/// Arrivals with numbers in range that are over before the load is, however late clocks make them.
+/// Arrivals with numbers in range that are over before the load is, however late clocks make them, and in which somebody
+/// comes.
 fn arrivals(scenario: &Scenario, whose: &str, list: &[Arrivals], late_us: Micros, m: &mut Mistakes) {
+    if !list.is_empty() && list.iter().all(|arrivals| arrivals.check().is_ok() && arrivals.is_nobody()) {
+        m.add(
+            Place::key(&format!("{whose}.arrivals.0.{}", list[0].kind())),
+            format!("{whose}: every rate of its `arrivals` is 0, so nobody ever comes"),
+            "give one of them a rate above 0, in arrivals per second; or remove them, and the cohort that nobody is of",
+        );
+    }
     for (index, arrivals) in list.iter().enumerate() {
         let at = Place::key(&format!("{whose}.arrivals.{index}.{}", arrivals.kind()));
         if let Err(why) = arrivals.check(scenario.load.scale) {

@@ -224,14 +224,33 @@ impl ClockSkew {
 
 impl<'de> Deserialize<'de> for ClockSkew {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let [least_us, most_us] = <[String; 2]>::deserialize(deserializer)?.map(|text| signed_micros(&text));
-        let (least_us, most_us) = (least_us.map_err(de::Error::custom)?, most_us.map_err(de::Error::custom)?);
-        if least_us > most_us {
-            return Err(de::Error::custom(
-                "a clock skew goes from the earliest to the latest: [\"-800ms\", \"800ms\"]",
-            ));
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = ClockSkew;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a clock skew, which is two lengths of time: the earliest, with a minus where it is early, and the \
+                     latest, such as [\"-800ms\", \"800ms\"]",
+                )
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut bounds: A) -> Result<ClockSkew, A::Error> {
+                let mut next = |n| -> Result<i64, A::Error> {
+                    let text: String = bounds.next_element()?.ok_or_else(|| de::Error::invalid_length(n, &self))?;
+                    signed_micros(&text).map_err(de::Error::custom)
+                };
+                let (least_us, most_us) = (next(0)?, next(1)?);
+                if bounds.next_element::<String>()?.is_some() {
+                    return Err(de::Error::invalid_length(3, &self));
+                }
+                if least_us > most_us {
+                    return Err(de::Error::custom(
+                        "a clock skew goes from the earliest to the latest: [\"-800ms\", \"800ms\"]",
+                    ));
+                }
+                Ok(ClockSkew { least_us, most_us })
+            }
         }
-        Ok(ClockSkew { least_us, most_us })
+        deserializer.deserialize_seq(V)
     }
 }
 

@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn packets_to_a_host_are_lost_and_come_through_again_and_nothing_is_left() {
         if let Err(why) = doctor::network_namespaces() {
-            eprintln!("skipped: {why}");
+            crate::skipped::skipped(&why.to_string());
             return;
         }
         let run = Run::of_id(&format!("host{}", std::process::id()));

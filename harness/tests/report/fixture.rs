@@ -53,10 +53,13 @@ pub fn passing() -> Summary {
             peak_rps: f64::from(*series.planned.iter().max().unwrap()) * 10.0,
             peak_requests_per_second: 5_218.0,
             send_lag_us_p50: 52,
-            send_lag_us_p99: 188,
-            send_lag_us_p999: 1_204,
+            send_lag_us_p99: Some(188),
+            send_lag_us_p99_interval: Some([181, 197]),
+            send_lag_us_p999: Some(1_204),
+            send_lag_us_p999_interval: Some([988, 1_640]),
             send_lag_us_max: 4_811,
-            send_lag_us_p99_at_peak: 412,
+            send_lag_us_p99_at_peak: Some(412),
+            send_lag_us_p99_at_peak_interval: Some([377, 460]),
             starved: false,
             generator_wait_fraction: 0.0042,
             busy_max: 641,
@@ -187,7 +190,7 @@ fn stats(count: u64, p50: u64, p99: u64, p999: Option<u64>, max: u64) -> Latency
         us_p99_interval: (count >= 1_000).then_some([p99 * 94 / 100, p99 * 107 / 100]),
         us_p999_interval: p999.map(|p| [p * 88 / 100, p * 121 / 100]),
         missing: if p999.is_none() {
-            vec![format!("not enough samples for TP999 ({count} of 10000 needed)")]
+            vec![format!("not enough samples for TP999 ({} of 10,000 needed)", harness::measure::stats::grouped(count))]
         } else {
             vec![]
         },
@@ -443,8 +446,10 @@ pub fn unknown() -> Summary {
     ];
     summary.load.starved = true;
     summary.load.generator_wait_fraction = 0.184;
-    summary.load.send_lag_us_p99 = 31_400;
-    summary.load.send_lag_us_p99_at_peak = 48_200;
+    summary.load.send_lag_us_p99 = Some(31_400);
+    summary.load.send_lag_us_p99_interval = Some([30_100, 33_800]);
+    (summary.load.send_lag_us_p99_at_peak, summary.load.send_lag_us_p99_at_peak_interval) = (None, None);
+    summary.load.send_lag_missing = vec!["not enough samples for TP99 at the peak (640 of 1,000 needed)".into()];
     summary.load.send_lag_us_max = 211_870;
     summary.faults[1].overlapped_by = vec!["slow-db".into()];
     summary.faults[2].injected_at_ms = None;
@@ -636,7 +641,7 @@ fn cells(change: Change, [p99, errors, goodput]: [f64; 3]) -> Vec<BlastCell> {
         buyers("flash-buyers", change, [p99, errors, goodput]),
         BlastCell {
             goodput: absent("it orders nothing"),
-            p99: absent("not enough samples for TP99 (412 of 1000 needed) under the fault"),
+            p99: absent("not enough samples for TP99 (412 of 1,000 needed) under the fault"),
             ..buyers("readers 只看不买的读者们", Change::None, [1.0, 0.001, 1.0])
         },
     ]

@@ -2,12 +2,15 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
+
+pub mod skipped;
+
+pub use skipped::{skipped, skipped_in_part};
 
 /// A folder of the test's own, with the TMPDIR of every `seckill` started through it.
 pub struct Sandbox {
@@ -223,9 +226,4 @@ pub fn files(folder: &Path) -> Vec<String> {
     }
     names.sort();
     names
-}
-
-/// Says that something was not tested; not through the macros, whose output the test runner keeps to itself.
-pub fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {}", why.trim());
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{fresh, parse_id, user_of};
 use crate::app::App;
@@ -29,6 +29,38 @@ pub(super) async fn page(
     Ok(page.reply(&headers))
 }
 
+/// What is left of an item, and when it is sold.
+pub(super) struct Shelf {
+    item: i64,
+    available: i64,
+    pub(super) opens_at: i64,
+    pub(super) closes_at: i64,
+}
+
+impl Shelf {
+    /// As the database has it.
+    pub(super) async fn read(app: &App, item: i64) -> Result<Self, Problem> {
+        let mut lease = app.store.lease().await?;
+        let row = lease.query_opt(STATE, &[&item]).await?;
+        drop(lease);
+        let row = row.ok_or_else(|| Problem::because(Kind::NotFound, "no such item"))?;
+        Ok(Self { item, available: row.get(0), opens_at: row.get(1), closes_at: row.get(2) })
+    }
+
+    /// As a buyer sees it at this time.
+    pub(super) fn state(&self, now: i64) -> Value {
+        json!({
+            "item": self.item,
+            "available": self.available,
+            "as_of": now,
+            "stale": false,
+            "opens_at": self.opens_at,
+            "closes_at": self.closes_at,
+            "on_sale": self.available > 0 && (self.opens_at..self.closes_at).contains(&now),
+        })
+    }
+}
+
 /// The small part of a page that changes; with what the shop knows of the buyer, if he shows who he is.
 pub(super) async fn state(
     State(app): State<Arc<App>>,
@@ -41,21 +73,7 @@ pub(super) async fn state(
         (Some(profiles), Ok(user)) => Some(profiles.of(&user).await),
         _ => None,
     };
-    let mut lease = app.store.lease().await?;
-    let row = lease.query_opt(STATE, &[&id]).await?;
-    drop(lease);
-    let row = row.ok_or_else(|| Problem::because(Kind::NotFound, "no such item"))?;
-    let (available, opens_at, closes_at): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
-    let now = app.clock.now_us();
-    let mut state = json!({
-        "item": id,
-        "available": available,
-        "as_of": now,
-        "stale": false,
-        "opens_at": opens_at,
-        "closes_at": closes_at,
-        "on_sale": available > 0 && (opens_at..closes_at).contains(&now),
-    });
+    let mut state = Shelf::read(&app, id).await?.state(app.clock.now_us());
     if let Some(extras) = extras {
         state["you"] = json!(extras);
     }

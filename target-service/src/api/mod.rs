@@ -1,5 +1,7 @@
 //! The public HTTP interface.
 
+mod challenges;
+mod events;
 mod items;
 mod orders;
 pub mod pages;
@@ -25,9 +27,12 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/items/{id}", get(items::page))
         .route("/items/{id}/state", get(items::state))
+        .route("/items/{id}/events", get(events::item))
         .route("/items/{id}/orders", post(orders::create))
         .route("/time", get(items::time))
         .route("/sessions", post(sessions::create))
+        .route("/challenges", post(challenges::create))
+        .route("/challenges/{id}/answer", post(challenges::answer))
         .route("/orders", get(orders::find))
         .route("/orders/{id}/pay", post(orders::pay))
         .route("/orders/{id}/cancel", post(orders::cancel))

@@ -59,6 +59,9 @@ async fn reserve(app: &App, item: &str, headers: &HeaderMap, body: &Bytes) -> Re
     let now = app.clock.now_us();
     let user = user_of(app, headers)?;
     let key = key_of(headers)?;
+    if let Some(token) = headers.get("challenge-token") {
+        app.challenges.spend(&user, token.to_str().unwrap_or_default(), &key)?;
+    }
     let item = parse_id(item)?;
     let quantity = quantity_of(parse_body::<NewOrder>(body)?.quantity, app.bug)?;
     if app.damaged.load(Ordering::Relaxed) {

@@ -102,6 +102,13 @@ impl Connection {
         Ok(reply)
     }
 
+    /// Everything until the connection ends, heads and all.
+    pub async fn rest(&mut self) -> io::Result<String> {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).await?;
+        String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
     async fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         if self.stream.read_line(&mut line).await? == 0 {

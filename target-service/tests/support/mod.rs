@@ -10,6 +10,8 @@ pub mod postgres;
 pub mod proxy;
 pub mod redis;
 pub mod service;
+#[path = "../../../harness/tests/support/skipped.rs"]
+pub mod skipped;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::skipped::skipped_in_part;
+
 /// A running Redis. It is killed, and its folder removed, when dropped.
 pub struct Redis {
     folder: TempDir,
@@ -21,7 +23,7 @@ impl Redis {
         let folders = ["/usr/bin", "/usr/local/bin"].map(Path::new);
         let named = |name: &str| folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
         let Some(program) = named("redis-server").or_else(|| named("redis-check-rdb")) else {
-            eprintln!("skipped: there is no redis-server here");
+            skipped_in_part("there is no redis-server here");
             return None;
         };
         let folder = tempfile::Builder::new().prefix("rd").tempdir().unwrap();

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWrite;
 
 use super::chunk::{Chunk, End, Side};
-use super::timer::Timer;
 use crate::fault::toxic::Sink;
+use crate::timer::Timer;
 
 /// Bytes that one direction of one connection may hold back. With a delay of d seconds a connection therefore carries at
 /// most this much per d seconds.

@@ -14,10 +14,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::chunk::Side;
 use super::endpoint::Endpoint;
-use super::timer::Timer;
 use super::{Protocol, ProxyConfig, Stats, link};
 use crate::fault::toxic::chain::{Chain, Rack};
 use crate::fault::toxic::{Fate, Sink, Toxic, ToxicHit, ToxicId};
+use crate::timer::Timer;
 
 /// Connections the kernel queues for us: a spike must not be thinned by the proxy.
 const BACKLOG: u32 = 4096;

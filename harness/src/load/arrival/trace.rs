@@ -17,8 +17,8 @@ const MOST: usize = 10_000_000;
 #[serde(deny_unknown_fields)]
 pub struct Trace {
     /// A CSV file, found from the folder of the scenario. Its column `offset_s`, `offset_ms` or `offset_us` says when each
-    /// buyer came, counted from the start of the recording; without a header, the first column in seconds. The order of
-    /// the lines does not matter.
+    /// buyer came, counted from the start of the recording; without a header there is that column alone, in seconds. The
+    /// order of the lines does not matter.
     pub file: String,
     /// When the recording begins.
     #[serde(default)]
@@ -61,6 +61,7 @@ impl Trace {
             .from_reader(content)
             .into_records();
         let mut column = (0, 1.0);
+        let mut columns = 1;
         let mut times = Vec::new();
         let mut first = true;
         for row in rows {
@@ -68,7 +69,11 @@ impl Trace {
             let line = row.position().map_or(0, csv::Position::line);
             if std::mem::take(&mut first) && is_header(&row) {
                 column = unit_of(&row).map_err(|why| format!("line {line}: {why}"))?;
+                columns = row.len();
                 continue;
+            }
+            if row.len() > columns {
+                return Err(format!("line {line}: {}", too_wide(&row, columns)));
             }
             let time = self.time(&row, column).map_err(|why| format!("line {line}: {why}"))?;
             if time > limit.micros() {
@@ -92,7 +97,7 @@ impl Trace {
     fn time(&self, row: &StringRecord, (column, unit): (usize, f64)) -> Result<Micros, String> {
         let text = row.get(column).ok_or_else(|| format!("there is no column {}", column + 1))?;
         let offset: f64 = text.parse().ok().filter(|offset: &f64| offset.is_finite()).ok_or_else(|| {
-            format!("`{text}` is no number; an offset is one such as 12.5, its unit stands in the header")
+            format!("`{text}` is no number; an offset is one such as 12.5, and the header names it with its unit: offset_s, offset_ms or offset_us")
         })?;
         if offset < 0.0 {
             return Err(format!("{text} is negative; offsets count from the start of the recording"));
@@ -101,9 +106,26 @@ impl Trace {
     }
 }
 
-/// A header names its columns, and no name is a number.
+/// What is wrong with a line of more columns than there are names for. As a rule it is a comma that is meant as a decimal
+/// point, and whoever took the part before it would play another trace than was recorded.
+fn too_wide(row: &StringRecord, columns: usize) -> String {
+    let fields: Vec<&str> = row.iter().collect();
+    let names = match columns {
+        1 => "one column".to_owned(),
+        more => format!("{more} columns"),
+    };
+    format!(
+        "`{}` has {} columns where {names} may be; a decimal is written with a point, such as 12.5, and further columns have \
+         their names in the header",
+        fields.join(","),
+        row.len()
+    )
+}
+
+/// A header names its columns: the one with the offsets, or at least none that is a number.
 fn is_header(row: &StringRecord) -> bool {
-    row.iter().all(|field| field.starts_with(|c: char| c.is_alphabetic() || c == '_'))
+    let offsets = |field: &str| UNITS.iter().any(|(known, _)| field.eq_ignore_ascii_case(known));
+    row.iter().any(offsets) || row.iter().all(|field| field.starts_with(|c: char| c.is_alphabetic() || c == '_'))
 }
 
 /// The column with the offsets, and the seconds that one of its unit is.
@@ -133,6 +155,7 @@ mod tests {
         assert_eq!(read("0.5\n0.25\n2\n", 0, 1.0).unwrap(), [250_000, 500_000, 2_000_000]);
         assert_eq!(read("offset_ms\n500\n250.5\n", 1_000, 1.0).unwrap(), [1_250_500, 1_500_000]);
         assert_eq!(read("path,offset_us\n/a,10\n/b,4\n", 0, 2.0).unwrap(), [2, 5]);
+        assert_eq!(read("offset_ms,1st,2nd\n5,a,b\n", 0, 1.0).unwrap(), [5_000]);
         assert_eq!(read("# recorded in spring\r\nOffset_S , path\r\n1.5 , /a\r\n\r\n", 0, 1.0).unwrap(), [1_500_000]);
     }
 
@@ -145,6 +168,14 @@ mod tests {
             ("1\n10.5\n", "line 2: this buyer comes at 10500ms, after load.duration (10s)"),
             ("when\n1\n", "line 1: no column of `when` says its unit"),
             ("path,offset_s\n/a,1\n/b\n", "line 3: there is no column 2"),
+            (
+                "offset_ms\n12\n12,5\n",
+                "line 3: `12,5` has 2 columns where one column may be; a decimal is written with a point",
+            ),
+            ("1,5\n", "line 1: `1,5` has 2 columns where one column may be"),
+            ("path,offset_s\n/a,1,5\n", "line 2: `/a,1,5` has 3 columns where 2 columns may be"),
+            ("offset_ms\n\"12,5\"\n", "line 2: `12,5` is no number; an offset is one such as 12.5"),
+            ("1st,2nd\n", "line 1: `1st,2nd` has 2 columns where one column may be"),
             ("offset_s\n", "there is no arrival in it"),
             ("", "there is no arrival in it"),
         ] {

@@ -110,7 +110,7 @@ fn is_wanted(event: &Event, step: &CompiledStep, stream: &EventStream) -> bool {
     named && (step.role != Role::Ticket || says_something())
 }
 
-impl Buyer {
+impl Buyer<'_> {
     /// Waits for the next event of the step's stream, as an attempt.
     pub(super) async fn wait_for_event(
         &mut self,
@@ -137,7 +137,7 @@ impl Buyer {
             self.connection.close();
         }
         let reply = told.as_ref().map(Told::reply).map_err(|broken| *broken);
-        let attempt = understand(reply, &self.shared, walk, step);
+        let attempt = understand(reply, self.shared, walk, step);
         walk.following = Some(following);
         (attempt, completed)
     }

@@ -278,12 +278,15 @@ fn cards(summary: &Summary) -> Vec<Card> {
         ),
         card(
             "Send lag TP99",
-            format::micros(load.send_lag_us_p99),
-            format!(
-                "{} at the peak; max {}",
-                format::micros(load.send_lag_us_p99_at_peak),
-                format::micros(load.send_lag_us_max)
-            ),
+            format::micros_or_none(load.send_lag_us_p99),
+            match (load.send_lag_us_p99_interval, load.send_lag_missing.first()) {
+                (Some([low, high]), _) => {
+                    let (low, high, max) =
+                        (format::micros(low), format::micros(high), format::micros(load.send_lag_us_max));
+                    format!("95%: {low} – {high}; max {max}")
+                }
+                (None, missing) => missing.cloned().unwrap_or_default(),
+            },
             if load.starved { "unknown" } else { "" },
         ),
         recovery_card(summary),

@@ -193,16 +193,7 @@ pub(super) fn load(summary: &Summary) -> Table {
                 format::number(load.peak_requests_per_second)
             )),
         ],
-        vec![
-            Cell::text("Send lag"),
-            Cell::text(format!(
-                "TP50 {}, TP99 {}, TP999 {}, largest {}",
-                format::micros(load.send_lag_us_p50),
-                format::micros(load.send_lag_us_p99),
-                format::micros(load.send_lag_us_p999),
-                format::micros(load.send_lag_us_max)
-            )),
-        ],
+        vec![Cell::text("Send lag"), Cell::text(words::send_lag(load))],
         vec![
             Cell::text("Generator"),
             Cell::text(format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::{Mistakes, Place};
+use super::{Mistakes, Place, reading};
 use crate::scenario::Scenario;
 use crate::scenario::journey::Journey;
 use crate::scenario::steady::{ProbeSpec, Stop};
@@ -100,12 +100,15 @@ fn step(scenario: &Scenario, called: &str, step: &toml::Spanned<String>, m: &mut
 fn bounds(at: &Range<usize>, called: &str, spec: &ProbeSpec, m: &mut Mistakes) {
     let bounded = spec.at_least.is_some() || spec.at_most.is_some();
     let backwards = spec.at_least.zip(spec.at_most).is_some_and(|(least, most)| least > most);
-    let pointer = spec.json.as_ref().is_none_or(|json| json.starts_with('/'));
-    if spec.json.is_some() != bounded || backwards || !pointer {
+    let wrong = spec.json.as_ref().and_then(|json| reading::pointer(json).err());
+    if let Some(why) = wrong {
+        return m.add(at.clone(), format!("{called}: `json`: {why}"), "json = \"/available\", for instance");
+    }
+    if spec.json.is_some() != bounded || backwards {
         m.add(
             at.clone(),
             format!("{called}: `json` and its bounds do not fit together"),
-            "json = \"/available\" (a JSON pointer starts with `/`), and at_least = 0, at_most = 100, or both",
+            "json = \"/available\", and at_least = 0, at_most = 100, or both",
         );
     }
 }
