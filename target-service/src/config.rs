@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::bugs::Bug;
+use crate::deduct::Deduct;
 use crate::inventory::Strategy;
 use crate::store::Limits;
 use crate::switches::SwitchId;
@@ -137,6 +138,8 @@ pub struct Settings {
     pub workers: usize,
     /// How stock is deducted.
     pub strategy: Strategy,
+    /// When stock is deducted.
+    pub deduct: Deduct,
     /// Mechanisms set other than by default.
     pub switches: Vec<SwitchSetting>,
     /// A planted bug.

@@ -13,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::bugs;
 use crate::config::Settings;
+use crate::deduct::Deduct;
 use crate::extras::Profiles;
 use crate::gateway::Admission;
 use crate::idempotency::InFlight;
-use crate::listen::{Bound, bind};
+use crate::inventory::AtPayment;
+use crate::listen::{Bound, Serves, bind};
 use crate::session::Sessions;
 use crate::settle::client::Payments;
 use crate::store::Store;
@@ -43,7 +45,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         prepared = prepared => prepared?,
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve(public, api::router(Arc::clone(&app)), tls, shutdown.clone()));
+    tasks.spawn(serve(public, api::lean::Public::new(&app), tls, shutdown.clone()));
     tasks.spawn(serve(admin, admin::router(Arc::clone(&app)), None, shutdown.clone()));
     let mut workers = JoinSet::new();
     workers.spawn(sweeper::run(Arc::clone(&app), settings.sweep_interval));
@@ -64,7 +66,10 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
     let store = Store::new(&settings.database_url, settings.limits, session)?;
     let without = bugs::relaxed_guards(settings.bug);
     let soundness = schema::prepare(&store, settings.startup_patience, without).await?;
-    let inventory = settings.strategy.build(store.clone(), settings.redis.as_ref())?;
+    let inventory = match settings.deduct {
+        Deduct::Payment => Arc::new(AtPayment::new(store.clone())),
+        Deduct::Order | Deduct::Hold => settings.strategy.build(store.clone(), settings.redis.as_ref())?,
+    };
     let inventory = match settings.bug {
         None => inventory,
         Some(bug) => {
@@ -75,6 +80,8 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
     Ok(Arc::new(App {
         store,
         inventory,
+        deduct: settings.deduct,
+        abuse: Default::default(),
         clock: Default::default(),
         sessions: Sessions::new(&secret(settings)?),
         in_flight: InFlight::new(MAX_KEYS_IN_FLIGHT),
@@ -105,8 +112,8 @@ fn secret(settings: &Settings) -> Result<Vec<u8>> {
     Ok(secret)
 }
 
-async fn serve(listener: Bound, router: axum::Router, tls: Option<TlsAcceptor>, shutdown: CancellationToken) {
-    listener.serve(router, tls, shutdown.cancelled_owned()).await;
+async fn serve(listener: Bound, what: impl Serves, tls: Option<TlsAcceptor>, shutdown: CancellationToken) {
+    listener.serve(what, tls, shutdown.cancelled_owned()).await;
 }
 
 async fn drain(app: &App, mut tasks: JoinSet<()>, patience: Duration) {

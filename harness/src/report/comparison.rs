@@ -13,7 +13,7 @@ struct Column {
     text: fn(f64) -> String,
 }
 
-const COLUMNS: [Column; 7] = [
+static COLUMNS: [Column; 16] = [
     Column { name: "orders/s", value: |v| v.orders_per_second, text: format::number },
     Column { name: "order TP50", value: |v| v.order_us_p50, text: micros },
     Column { name: "TP99", value: |v| v.order_us_p99, text: micros },
@@ -21,7 +21,34 @@ const COLUMNS: [Column; 7] = [
     Column { name: "CPU/1,000 orders", value: |v| v.cpu_s_per_1000_orders, text: format::cpu_seconds },
     Column { name: "WAL/order", value: |v| v.wal_bytes_per_order, text: format::bytes },
     Column { name: "slowest recovery", value: |v| v.recovery_ms, text: format::millis },
+    Column { name: "CPU/request", value: |v| v.cpu_us_per_request, text: micros },
+    Column { name: "calls/request", value: |v| v.calls_per_request, text: format::number },
+    Column { name: "units sold", value: |v| v.units_sold, text: format::number },
+    Column { name: "held at the end", value: |v| some(v.units_held), text: format::number },
+    Column { name: "sold out at payment", value: |v| some(v.sold_out_at_payment), text: format::number },
+    Column { name: "sold to abusers", value: |v| v.abusive_sold_share, text: percent },
+    Column { name: "held by abusers", value: |v| v.abusive_held_share, text: percent },
+    Column { name: "precision", value: |v| v.mark_precision, text: percent },
+    Column { name: "recall", value: |v| v.mark_recall, text: percent },
 ];
+
+/// The columns in which there is anything: those of a kind that the scenario is not about are left out.
+fn columns(comparison: &Comparison) -> Vec<&'static Column> {
+    let told = |column: &&Column| comparison.variants.iter().any(|variant| (column.value)(variant).is_some());
+    COLUMNS.iter().enumerate().filter(|(n, column)| *n < ALWAYS || told(column)).map(|(_, column)| column).collect()
+}
+
+/// So many columns are there even if nothing is in them.
+const ALWAYS: usize = 7;
+
+/// A count that is mostly zero, and then says nothing.
+fn some(estimate: Option<Estimate>) -> Option<Estimate> {
+    estimate.filter(|estimate| estimate.interval[1] > 0.0)
+}
+
+fn percent(share: f64) -> String {
+    format!("{}%", format::number(share * 100.0))
+}
 
 fn micros(us: f64) -> String {
     format::micros(us.round() as u64)
@@ -54,10 +81,11 @@ fn about_intervals(comparison: &Comparison) -> String {
 /// The table.
 pub fn markdown(comparison: &Comparison) -> String {
     let mut lines: Vec<Vec<String>> = Vec::new();
-    let names = COLUMNS.iter().map(|column| column.name.to_owned());
+    let columns = columns(comparison);
+    let names = columns.iter().map(|column| column.name.to_owned());
     lines.push(["variant", "verdict"].map(str::to_owned).into_iter().chain(names).collect());
     for variant in &comparison.variants {
-        let figures = COLUMNS.iter().map(|column| match cell(column, variant) {
+        let figures = columns.iter().map(|column| match cell(column, variant) {
             (text, range) if range.is_empty() => text,
             (text, range) => format!("{text} ({range})"),
         });
@@ -96,8 +124,9 @@ struct Row<'a> {
 /// # Errors
 /// A chart cannot be drawn.
 pub fn html(comparison: &Comparison) -> Result<String, ReportError> {
+    let columns = columns(comparison);
     let mut charts = Vec::new();
-    for column in &COLUMNS {
+    for column in &columns {
         let bars = comparison.variants.iter().map(|v| (v.name.as_str(), (column.value)(v))).collect::<Vec<_>>();
         if let Some(svg) = variants::draw(column.name, &bars, column.text)? {
             charts.push((column.name, svg));
@@ -110,7 +139,7 @@ pub fn html(comparison: &Comparison) -> Result<String, ReportError> {
             variant,
             tone: variant.verdict.name(),
             verdict: verdict(variant),
-            cells: COLUMNS
+            cells: columns
                 .iter()
                 .map(|column| {
                     let (text, range) = cell(column, variant);
@@ -119,6 +148,6 @@ pub fn html(comparison: &Comparison) -> Result<String, ReportError> {
                 .collect(),
         })
         .collect();
-    let heads = COLUMNS.iter().map(|column| column.name).collect();
+    let heads = columns.iter().map(|column| column.name).collect();
     Ok(Page { comparison, about: about_intervals(comparison), heads, rows, charts }.render()?)
 }

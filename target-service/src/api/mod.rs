@@ -1,6 +1,8 @@
 //! The public HTTP interface.
 
+mod encode;
 mod items;
+pub mod lean;
 mod orders;
 pub mod pages;
 mod sessions;
