@@ -305,6 +305,12 @@ enum Command {
         /// The processor it runs on.
         core: usize,
     },
+    /// The bare server that refusals are measured against; not for people.
+    #[command(name = bench::sold_out::SUBCOMMAND, hide = true)]
+    BenchRefuser {
+        /// The processor that a server of a measurement runs on; this one runs where the service would.
+        core: usize,
+    },
     /// The servers behind the proxy that is measured; not for people.
     #[command(name = bench::proxy::server::SUBCOMMAND, hide = true)]
     BenchProxyServer {
@@ -414,6 +420,9 @@ pub fn main() -> i32 {
     }
     if let Command::BenchServer { core } = cli.command {
         return bench::server::main(core);
+    }
+    if let Command::BenchRefuser { .. } = cli.command {
+        return bench::sold_out::main();
     }
     if let Command::BenchCheck { folder } = cli.command {
         return bench::checker::main(&folder);
@@ -528,6 +537,7 @@ pub fn main() -> i32 {
         Command::Guard { .. }
         | Command::BurnCpu
         | Command::BenchServer { .. }
+        | Command::BenchRefuser { .. }
         | Command::BenchProxyServer { .. }
         | Command::BenchTimeline { .. }
         | Command::BenchCheck { .. }

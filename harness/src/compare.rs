@@ -15,7 +15,7 @@ use crate::history::{Machine, Role};
 use crate::measure::stats::{P99, P999, median};
 use crate::report::{self, ReportError};
 use crate::scenario::{Loaded, Scenario, Variant, topology};
-use crate::summary::Summary;
+use crate::summary::{CohortShare, Summary};
 
 /// The file in which a comparison is kept, beside the folders of its runs.
 pub const FILE: &str = "comparison.json";
@@ -75,6 +75,33 @@ pub struct Outcome {
     pub statements_per_order: Option<Estimate>,
     /// From healing until the steady state held again, of each run's slowest fault, in milliseconds.
     pub recovery_ms: Option<Estimate>,
+    /// Microseconds of processor time for each request of a buyer, over all that is not the harness's own.
+    #[serde(default)]
+    pub cpu_us_per_request: Option<Estimate>,
+    /// Calls over all links for each request of a buyer, their own included: hops, and statements of the database.
+    #[serde(default)]
+    pub calls_per_request: Option<Estimate>,
+    /// Units paid for.
+    #[serde(default)]
+    pub units_sold: Option<Estimate>,
+    /// Units still held and not paid at the end.
+    #[serde(default)]
+    pub units_held: Option<Estimate>,
+    /// Buyers who had an order and were told "sold out" when they paid.
+    #[serde(default)]
+    pub sold_out_at_payment: Option<Estimate>,
+    /// Share of the units sold that went to abusive cohorts; none where the scenario calls none abusive.
+    #[serde(default)]
+    pub abusive_sold_share: Option<Estimate>,
+    /// Share of unit-seconds held that went to abusive cohorts.
+    #[serde(default)]
+    pub abusive_held_share: Option<Estimate>,
+    /// Of the buyers who were refused for who they are, the share in abusive cohorts.
+    #[serde(default)]
+    pub mark_precision: Option<Estimate>,
+    /// Of the buyers of abusive cohorts, the share that was refused for who they are.
+    #[serde(default)]
+    pub mark_recall: Option<Estimate>,
     /// Its runs.
     pub runs: Vec<Run>,
 }
@@ -294,8 +321,37 @@ fn outcome(scenario: &Scenario, variant: &Variant, runs: &[Ended]) -> Outcome {
             let all: Option<Vec<f64>> = s.faults.iter().map(|fault| fault.recovery_ms).collect();
             all.and_then(|all| all.into_iter().reduce(f64::max))
         }),
+        cpu_us_per_request: estimate(&|s| per_request(s, cpu_us(s))),
+        calls_per_request: estimate(&|s| {
+            let calls: u64 = s.links.iter().filter_map(|link| link.calls).sum();
+            per_request(s, calls as f64)
+        }),
+        units_sold: estimate(&|s| Some(s.goodput.units_sold as f64)),
+        units_held: estimate(&|s| Some(s.goodput.units_held as f64)),
+        sold_out_at_payment: estimate(&|s| Some(s.outcomes.sold_out_at_payment as f64)),
+        abusive_sold_share: estimate(&|s| abusive(s, |cohort| cohort.sold_share)),
+        abusive_held_share: estimate(&|s| abusive(s, |cohort| cohort.held_share)),
+        mark_precision: estimate(&|s| s.shares.as_ref()?.any_mark.precision),
+        mark_recall: estimate(&|s| s.shares.as_ref()?.any_mark.recall),
         runs: runs.iter().map(run_of).collect(),
     }
+}
+
+/// The harness's own parts, which are no cost of what is rehearsed.
+const OURS: [&str; 3] = ["generator", "harness", "proxy"];
+
+fn cpu_us(summary: &Summary) -> f64 {
+    let theirs = summary.cost.cpu_s.iter().filter(|(role, _)| !OURS.contains(&role.as_str()));
+    theirs.map(|(_, cpu_s)| cpu_s * 1e6).sum()
+}
+
+fn per_request(summary: &Summary, amount: f64) -> Option<f64> {
+    (summary.load.requests > 0).then(|| amount / summary.load.requests as f64)
+}
+
+fn abusive(summary: &Summary, share: fn(&CohortShare) -> f64) -> Option<f64> {
+    let shares = summary.shares.as_ref()?;
+    Some(shares.cohorts.iter().filter(|cohort| cohort.abusive).map(share).sum())
 }
 
 fn run_of(ended: &Ended) -> Run {

@@ -144,7 +144,7 @@ impl FreshBuyer<'_> {
     /// Walks the journey up to and including its order, and pays if the journey has a way to: the hold of a probe that
     /// takes long would otherwise expire, and be sold to another of its buyers.
     async fn buy(mut self) -> Bought {
-        let (mut ordered, mut pending) = (false, false);
+        let (mut ordered, mut pending, mut placed) = (false, false, false);
         for step in self.journey.steps.iter().filter(|s| !s.only_unsettled) {
             if step.role == Role::Ticket && !pending {
                 continue;
@@ -158,7 +158,10 @@ impl FreshBuyer<'_> {
                 (Role::Order | Role::Ticket, Ok(state)) => {
                     pending = state == OrderState::Pending;
                     ordered = !pending;
+                    placed = state == OrderState::Placed;
                 }
+                // Where stock is taken at payment, only paying shows whether something is left.
+                (Role::Pay, Err((reason, _))) if placed && reason == "sold-out" => return Bought::SoldOut,
                 // A hold whose payment did not go through may expire, and be sold to another buyer of the probe.
                 (Role::Pay, Err((reason, _))) if ordered => {
                     return Bought::Other(format!("ordered, but {}: {reason}", step.name));
@@ -169,6 +172,7 @@ impl FreshBuyer<'_> {
             }
         }
         match (ordered, pending) {
+            (true, _) if placed => Bought::Other("placed, and the journey has no step that pays".into()),
             (true, _) => Bought::Sold,
             (_, true) => Bought::Other("accepted, and no step of the journey asks about the ticket".into()),
             _ => Bought::Other("the journey has no order".into()),

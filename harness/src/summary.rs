@@ -53,6 +53,9 @@ pub struct Summary {
     /// What each fault changed for each cohort; absent where no fault was injected, and where there is but one cohort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blast_radius: Option<BlastRadius>,
+    /// Who got what; absent where the scenario calls no cohort abusive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Shares>,
     /// What it cost.
     pub cost: Cost,
     /// Calls per link.
@@ -214,6 +217,9 @@ pub struct Outcomes {
     pub steps: BTreeMap<String, BTreeMap<String, u64>>,
     /// Purchases: intents by how they ended.
     pub intents: IntentOutcomes,
+    /// Purchases that were acknowledged, and whose buyers were told "sold out" when they wanted to pay (S2).
+    #[serde(default)]
+    pub sold_out_at_payment: u64,
 }
 
 /// Purchases by how they ended, retries folded in.
@@ -249,6 +255,9 @@ pub struct Goodput {
     pub acknowledged_orders: u64,
     /// Holds that were released, by expiry or cancel.
     pub released_orders: u64,
+    /// Units that were still held, and not paid, at the audit.
+    #[serde(default)]
+    pub units_held: i64,
 }
 
 /// A fault and what became of it.
@@ -398,6 +407,55 @@ pub enum Likeness {
     Load,
     /// All undisturbed time, under whatever load: no change is claimed, since the load may have made it.
     Run,
+}
+
+/// Who got what, by the ledger, and who was marked as abusive.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Shares {
+    /// Every cohort that ordered, by name.
+    pub cohorts: Vec<CohortShare>,
+    /// By the reason of the refusal, how well it hit; reasons that nobody was given are left out.
+    pub marks: BTreeMap<String, Marking>,
+    /// All of these together.
+    #[serde(default)]
+    pub any_mark: Marking,
+}
+
+/// What one cohort got.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct CohortShare {
+    /// The cohort.
+    pub cohort: String,
+    /// Whether the scenario calls it abusive.
+    pub abusive: bool,
+    /// Its buyers who tried to order.
+    pub users: u64,
+    /// Its orders in the ledger, whatever became of them.
+    pub orders: u64,
+    /// Units that it paid for.
+    pub units_sold: i64,
+    /// Those as a share of all units sold, from 0 to 1.
+    pub sold_share: f64,
+    /// Units times the seconds for which they were held and not paid.
+    pub held_unit_s: f64,
+    /// Those as a share of all, from 0 to 1.
+    pub held_share: f64,
+    /// Its buyers who were refused for who they are, by the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub marked: BTreeMap<String, u64>,
+}
+
+/// How well a mark tells abusive buyers from others.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Marking {
+    /// Buyers who were marked.
+    pub marked: u64,
+    /// Those of them who are in an abusive cohort.
+    pub rightly: u64,
+    /// `rightly` of `marked`.
+    pub precision: Option<f64>,
+    /// `rightly` of all buyers of abusive cohorts; none where there are none.
+    pub recall: Option<f64>,
 }
 
 /// What the run cost.

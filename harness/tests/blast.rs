@@ -163,6 +163,7 @@ fn rules() -> Rules {
         ticket_deadline_us: 0,
         expect: Expectations::default(),
         send_lag_limit_us: 1_000_000,
+        abusive_cohorts: Vec::new(),
         set_up: true,
     }
 }

@@ -62,6 +62,7 @@ fn rules() -> Rules {
         ticket_deadline_us: 5_000_000,
         expect: Expectations::default(),
         send_lag_limit_us: 5_000,
+        abusive_cohorts: Vec::new(),
         set_up: true,
     }
 }
@@ -789,4 +790,57 @@ fn a_percentile_of_the_send_lag_takes_as_many_arrivals_as_one_of_a_latency() {
     let ([low, high], at) = (many.send_lag_us_p999_interval.unwrap(), many.send_lag_us_p999.unwrap());
     // Buckets beyond 2 ms are 0.1% wide.
     assert!((9_980..=9_999).contains(&at) && low < at && at < high, "{low} {at} {high}");
+}
+
+#[test]
+fn who_got_what_is_told_by_cohort_and_from_the_ledger() {
+    let mut history = Builder(empty(10_000_000));
+    let sold_out = (Outcome::Fail, "sold-out");
+    for (user, cohort, outcome) in [
+        (1, "fans", (Outcome::Ok, "")),
+        (2, "bots", (Outcome::Ok, "")),
+        (3, "bots", (Outcome::Fail, "risk-refused")),
+        (4, "fans", (Outcome::Fail, "risk-refused")),
+        (5, "bots", sold_out),
+    ] {
+        let name = history.0.names.intern(cohort);
+        history.op("order", user, outcome, [0, 0, 1_000]).cohort = name;
+    }
+    // Two payments of one purchase that came too late are one buyer who was told so.
+    history.op("pay", 1, sold_out, [0, 2_000, 3_000]);
+    history.op("pay", 1, sold_out, [0, 4_000, 5_000]);
+    let row = |seq: i64, kind: EntryKind, order: &str, at_s: i64| LedgerEntry {
+        seq,
+        at_unix_us: EPOCH + at_s * 1_000_000,
+        kind,
+        order: order.into(),
+        item: 1,
+        user: format!("u{order}"),
+        quantity: 2,
+        amount_cents: Some(200),
+        key: Some(format!("k{order}")),
+        state: None,
+        reason: None,
+        expires_at_unix_us: None,
+    };
+    // The fan pays after a second; the bot holds on for four, gives it back, and somebody else's order counts for nobody.
+    let ledger = vec![
+        row(1, EntryKind::Reserve, "1", 1),
+        row(2, EntryKind::Reserve, "2", 1),
+        row(3, EntryKind::Pay, "1", 2),
+        row(4, EntryKind::Release, "2", 5),
+        row(5, EntryKind::Reserve, "77", 5),
+    ];
+    let audit = FinalState { taken_unix_us: EPOCH + 9_000_000, ledger, ..FinalState::default() };
+    let silent = summarize(&history.0, Some(&audit), &rules(), passing(), &[], "t");
+    assert_eq!((silent.shares, silent.outcomes.sold_out_at_payment), (None, 1), "no cohort is called abusive");
+    let rules = Rules { abusive_cohorts: vec!["bots".into()], ..rules() };
+    let shares = summarize(&history.0, Some(&audit), &rules, passing(), &[], "t").shares.unwrap();
+    let [bots, fans] = shares.cohorts.as_slice() else { panic!("{shares:#?}") };
+    assert_eq!((bots.abusive, bots.users, bots.orders, bots.units_sold, bots.held_unit_s), (true, 3, 1, 0, 8.0));
+    assert_eq!((fans.abusive, fans.users, fans.orders, fans.units_sold, fans.held_unit_s), (false, 2, 1, 2, 2.0));
+    assert_eq!((bots.held_share, fans.held_share, bots.sold_share, fans.sold_share), (0.8, 0.2, 0.0, 1.0));
+    let risk = &shares.marks["risk-refused"];
+    assert_eq!((risk.marked, risk.rightly, risk.precision, risk.recall), (2, 1, Some(0.5), Some(1.0 / 3.0)));
+    assert_eq!((shares.marks.len(), &shares.any_mark), (1, risk));
 }

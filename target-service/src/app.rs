@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::abuse::Abuse;
 use crate::admin::audit::Snapshots;
 use crate::admin::probe::Probe;
 use crate::api::pages::Pages;
 use crate::bugs::Bug;
 use crate::challenge::Challenges;
 use crate::clock::Clock;
+use crate::deduct::Deduct;
 use crate::extras::Profiles;
 use crate::gateway::Admission;
 use crate::idempotency::InFlight;
@@ -30,6 +32,10 @@ pub struct App {
     pub store: Store,
     /// How stock is deducted.
     pub inventory: Arc<dyn Inventory>,
+    /// When stock is deducted.
+    pub deduct: Deduct,
+    /// Who may not order.
+    pub abuse: Abuse,
     /// The service's notion of now.
     pub clock: Clock,
     /// Who is who.

@@ -11,11 +11,12 @@ use serde_json::json;
 
 use crate::bugs::{Bug, Pending};
 use crate::config::{Address, Secret, Settings, SwitchSetting, at_least_one, parse_duration};
+use crate::deduct::Deduct;
 use crate::inventory::{Strategy, Unbuilt};
 use crate::slow::{self, Slow};
 use crate::store::Limits;
 use crate::switches::{SwitchId, Switches};
-use crate::{access, payment, process, profile, server};
+use crate::{access, payment, process, profile, server, wire};
 
 /// The reference flash-sale service of a rehearsal harness.
 #[derive(Debug, Parser)]
@@ -41,7 +42,13 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// List everything that can be chosen: strategies, switches, seeded bugs.
+    /// Measure what the service's own messages cost in JSON and in Protobuf.
+    Messages {
+        /// How to print the figures.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// List everything that can be chosen: strategies, when to deduct, switches, seeded bugs.
     Catalogue {
         /// How to print the lists.
         #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -90,6 +97,9 @@ struct Serve {
     /// Shards of each item, for the strategy `shards`.
     #[arg(long, default_value = "16")]
     shards: NonZeroU16,
+    /// When stock is deducted.
+    #[arg(long, value_enum, default_value_t)]
+    deduct: Deduct,
     /// Turn a mechanism on or off; may be repeated.
     #[arg(long = "switch", value_name = "ID=on|off")]
     switches: Vec<SwitchSetting>,
@@ -156,6 +166,10 @@ impl Cli {
                 list_bugs(output);
                 Ok(())
             }
+            Command::Messages { output } => {
+                print_messages(output);
+                Ok(())
+            }
             Command::Catalogue { output } => {
                 list_choices(output);
                 Ok(())
@@ -166,7 +180,7 @@ impl Cli {
 
 impl Serve {
     fn run(self) -> Result<()> {
-        if let Err(complaint) = self.check_bug().and_then(|()| self.check_redis()) {
+        if let Err(complaint) = self.check_bug().and_then(|()| self.check_redis()).and_then(|()| self.check_deduct()) {
             Cli::command().error(ErrorKind::ValueValidation, complaint).exit();
         }
         let settings = self.settings();
@@ -180,6 +194,17 @@ impl Serve {
             Some(who) => Err(Unbuilt::NeedsRedis(who).to_string()),
             None => Ok(()),
         }
+    }
+
+    fn check_deduct(&self) -> Result<(), String> {
+        let foreign = self.deduct == Deduct::Payment && self.strategy != Strategy::ConditionalUpdate;
+        if foreign {
+            return Err(format!(
+                "--deduct payment deducts by the conditional update: leave --strategy {} out, or take --deduct hold or order",
+                self.strategy
+            ));
+        }
+        Ok(())
     }
 
     fn check_bug(&self) -> Result<(), String> {
@@ -220,6 +245,7 @@ impl Serve {
             workers: self.workers,
             strategy: self.strategy,
             shards: self.shards,
+            deduct: self.deduct,
             switches: self.switches,
             bug: self.bug,
             slow: self.slow,
@@ -272,6 +298,21 @@ fn print_bugs() {
     }
 }
 
+fn print_messages(output: Output) {
+    let costs = wire::measure();
+    match output {
+        Output::Json => println!("{}", json!(costs)),
+        Output::Text => {
+            for cost in costs {
+                println!(
+                    "{:<6} {:<9} {:>4} bytes, encode {:>6.0} ns, decode {:>6.0} ns",
+                    cost.message, cost.format, cost.bytes, cost.encode_ns, cost.decode_ns
+                );
+            }
+        }
+    }
+}
+
 fn list_choices(output: Output) {
     let default = |id: &SwitchId| if Switches::default().is_on(*id) { "on" } else { "off" };
     match output {
@@ -284,15 +325,27 @@ fn list_choices(output: Output) {
                 .iter()
                 .map(|id| json!({"id": id.to_string(), "meaning": meaning(id), "default": default(id)}))
                 .collect();
-            println!(
-                "{}",
-                json!({"strategies": strategies, "switches": switches, "bugs": bugs(), "slow_downs": slow_downs()})
-            );
+            let deduct: Vec<_> = Deduct::value_variants()
+                .iter()
+                .map(|d| json!({"name": d.to_string(), "meaning": meaning(d), "default": *d == Deduct::default()}))
+                .collect();
+            let choices = json!({
+                "strategies": strategies,
+                "deduct": deduct,
+                "switches": switches,
+                "bugs": bugs(),
+                "slow_downs": slow_downs(),
+            });
+            println!("{choices}");
         }
         Output::Text => {
             println!("strategies");
             for strategy in Strategy::value_variants() {
                 println!("    {strategy}  {}", meaning(strategy));
+            }
+            println!("when stock is deducted");
+            for deduct in Deduct::value_variants() {
+                println!("    {deduct}  {}", meaning(deduct));
             }
             println!("switches");
             for id in &SwitchId::ALL {
@@ -327,6 +380,10 @@ mod tests {
         for strategy in Strategy::value_variants() {
             assert!(!meaning(strategy).is_empty(), "{strategy}");
             assert_eq!(strategy.to_possible_value().unwrap().get_name(), strategy.to_string());
+        }
+        for deduct in Deduct::value_variants() {
+            assert!(!meaning(deduct).is_empty(), "{deduct}");
+            assert_eq!(deduct.to_possible_value().unwrap().get_name(), deduct.to_string());
         }
         for id in &SwitchId::ALL {
             assert!(!meaning(id).is_empty(), "{id}");

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::bugs::Bug;
+use crate::deduct::Deduct;
 use crate::inventory::Strategy;
 use crate::slow::Slow;
 use crate::store::Limits;
@@ -141,6 +142,8 @@ pub struct Settings {
     pub strategy: Strategy,
     /// Shards of each item, where stock lies in shards.
     pub shards: NonZeroU16,
+    /// When stock is deducted.
+    pub deduct: Deduct,
     /// Mechanisms set other than by default.
     pub switches: Vec<SwitchSetting>,
     /// A planted bug.

@@ -1,13 +1,16 @@
 //! What every public request passes first: the bound on requests in flight, the time limit, the headers
 //! that say who answered, and the measurement.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
@@ -18,7 +21,7 @@ use crate::problem::{Kind, Problem};
 use crate::switches::SwitchId;
 
 /// No request of this service needs a larger body.
-const MAX_BODY_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 const TIER: HeaderName = HeaderName::from_static("x-served-by-tier");
 const DEGRADE_LEVEL: HeaderName = HeaderName::from_static("x-degrade-level");
@@ -67,12 +70,16 @@ pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) ->
         None => Problem::new(Kind::Overloaded).into_response(),
         Some(place) => answer(&app, request, next, place).await,
     };
-    let headers = response.headers_mut();
-    headers.insert(TIER, HeaderValue::from_static("service"));
-    headers.insert(DEGRADE_LEVEL, HeaderValue::from_static("0"));
+    stamp(response.headers_mut());
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     app.metrics.request(method, route, response.status().as_u16(), started.elapsed());
     response
+}
+
+/// Says who answered.
+pub(crate) fn stamp(headers: &mut HeaderMap) {
+    headers.insert(TIER, HeaderValue::from_static("service"));
+    headers.insert(DEGRADE_LEVEL, HeaderValue::from_static("0"));
 }
 
 async fn answer(app: &Arc<App>, request: Request, next: Next, place: Place) -> Response {
@@ -110,6 +117,40 @@ async fn detached(request: Request, next: Next, place: Place) -> Response {
     }
 }
 
+/// Work that goes on when nobody waits for it any more: given up on, it is handed to a task of its own. It spares the task
+/// that [`detached`] has for every request, of which hardly any is given up on.
+pub(crate) struct KeepGoing<T: Send + 'static> {
+    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+}
+
+impl<T: Send + 'static> KeepGoing<T> {
+    pub(crate) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self { work: Some(Box::pin(work)) }
+    }
+}
+
+impl<T: Send + 'static> Future for KeepGoing<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        // Taken out, so that work that panics is not gone on with.
+        let Some(mut work) = self.work.take() else { return Poll::Pending };
+        let outcome = work.as_mut().poll(context);
+        if outcome.is_pending() {
+            self.work = Some(work);
+        }
+        outcome
+    }
+}
+
+impl<T: Send + 'static> Drop for KeepGoing<T> {
+    fn drop(&mut self) {
+        if let (Some(work), Ok(runtime)) = (self.work.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(work);
+        }
+    }
+}
+
 fn request_span(request: &Request) -> tracing::Span {
     let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok()).unwrap_or("");
     tracing::info_span!("request", method = %request.method(), path = request.uri().path(), traceparent)
@@ -140,5 +181,25 @@ mod tests {
         assert_eq!(admission.in_flight(), 1);
         drop(first);
         assert!(admission.enter(true).is_some());
+    }
+
+    #[tokio::test]
+    async fn work_that_was_given_up_on_is_finished() {
+        let (begun, may_end) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let (tell, ended) = tokio::sync::oneshot::channel();
+        let work = {
+            let (begun, may_end) = (Arc::clone(&begun), Arc::clone(&may_end));
+            KeepGoing::new(async move {
+                begun.notify_one();
+                may_end.notified().await;
+                let _ = tell.send("done");
+            })
+        };
+        tokio::select! {
+            () = work => panic!("it cannot have ended"),
+            () = begun.notified() => {}
+        }
+        may_end.notify_one();
+        assert_eq!(ended.await, Ok("done"));
     }
 }

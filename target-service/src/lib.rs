@@ -10,6 +10,7 @@
 //! The same program plays the roles around the service, each as a process of its own: [`access`]
 //! in front of it, [`payment`] and [`profile`] behind it.
 
+pub mod abuse;
 pub mod access;
 pub mod admin;
 pub mod api;
@@ -19,6 +20,7 @@ pub mod challenge;
 pub mod cli;
 mod clock;
 pub mod config;
+pub mod deduct;
 pub mod extras;
 pub mod gateway;
 pub mod idempotency;
@@ -40,3 +42,4 @@ pub mod store;
 pub mod sweeper;
 pub mod switches;
 pub mod tls;
+pub mod wire;

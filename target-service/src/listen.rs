@@ -1,5 +1,6 @@
 //! Binding and serving on TCP and unix sockets alike.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
@@ -8,9 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::serve::{Listener, ListenerExt as _};
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -64,6 +68,24 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The body of a reply: whole, or as the routes make it.
+pub type ReplyBody = Either<Full<Bytes>, Body>;
+
+/// What answers requests.
+pub trait Serves: Clone + Send + Sync + 'static {
+    /// The answer to a request.
+    fn answer(self, request: Request<Incoming>) -> impl Future<Output = Response<ReplyBody>> + Send;
+}
+
+impl Serves for Router {
+    async fn answer(self, request: Request<Incoming>) -> Response<ReplyBody> {
+        match TowerToHyperService::new(self).call(request).await {
+            Ok(response) => response.map(Either::Right),
+            Err(never) => match never {},
+        }
+    }
+}
+
 /// How long a client may take to send a request's head, counted from the end of the one before: a connection that stays
 /// silent, or half a head, does not occupy the service for ever.
 const HEAD_TIME: Duration = Duration::from_secs(60);
@@ -71,7 +93,7 @@ const HEAD_TIME: Duration = Duration::from_secs(60);
 impl Bound {
     /// Serves until the signal, then finishes the requests under way. HTTP/1.1 and HTTP/2 are both spoken, with TLS if there
     /// is an acceptor for it.
-    pub async fn serve(self, router: Router, tls: Option<TlsAcceptor>, stop: impl Future<Output = ()> + Send) {
+    pub async fn serve(self, what: impl Serves, tls: Option<TlsAcceptor>, stop: impl Future<Output = ()> + Send) {
         match self {
             Self::Tcp(listener) => {
                 let listener = listener.tap_io(|stream| {
@@ -80,9 +102,9 @@ impl Bound {
                         tracing::debug!(%error, "TCP_NODELAY could not be set");
                     }
                 });
-                serve(listener, router, tls, stop).await;
+                serve(listener, what, tls, stop).await;
             }
-            Self::Unix(listener) => serve(listener, router, tls, stop).await,
+            Self::Unix(listener) => serve(listener, what, tls, stop).await,
         }
     }
 }
@@ -90,7 +112,7 @@ impl Bound {
 /// What `axum::serve` does, with a limit on the time for a head, which it has no setting for.
 async fn serve<L: Listener>(
     mut listener: L,
-    router: Router,
+    what: impl Serves,
     tls: Option<TlsAcceptor>,
     stop: impl Future<Output = ()> + Send,
 ) {
@@ -104,12 +126,12 @@ async fn serve<L: Listener>(
             () = &mut stop => break,
             accepted = listener.accept() => accepted,
         };
-        let (http, router, tls, watcher) = (http.clone(), router.clone(), tls.clone(), under_way.watcher());
+        let (http, what, tls, watcher) = (http.clone(), what.clone(), tls.clone(), under_way.watcher());
         tokio::spawn(async move {
             match tls {
-                None => answer(&http, stream, router, watcher).await,
+                None => answer(&http, stream, what, watcher).await,
                 Some(tls) => match tokio::time::timeout(HEAD_TIME, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => answer(&http, stream, router, watcher).await,
+                    Ok(Ok(stream)) => answer(&http, stream, what, watcher).await,
                     Ok(Err(error)) => tracing::debug!(%error, "no TLS was agreed on"),
                     Err(_) => tracing::debug!("no TLS was agreed on in time"),
                 },
@@ -123,15 +145,15 @@ async fn serve<L: Listener>(
 
 /// Answers the requests of one connection to its end. Which HTTP it speaks shows with its first bytes, and the limit on a
 /// head only holds from then on, so there is one on the time to the first request as well.
-async fn answer<S>(http: &auto::Builder<TokioExecutor>, stream: S, router: Router, watcher: Watcher)
+async fn answer<S>(http: &auto::Builder<TokioExecutor>, stream: S, what: impl Serves, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let asked = AtomicBool::new(false);
-    let inner = TowerToHyperService::new(router);
-    let service = service_fn(|request: hyper::Request<Incoming>| {
+    let service = service_fn(|request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
-        inner.call(request)
+        let answer = what.clone().answer(request);
+        async { Ok::<_, Infallible>(answer.await) }
     });
     let silence = async {
         tokio::time::sleep(HEAD_TIME).await;

@@ -58,6 +58,7 @@ pub struct Metrics {
     connections_max: Gauge,
     connections_pending: Gauge,
     degrade_level: Gauge,
+    statements: Gauge,
     expired: Counter,
 }
 
@@ -79,6 +80,7 @@ impl Default for Metrics {
             connections_max: Gauge::default(),
             connections_pending: Gauge::default(),
             degrade_level: Gauge::default(),
+            statements: Gauge::default(),
             expired: Counter::default(),
         };
         metrics.register();
@@ -102,6 +104,11 @@ impl Metrics {
         );
         registry.register("seckill_stock_units", "Units of stock over all items", self.stock.clone());
         registry.register("seckill_holds_expired", "Holds released by the sweeper", self.expired.clone());
+        registry.register(
+            "seckill_database_statements",
+            "Statements sent over pooled connections since the start",
+            self.statements.clone(),
+        );
         registry.register("seckill_degrade_level", "0: everything works", self.degrade_level.clone());
         registry.register(
             "http_server_request_duration_seconds",
@@ -169,6 +176,11 @@ impl Metrics {
         self.connections.get_or_create(&State { state: "used" }).set(used as i64);
         self.connections_max.set(status.max_size as i64);
         self.connections_pending.set(status.waiting as i64);
+    }
+
+    /// How many statements were sent over pooled connections so far.
+    pub fn set_statements(&self, statements: u64) {
+        self.statements.set(statements as i64);
     }
 
     /// How much stock there is.

@@ -4,10 +4,12 @@
 
 use serde::{Serialize, Serializer};
 
-/// Where an order stands. A held order becomes exactly one of the other three, once.
+/// Where an order stands. A placed or held order becomes exactly one of the last three, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OrderState {
+    /// Ordered, and nothing is set aside before it is paid.
+    Placed,
     /// Units are set aside until the hold runs out.
     Held,
     /// The units are sold.
@@ -22,6 +24,7 @@ impl OrderState {
     /// The spelling used by the database and by replies.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Placed => "placed",
             Self::Held => "held",
             Self::Paid => "paid",
             Self::Cancelled => "cancelled",
@@ -29,9 +32,12 @@ impl OrderState {
         }
     }
 
+    /// Every state there is.
+    const ALL: [Self; 5] = [Self::Placed, Self::Held, Self::Paid, Self::Cancelled, Self::Expired];
+
     /// Reads the database's spelling.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Held, Self::Paid, Self::Cancelled, Self::Expired].into_iter().find(|state| state.as_str() == text)
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 }
 
@@ -54,7 +60,7 @@ pub struct Order {
     pub state: OrderState,
     /// Unix microseconds on the service's clock.
     pub created_at: i64,
-    /// When an unpaid hold ends, unix microseconds on the service's clock.
+    /// When an unpaid order ends, unix microseconds on the service's clock.
     pub expires_at: i64,
     /// The buyer's own name for the attempt: retries share it.
     pub idempotency_key: String,
@@ -115,12 +121,18 @@ pub enum Refusal {
     Cancelled,
     /// The order was paid before it was cancelled.
     AlreadyPaid,
+    /// The buyer let too many orders run out unpaid.
+    NonPayer,
+    /// The buyer ordered too often, or too soon after leaving an order unpaid.
+    CoolingDown,
+    /// The buyer behaves like a machine.
+    Risky,
 }
 
 /// How an attempt to reserve ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reservation {
-    /// A new order holds the units.
+    /// A new order: it holds the units, unless they are deducted at payment.
     Held(Order),
     /// The key already has an order: here it is, in its present state.
     Replayed(Order),
@@ -143,7 +155,7 @@ mod tests {
 
     #[test]
     fn states_survive_their_spelling() {
-        for state in [OrderState::Held, OrderState::Paid, OrderState::Cancelled, OrderState::Expired] {
+        for state in OrderState::ALL {
             assert_eq!(OrderState::parse(state.as_str()), Some(state));
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
         }

@@ -2,8 +2,11 @@
 //!
 //! Clients classify by `type`, never by status alone: sold out and limit reached are both 409.
 
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use std::sync::OnceLock;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::{IntoResponse, Response as AxumResponse};
 use serde_json::json;
 
 use crate::challenge::Unopened;
@@ -30,6 +33,9 @@ pub enum Kind {
     HoldExpired,
     Cancelled,
     AlreadyPaid,
+    NonPayer,
+    CoolingDown,
+    RiskRefused,
     PaymentDeclined,
     PaymentUnclear,
     SnapshotGone,
@@ -44,6 +50,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// How many there are.
+    const COUNT: usize = Self::Internal as usize + 1;
+
     /// Status, slug, title, and after how many seconds a retry makes sense.
     fn spec(self) -> (StatusCode, &'static str, &'static str, Option<&'static str>) {
         use StatusCode as S;
@@ -70,6 +79,11 @@ impl Kind {
             Self::HoldExpired => (S::CONFLICT, "hold-expired", "The hold ran out before it was paid", None),
             Self::Cancelled => (S::CONFLICT, "cancelled", "The order was cancelled", None),
             Self::AlreadyPaid => (S::CONFLICT, "already-paid", "The order is paid", None),
+            Self::NonPayer => (S::FORBIDDEN, "non-payer", "Too many orders were left unpaid", None),
+            Self::CoolingDown => {
+                (S::TOO_MANY_REQUESTS, "cooling-down", "Too many orders, or one left unpaid just now", Some("5"))
+            }
+            Self::RiskRefused => (S::FORBIDDEN, "risk-refused", "The account does not behave like a person", None),
             Self::PaymentDeclined => (S::PAYMENT_REQUIRED, "payment-declined", "The payment was declined", None),
             Self::PaymentUnclear => (
                 S::SERVICE_UNAVAILABLE,
@@ -159,6 +173,9 @@ impl From<Refusal> for Problem {
             Refusal::HoldExpired => Kind::HoldExpired,
             Refusal::Cancelled => Kind::Cancelled,
             Refusal::AlreadyPaid => Kind::AlreadyPaid,
+            Refusal::NonPayer => Kind::NonPayer,
+            Refusal::CoolingDown => Kind::CoolingDown,
+            Refusal::Risky => Kind::RiskRefused,
         })
     }
 }
@@ -190,14 +207,16 @@ impl From<StoreError> for Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Problem {
+    /// The reply, put together from its parts.
+    pub fn assembled(self) -> Response<Bytes> {
         let (status, slug, title, retry_after) = self.kind.spec();
         let mut body = json!({"type": slug, "title": title, "status": status.as_u16()});
         if let Some(detail) = self.detail {
             body["detail"] = detail.into();
         }
-        let mut response = (status, body.to_string()).into_response();
+        let mut response = Response::new(Bytes::from(body.to_string()));
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -207,8 +226,24 @@ impl IntoResponse for Problem {
         if self.kind == Kind::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        response.extensions_mut().insert(self.kind);
         response
+    }
+
+    /// The same reply from memory (E4): it was put together when it was first needed, and what is told to everybody alike is
+    /// the same bytes for everybody. One that says more than its title is put together each time.
+    pub fn prebuilt(self) -> Response<Bytes> {
+        static REPLIES: [OnceLock<Response<Bytes>>; Kind::COUNT] = [const { OnceLock::new() }; Kind::COUNT];
+        if self.detail.is_some() {
+            return self.assembled();
+        }
+        let kind = self.kind;
+        REPLIES[kind as usize].get_or_init(|| self.assembled()).clone()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> AxumResponse {
+        self.assembled().map(Body::from)
     }
 }
 
@@ -223,6 +258,20 @@ mod tests {
             assert!(response.headers().contains_key(header::RETRY_AFTER), "{kind:?}");
             assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         }
+    }
+
+    #[test]
+    fn what_is_prebuilt_is_what_would_be_put_together() {
+        for kind in [Kind::SoldOut, Kind::Overloaded, Kind::Unauthorized, Kind::Internal] {
+            for _ in 0..2 {
+                let (ready, fresh) = (Problem::new(kind).prebuilt(), Problem::new(kind).assembled());
+                assert_eq!((ready.status(), ready.headers()), (fresh.status(), fresh.headers()));
+                assert_eq!(ready.body(), fresh.body());
+            }
+        }
+        let body = Problem::because(Kind::SoldOut, "since noon").prebuilt().into_body();
+        assert!(body.windows(10).any(|text| text == b"since noon"), "{body:?}");
+        assert!(!Problem::new(Kind::SoldOut).prebuilt().into_body().windows(6).any(|text| text == b"detail"));
     }
 
     #[test]

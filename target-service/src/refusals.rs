@@ -64,12 +64,15 @@ struct Journal {
 
 /// The refusals that a repetition gets again, and their numbers in the file. One that names an order is not among them: the
 /// order answers for itself.
-const KEPT: [(Refusal, u8); 5] = [
+const KEPT: [(Refusal, u8); 8] = [
     (Refusal::SoldOut, 1),
     (Refusal::TooEarly, 2),
     (Refusal::Ended, 3),
     (Refusal::LimitReached, 4),
     (Refusal::UnknownItem, 5),
+    (Refusal::NonPayer, 6),
+    (Refusal::CoolingDown, 7),
+    (Refusal::Risky, 8),
 ];
 
 impl Refusals {

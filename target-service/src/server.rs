@@ -14,11 +14,12 @@ use crate::app::App;
 use crate::bugs;
 use crate::challenge::Challenges;
 use crate::config::Settings;
+use crate::deduct::Deduct;
 use crate::extras::Profiles;
 use crate::gateway::Admission;
 use crate::idempotency::InFlight;
-use crate::inventory::{Ground, Inventory};
-use crate::listen::{Bound, bind};
+use crate::inventory::{AtPayment, Ground, Inventory};
+use crate::listen::{Bound, Serves, bind};
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
 use crate::session::Sessions;
@@ -48,7 +49,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         prepared = prepared => prepared?,
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve(public, api::router(Arc::clone(&app)), tls, shutdown.clone()));
+    tasks.spawn(serve(public, api::lean::Public::new(&app), tls, shutdown.clone()));
     tasks.spawn(serve(admin, admin::router(Arc::clone(&app)), None, shutdown.clone()));
     let mut workers = JoinSet::new();
     workers.spawn(sweeper::run(Arc::clone(&app), settings.sweep_interval));
@@ -71,7 +72,10 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
     let soundness =
         schema::prepare(&store, settings.startup_patience, without, settings.slow.and_then(Slow::lock)).await?;
     let ground = Ground { store: store.clone(), redis: settings.redis.clone(), shards: settings.shards };
-    let inventory = settings.strategy.build(&ground)?;
+    let inventory: Arc<dyn Inventory> = match settings.deduct {
+        Deduct::Payment => Arc::new(AtPayment::new(store.clone())),
+        Deduct::Order | Deduct::Hold => settings.strategy.build(&ground)?,
+    };
     let inventory = match settings.bug {
         None => inventory,
         Some(bug) => {
@@ -92,6 +96,8 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
     Ok(Arc::new(App {
         store,
         inventory,
+        deduct: settings.deduct,
+        abuse: Default::default(),
         clock: Default::default(),
         sessions: Sessions::new(&secret(settings)?),
         challenges: Challenges::new(&random_secret()?),
@@ -129,8 +135,8 @@ fn random_secret() -> Result<Vec<u8>> {
     Ok(secret)
 }
 
-async fn serve(listener: Bound, router: axum::Router, tls: Option<TlsAcceptor>, shutdown: CancellationToken) {
-    listener.serve(router, tls, shutdown.cancelled_owned()).await;
+async fn serve(listener: Bound, what: impl Serves, tls: Option<TlsAcceptor>, shutdown: CancellationToken) {
+    listener.serve(what, tls, shutdown.cancelled_owned()).await;
 }
 
 async fn drain(app: &App, mut tasks: JoinSet<()>, patience: Duration) {

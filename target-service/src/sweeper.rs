@@ -18,9 +18,6 @@ pub async fn run(app: Arc<App>, interval: Duration) {
             () = tokio::time::sleep(interval) => {}
         }
         app.snapshots.close_stale();
-        if !app.switches.is_on(SwitchId::C3) {
-            continue;
-        }
         match round(&app).await {
             Ok(()) => troubled = false,
             // One line per outage, not one per round.
@@ -33,15 +30,18 @@ pub async fn run(app: Arc<App>, interval: Duration) {
     }
 }
 
-/// Releases everything that is due now.
+/// Releases everything that is due now, and remembers whose it was.
 async fn round(app: &App) -> Result<(), crate::store::StoreError> {
-    while !app.shutdown.is_cancelled() {
+    while app.switches.is_on(SwitchId::C3) && !app.shutdown.is_cancelled() {
         let released = app.inventory.expire(app.clock.now_us(), BATCH).await?;
         if released == 0 {
             break;
         }
         app.metrics.expired(released);
         tracing::debug!(released, "expired holds released");
+    }
+    if app.switches.is_on(SwitchId::C5) || app.switches.is_on(SwitchId::C7) {
+        app.abuse.learn(&app.store).await?;
     }
     Ok(())
 }

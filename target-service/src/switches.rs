@@ -25,6 +25,20 @@ use crate::problem::{Kind, Problem};
 pub enum SwitchId {
     /// Expired holds are released by the sweeper.
     C3,
+    /// Buyers who left two orders unpaid are refused (off by default).
+    C5,
+    /// Orders of one buyer are limited in number, and by a pause after one left unpaid (off by default).
+    C7,
+    /// Accounts that behave like machines, or come from one device in numbers, are refused (off by default).
+    C8,
+    /// Orders are read and answered in Protobuf where a client asks for it.
+    E2,
+    /// Replies to orders are written straight into bytes around parts that are encoded beforehand.
+    E3,
+    /// Refusals of orders are the same prebuilt bytes for everybody.
+    E4,
+    /// Orders are taken by a bare handler instead of through the routes and the chain of middleware.
+    E5,
     /// Beyond the bound on requests in flight, further ones are dropped.
     K8,
     /// The access layer answers item states from memory for a short time.
@@ -35,7 +49,15 @@ pub enum SwitchId {
 
 impl SwitchId {
     /// Every switch there is.
-    pub const ALL: [Self; 4] = [Self::C3, Self::K8, Self::M2, Self::P5];
+    pub const ALL: [Self; 11] =
+        [Self::C3, Self::C5, Self::C7, Self::C8, Self::E2, Self::E3, Self::E4, Self::E5, Self::K8, Self::M2, Self::P5];
+}
+
+impl SwitchId {
+    /// Whether it works unless it is turned off. What refuses people has to be asked for.
+    const fn is_default(self) -> bool {
+        !matches!(self, Self::C5 | Self::C7 | Self::C8)
+    }
 }
 
 impl fmt::Display for SwitchId {
@@ -55,7 +77,7 @@ impl FromStr for SwitchId {
     }
 }
 
-/// The present setting of every switch. All mechanisms work by default.
+/// The present setting of every switch.
 #[derive(Debug)]
 pub struct Switches {
     on: [AtomicBool; SwitchId::ALL.len()],
@@ -63,12 +85,12 @@ pub struct Switches {
 
 impl Default for Switches {
     fn default() -> Self {
-        Self { on: std::array::from_fn(|_| AtomicBool::new(true)) }
+        Self { on: SwitchId::ALL.map(|id| AtomicBool::new(id.is_default())) }
     }
 }
 
 impl Switches {
-    /// These settings, and every other mechanism at work.
+    /// These settings, and every other mechanism as it is by default.
     pub fn with(settings: &[SwitchSetting]) -> Arc<Self> {
         let switches = Self::default();
         for setting in settings {
@@ -133,8 +155,8 @@ mod tests {
     fn a_switch_moves_alone() {
         let switches = Switches::default();
         switches.set(SwitchId::K8, false);
-        assert_eq!(SwitchId::ALL.map(|id| switches.is_on(id)), [true, false, true, true]);
         for id in SwitchId::ALL {
+            assert_eq!(switches.is_on(id), id.is_default() && id != SwitchId::K8, "{id}");
             assert_eq!(id.to_string().parse(), Ok(id));
         }
     }

@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::Value;
+use support::payment::Payment;
 use support::postgres::Postgres;
 use support::proxy::{LossyProxy, MARKED_KEY};
 use support::redis::Redis;
@@ -292,6 +293,25 @@ async fn too_late_and_too_early() {
     let service = Service::with_bug(&postgres.url(), "29");
     service.reset(&[with(item(1, 1), "opens_at", now_us() + 60_000_000)]).await;
     assert_eq!(service.buyer("early").await.order(1, "k").await.status, 201);
+}
+
+/// Bug 25: a hold whose payment was declined never ends, and any other does.
+#[tokio::test]
+async fn never_released() {
+    let (postgres, payment) = (Postgres::start(), Payment::start_with(&["--decline", "1.0"]));
+    let address = payment.address();
+    let arguments = ["--bug", "25", "--allow-seeded-bugs", "--payment", &address];
+    let service = Service::start_with(&postgres.url(), &arguments);
+    service.reset(&[with(item(2, 1), "hold_ms", 500)]).await;
+    let (mut poor, mut idle) = (service.buyer("poor").await, service.buyer("idle").await);
+    let order = poor.order(1, "k").await.order_id();
+    assert_eq!(poor.pay(&order).await.problem(), "payment-declined");
+    idle.order(1, "k").await.order_id();
+    eventually("the other hold to end", Duration::from_secs(20), async || service.stock().await.available == 1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let stock = service.stock().await;
+    assert_eq!((stock.held, stock.is_conserved()), (1, true), "{stock:?}");
+    assert_eq!(poor.pay(&order).await.problem(), "hold-expired", "it cannot be paid either");
 }
 
 /// Bug 27: one user's burst exceeds the limit.

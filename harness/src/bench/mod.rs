@@ -16,11 +16,13 @@ use crate::{exit, stdout};
 pub mod checker;
 mod committed_orders;
 mod generator;
+mod messages;
 pub mod proxy;
 mod rate_error;
 mod rss_slope;
 mod send_lag;
 pub mod server;
+pub mod sold_out;
 pub mod timeline;
 mod virtual_buyers;
 
@@ -38,7 +40,7 @@ struct Bench {
 }
 
 /// All measurements, in the order in which they are made.
-const BENCHES: [Bench; 13] = [
+const BENCHES: [Bench; 15] = [
     Bench {
         name: "generator_vs_oha",
         figures: &["generator_with_history_vs_oha", "generator_on_schedule_vs_oha", "oha_requests_per_cpu_second"],
@@ -74,11 +76,37 @@ const BENCHES: [Bench; 13] = [
             "committed_orders_per_second_batch",
             "hot_row_vs_conditional_128",
             "hot_row_vs_conditional_best_pool",
+            "hot_row_latency_vs_conditional_128",
             "hot_row_latency_vs_conditional_best_pool",
             "lone_buyer_latency_vs_conditional",
         ],
         optional: false,
         run: committed_orders::run,
+    },
+    Bench {
+        name: "sold_out",
+        figures: &[
+            "sold_out_per_cpu_second",
+            "sold_out_per_cpu_second_chain",
+            "bare_hyper_per_cpu_second",
+            "sold_out_vs_bare_hyper",
+            "sold_out_chain_vs_bare_hyper",
+        ],
+        optional: false,
+        run: sold_out::run,
+    },
+    Bench {
+        name: "json_vs_protobuf",
+        figures: &[
+            "json_vs_protobuf_order_encode",
+            "json_vs_protobuf_order_decode",
+            "json_vs_protobuf_order_bytes",
+            "json_vs_protobuf_reply_encode",
+            "json_vs_protobuf_reply_decode",
+            "json_vs_protobuf_reply_bytes",
+        ],
+        optional: false,
+        run: messages::run,
     },
     Bench {
         name: "checker",
@@ -180,8 +208,11 @@ pub fn run(name: Option<&str>, json: bool, runtime: &tokio::runtime::Runtime, ca
 }
 
 impl Bench {
+    /// By its own name, or by that of one of its figures or what it begins with: `hot_row` for all of the hot row.
     fn is_called(&self, name: &str) -> bool {
-        self.name == name || self.figures.contains(&name)
+        let begins =
+            |figure: &&str| figure.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+        self.name == name || self.figures.iter().any(begins)
     }
 }
 

@@ -26,7 +26,7 @@ pub struct DurableOrder<'a> {
     pub id: &'a str,
     /// Its id as the history names it, if any reply ever did.
     pub named: Option<Sym>,
-    /// Its first reserve row, if it has one.
+    /// The row that made it, if it has one: its first reserve row or, where stock is taken at payment, the one that placed it.
     pub reserve: Option<&'a LedgerEntry>,
     /// The index of the intent that it belongs to.
     pub intent: Option<u32>,
@@ -38,8 +38,8 @@ pub struct DurableOrder<'a> {
     pub user: Option<u64>,
     /// Its state at the time of the audit: as it says, else as its rows add up.
     pub state: OrderState,
-    /// Its rows by kind, as [`EntryKind`] orders them: reserve, pay, release, refund.
-    pub rows: [u32; 4],
+    /// Its rows by kind, as [`EntryKind`] orders them: reserve, pay, release, refund, place.
+    pub rows: [u32; 5],
     /// Units reserved less units released.
     pub out: i64,
     /// Whether some row is of another item than the first.
@@ -59,7 +59,7 @@ impl<'a> DurableOrder<'a> {
             on_sale: false,
             user: None,
             state: OrderState::Unknown,
-            rows: [0; 4],
+            rows: [0; 5],
             out: 0,
             mixed: false,
             start: 0,
@@ -74,11 +74,11 @@ impl<'a> DurableOrder<'a> {
         match row.kind {
             EntryKind::Reserve => self.out += row.quantity,
             EntryKind::Release => self.out -= row.quantity,
-            EntryKind::Pay | EntryKind::Refund => {}
+            EntryKind::Pay | EntryKind::Refund | EntryKind::Place => {}
         }
         if let Some(reserve) = self.reserve {
             self.mixed |= reserve.item != row.item;
-        } else if row.kind == EntryKind::Reserve {
+        } else if matches!(row.kind, EntryKind::Reserve | EntryKind::Place) {
             self.reserve = Some(row);
             self.user = numbered(&info.user_prefix, &row.user);
             self.state = row.state.unwrap_or_default();
@@ -220,7 +220,7 @@ impl<'a> Books<'a> {
             let change = match brief.kind {
                 EntryKind::Reserve => brief.quantity,
                 EntryKind::Release => -brief.quantity.min(*out).max(0),
-                EntryKind::Pay | EntryKind::Refund => continue,
+                EntryKind::Pay | EntryKind::Refund | EntryKind::Place => continue,
             };
             *out += change;
             let Some(key) = key(n) else { continue };
@@ -252,7 +252,7 @@ impl<'a> Books<'a> {
         self.orders.get(*self.of_intent.get(intent as usize)? as usize)
     }
 
-    /// Orders of the items on sale that have a reserve row: what invariants.md calls D.
+    /// Orders of the items on sale that have a row which made them: what invariants.md calls D.
     pub fn durable(&self) -> impl Iterator<Item = (&DurableOrder<'a>, &'a LedgerEntry)> + '_ {
         self.orders.iter().filter(|order| order.on_sale).filter_map(|order| Some((order, order.reserve?)))
     }
@@ -262,6 +262,7 @@ impl<'a> Books<'a> {
         let mut state = OrderState::Unknown;
         for row in self.rows_of(order) {
             state = match row.kind {
+                EntryKind::Place => OrderState::Placed,
                 EntryKind::Reserve => OrderState::Held,
                 EntryKind::Pay => OrderState::Paid,
                 EntryKind::Refund => OrderState::Refunded,

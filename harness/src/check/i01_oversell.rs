@@ -98,7 +98,7 @@ fn by_ledger(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) {
                 sum.out -= back;
                 *order_out -= back;
             }
-            EntryKind::Pay | EntryKind::Refund => {}
+            EntryKind::Pay | EntryKind::Refund | EntryKind::Place => {}
         }
         if sum.raw < 0 && sum.below.is_none() {
             sum.below = Some((n, sum.raw));

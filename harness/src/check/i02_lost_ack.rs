@@ -197,7 +197,7 @@ fn judge_state(case: &Case<'_>, order: &DurableOrder<'_>, reserve: &LedgerEntry,
     let now = order.state;
     let said = case.history.ops[n as usize].state;
     let reachable = match said {
-        OrderState::Unknown | OrderState::Held => true,
+        OrderState::Unknown | OrderState::Held | OrderState::Placed => true,
         Paid => matches!(now, Paid | Refunded),
         Cancelled => matches!(now, Cancelled | Refunded),
         // A payment that arrives too late is given back, which leaves the order refunded.

@@ -99,7 +99,7 @@ fn reserved_once(books: &Books<'_>, tally: &mut Tally<'_>) {
                 }
                 EntryKind::Reserve => out += row.quantity,
                 EntryKind::Release => out -= row.quantity,
-                EntryKind::Pay | EntryKind::Refund => {}
+                EntryKind::Pay | EntryKind::Refund | EntryKind::Place => {}
             }
         }
     }

@@ -108,7 +108,7 @@ fn against_ledger(books: &Books<'_>, row: &StockRow, item: usize, tally: &mut Ta
         match entry.kind {
             EntryKind::Reserve => out += entry.quantity,
             EntryKind::Release => out -= entry.quantity,
-            EntryKind::Pay | EntryKind::Refund => {}
+            EntryKind::Pay | EntryKind::Refund | EntryKind::Place => {}
         }
     }
     let pairs = [("available", row.available, row.initial - out), ("held", row.held, held), ("sold", row.sold, sold)];

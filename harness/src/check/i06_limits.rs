@@ -54,7 +54,7 @@ fn by_ledger(case: &Case<'_>, books: &Books<'_>, tally: &mut Tally<'_>) -> i64 {
         let change = match brief.kind {
             EntryKind::Reserve => brief.quantity,
             EntryKind::Release => -brief.quantity.min(*out).max(0),
-            EntryKind::Pay | EntryKind::Refund => continue,
+            EntryKind::Pay | EntryKind::Refund | EntryKind::Place => continue,
         };
         *out += change;
         let has = held.entry(holder).or_default();
@@ -117,7 +117,7 @@ fn theirs<'a>(books: &Books<'a>, owner: &str, row: &LedgerEntry) -> Vec<&'a Ledg
         match other.kind {
             EntryKind::Reserve => live.push(other),
             EntryKind::Release => live.retain(|reserved| reserved.order != other.order),
-            EntryKind::Pay | EntryKind::Refund => {}
+            EntryKind::Pay | EntryKind::Refund | EntryKind::Place => {}
         }
     }
     live

@@ -111,7 +111,7 @@ fn judge_rows(books: &Books<'_>, order: &DurableOrder<'_>, tally: &mut Tally<'_>
                 }
                 refund(order, row, paid_cents, books, tally);
             }
-            EntryKind::Reserve | EntryKind::Release => {}
+            EntryKind::Reserve | EntryKind::Release | EntryKind::Place => {}
         }
     }
     if let Some(row) = captured {
@@ -184,7 +184,9 @@ fn state_agrees(
                 format!("order {} is {}, and the ledger has no payment for it", order.id, state.name())
             });
         }
-        state @ (OrderState::Held | OrderState::Cancelled | OrderState::Expired) if captured && !refunded() => {
+        state @ (OrderState::Placed | OrderState::Held | OrderState::Cancelled | OrderState::Expired)
+            if captured && !refunded() =>
+        {
             show(books, order, reserve, "orders paid and not kept", tally, || {
                 format!("order {} was paid, is {}, and was not refunded", order.id, state.name())
             });
@@ -204,7 +206,8 @@ fn asked_to_pay(case: &Case<'_>, books: &Books<'_>, order: &DurableOrder<'_>, ta
     let mut replies =
         case.index.ops_of(&case.index.intents[ack.intent as usize]).iter().map(|n| &case.history.ops[*n as usize]);
     // An order that a service takes the money for at once, or of which it does not say, is paid without being asked.
-    if !replies.find(|op| op.acknowledges()).is_some_and(|op| op.state == OrderState::Held) {
+    if !replies.find(|op| op.acknowledges()).is_some_and(|op| matches!(op.state, OrderState::Held | OrderState::Placed))
+    {
         return;
     }
     let Some(row) = books.rows_of(order).find(|row| row.kind == EntryKind::Pay) else { return };

@@ -89,7 +89,7 @@ fn judge_rows(books: &Books<'_>, order: &DurableOrder<'_>, tally: &mut Tally<'_>
                 }
                 out -= row.quantity;
             }
-            EntryKind::Pay | EntryKind::Refund => {}
+            EntryKind::Pay | EntryKind::Refund | EntryKind::Place => {}
         }
         let of_another = order.reserve.is_some_and(|reserve| reserve.item != row.item);
         if of_another && matches!(row.kind, EntryKind::Reserve | EntryKind::Release) {

@@ -113,6 +113,9 @@ pub struct Rules {
     pub expect: Expectations,
     /// Largest p99 of the send lag at which the measurement is still trusted, in microseconds.
     pub send_lag_limit_us: u64,
+    /// Cohorts of hoarders, bots and the like: whom the service is to tell from the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub abusive_cohorts: Vec<String>,
     /// Whether the harness told the service its items, their stock, window and hold, as it does through an audit listener.
     /// Without that, the scenario only says what it takes the service to be set to.
     #[serde(default = "default_set_up")]

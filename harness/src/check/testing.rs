@@ -297,6 +297,7 @@ pub fn rules(stock: i64) -> Rules {
         ticket_deadline_us: 5_000_000,
         expect: Expectations::default(),
         send_lag_limit_us: 5_000,
+        abusive_cohorts: Vec::new(),
         set_up: true,
     }
 }
@@ -495,7 +496,7 @@ pub fn settle(audit: &mut FinalState) {
                     }
                 }
                 EntryKind::Release => out -= entry.quantity,
-                EntryKind::Pay | EntryKind::Refund => {}
+                EntryKind::Pay | EntryKind::Refund | EntryKind::Place => {}
             }
         }
         (stock.available, stock.held, stock.sold) = (stock.initial - out, held, sold);

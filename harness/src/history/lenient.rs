@@ -34,9 +34,8 @@ pub(super) fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Res
 /// What happened, in any case of letters.
 pub(super) fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EntryKind, D::Error> {
     let word = String::deserialize(deserializer)?;
-    let all = [EntryKind::Reserve, EntryKind::Pay, EntryKind::Release, EntryKind::Refund];
-    all.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(&word)).ok_or_else(|| {
-        let known = all.map(EntryKind::name).join(", ");
+    EntryKind::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(&word)).ok_or_else(|| {
+        let known = EntryKind::ALL.map(EntryKind::name).join(", ");
         de::Error::custom(format!("`{word}` is no kind of entry; accepted are {known}"))
     })
 }

@@ -116,11 +116,13 @@ pub enum OrderState {
     Pending,
     /// Decided: there is no order, and there will be none. Only a ticket is answered with it.
     Refused,
+    /// Ordered, and nothing is reserved before it is paid.
+    Placed,
 }
 
 impl OrderState {
     /// All states, in the order of their codes.
-    pub const ALL: [OrderState; 8] = [
+    pub const ALL: [OrderState; 9] = [
         OrderState::Unknown,
         OrderState::Held,
         OrderState::Paid,
@@ -129,6 +131,7 @@ impl OrderState {
         OrderState::Refunded,
         OrderState::Pending,
         OrderState::Refused,
+        OrderState::Placed,
     ];
 
     /// The name used in files and reports.
@@ -142,6 +145,7 @@ impl OrderState {
             OrderState::Refunded => "refunded",
             OrderState::Pending => "pending",
             OrderState::Refused => "refused",
+            OrderState::Placed => "placed",
         }
     }
 
@@ -689,9 +693,15 @@ pub enum EntryKind {
     Release,
     /// The payment was given back.
     Refund,
+    /// An order was made that takes no stock before it is paid.
+    Place,
 }
 
 impl EntryKind {
+    /// All kinds, in the order of their codes.
+    pub const ALL: [EntryKind; 5] =
+        [EntryKind::Reserve, EntryKind::Pay, EntryKind::Release, EntryKind::Refund, EntryKind::Place];
+
     /// The name used in files and reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -699,6 +709,7 @@ impl EntryKind {
             EntryKind::Pay => "pay",
             EntryKind::Release => "release",
             EntryKind::Refund => "refund",
+            EntryKind::Place => "place",
         }
     }
 }

@@ -37,7 +37,8 @@ pub fn goodput(history: &History, audit: Option<&FinalState>, rules: &Rules, int
         }
         _ => 0.0,
     };
-    Goodput { committed_orders, per_second, units_sold, stock, acknowledged_orders, released_orders }
+    let units_held = audit.into_iter().flat_map(|audit| &audit.stock).map(|row| row.held).sum();
+    Goodput { committed_orders, per_second, units_sold, stock, acknowledged_orders, released_orders, units_held }
 }
 
 /// Whether the audit saw the ledger. Somebody else's service may show its counters only.

@@ -21,6 +21,7 @@ pub mod load;
 mod outcomes;
 pub mod phases;
 mod series;
+mod shares;
 pub mod slo;
 pub mod stats;
 pub mod verdict;
@@ -88,6 +89,7 @@ pub fn summarize(
         slos,
         latency: phases::latency(history, &phases),
         outcomes: outcomes::outcomes(history, &intents),
+        shares: shares::shares(history, audit, rules),
         blast_radius: blast::blast_radius(history, &faults, &phases, &arrivals, &intents),
         faults,
         stopped,

@@ -1,6 +1,6 @@
 //! How the operations, and the purchases behind them, ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
 
 use super::hash::MulHasher;
@@ -12,7 +12,8 @@ const NO_REASON: &str = "unspecified";
 
 /// Counts ops by outcome, reason and step. Dropped arrivals are not ops of a step; they are counted with the load.
 pub fn outcomes(history: &History, intents: &Intents) -> Outcomes {
-    let mut outcomes = Outcomes { intents: intents.outcomes.clone(), ..Outcomes::default() };
+    let sold_out_at_payment = sold_out_at_payment(history);
+    let mut outcomes = Outcomes { intents: intents.outcomes.clone(), sold_out_at_payment, ..Outcomes::default() };
     for ((step, outcome, reason), count) in count_kinds(&history.ops) {
         let reason = match history.names.get(reason) {
             "" => NO_REASON.to_string(),
@@ -40,6 +41,14 @@ pub fn outcomes(history: &History, intents: &Intents) -> Outcomes {
         *step.entry(kind).or_default() += count;
     }
     outcomes
+}
+
+/// Purchases whose buyers had an order, and were told when they wanted to pay that nothing is left for it.
+fn sold_out_at_payment(history: &History) -> u64 {
+    let Some(sold_out) = history.names.find("sold-out") else { return 0 };
+    let told = |op: &&Op| op.role == Role::Pay && op.outcome == Outcome::Fail && op.reason == sold_out;
+    let purchases: HashSet<u64> = history.ops.iter().filter(told).map(|op| op.intent).collect();
+    purchases.len() as u64
 }
 
 /// A step that was tried less often says nothing of the scenario.

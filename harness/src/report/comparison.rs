@@ -38,7 +38,30 @@ fn columns(comparison: &Comparison) -> Vec<Column> {
         column("statements/order", |v| v.statements_per_order, format::number),
         column("slowest recovery", |v| v.recovery_ms, format::millis),
     ];
-    first.into_iter().chain(beside).chain(last).collect()
+    // What the scenario may not be about: left out where there is nothing in it.
+    let own = [
+        column("CPU/request", |v| v.cpu_us_per_request, micros),
+        column("calls/request", |v| v.calls_per_request, format::number),
+        column("units sold", |v| v.units_sold, format::number),
+        column("held at the end", |v| some(v.units_held), format::number),
+        column("sold out at payment", |v| some(v.sold_out_at_payment), format::number),
+        column("sold to abusers", |v| v.abusive_sold_share, percent),
+        column("held by abusers", |v| v.abusive_held_share, percent),
+        column("precision", |v| v.mark_precision, percent),
+        column("recall", |v| v.mark_recall, percent),
+    ];
+    let told = |column: &Column| comparison.variants.iter().any(|variant| (column.value)(variant).is_some());
+    let own = own.into_iter().filter(told);
+    first.into_iter().chain(beside).chain(last).chain(own).collect()
+}
+
+/// A count that is mostly zero, and then says nothing.
+fn some(estimate: Option<Estimate>) -> Option<Estimate> {
+    estimate.filter(|estimate| estimate.interval[1] > 0.0)
+}
+
+fn percent(share: f64) -> String {
+    format!("{}%", format::number(share * 100.0))
 }
 
 fn micros(us: f64) -> String {
@@ -121,8 +144,8 @@ struct Row<'a> {
 /// # Errors
 /// A chart cannot be drawn.
 pub fn html(comparison: &Comparison) -> Result<String, ReportError> {
-    let mut charts = Vec::new();
     let columns = columns(comparison);
+    let mut charts = Vec::new();
     for column in &columns {
         let bars = comparison.variants.iter().map(|v| (v.name.as_str(), (column.value)(v))).collect::<Vec<_>>();
         if let Some(svg) = variants::draw(&column.name, &bars, column.text)? {

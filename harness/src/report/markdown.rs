@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::blast::{self, Measure};
 use super::words::{self, Tone};
-use super::{Render, ReportError, format};
+use super::{Render, ReportError, format, shares};
 use crate::check::{Finding, Verdict, WitnessLine};
 use crate::summary::Summary;
 
@@ -40,6 +40,7 @@ impl Render for Markdown {
         latency(&mut out, summary);
         faults(&mut out, summary);
         blast_radius(&mut out, summary);
+        who_got_what(&mut out, summary);
         list(&mut out, "Notes", &summary.notes);
         let _ = writeln!(
             out,
@@ -150,6 +151,9 @@ fn figures(out: &mut String, summary: &Summary) {
         ),
     );
     row("Sold", format!("**{}** of {} units", format::signed(goods.units_sold), format::signed(goods.stock)));
+    if let Some(text) = shares::sold_out_at_payment(summary) {
+        row("At payment", text);
+    }
     if let Some((step, stats)) = words::order_step(summary) {
         let step = cell(step);
         row(
@@ -315,6 +319,22 @@ fn blast_radius(out: &mut String, summary: &Summary) {
     let _ = writeln!(out, "\n<sub>{}</sub>", blast::ABOUT);
     if blast::doubtful(matrix) {
         let _ = writeln!(out, "<sub>{}</sub>", blast::DOUBT);
+    }
+}
+
+fn who_got_what(out: &mut String, summary: &Summary) {
+    let Some(shares) = &summary.shares else { return };
+    let heads = shares::COLUMNS.map(|name| name.trim_start_matches('#').to_owned());
+    let lines = shares::COLUMNS.map(|name| if name.starts_with('#') { "--:" } else { "---" });
+    let _ = writeln!(out, "\n### {}\n\n| {} |\n|{}|", shares::TITLE, heads.join(" | "), lines.join("|"));
+    let rows = shares::rows(shares);
+    for row in rows.iter().take(ROWS) {
+        let cells: Vec<String> = row.iter().map(|text| cell(text)).collect();
+        let _ = writeln!(out, "| {} |", cells.join(" | "));
+    }
+    more(out, rows.len(), ROWS);
+    for line in shares::marks(shares) {
+        let _ = writeln!(out, "\n{}", cell(&line));
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod format;
 mod html;
 mod junit;
 mod markdown;
+mod shares;
 mod terminal;
 mod words;
 

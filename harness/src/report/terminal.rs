@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::words::{self, Tone};
-use super::{Render, ReportError, format};
+use super::{Render, ReportError, format, shares};
 use crate::check::{Finding, Verdict, WitnessLine};
 use crate::summary::{FaultSummary, Summary};
 
@@ -34,6 +34,7 @@ impl Render for Terminal {
         page.faults(summary);
         page.blast(summary);
         page.sold(summary);
+        page.shares(summary);
         page.cost(summary);
         page.bullets("Notes", &summary.notes);
         Ok(page.out.into_bytes())
@@ -361,6 +362,25 @@ impl Page {
                 ),
             ),
         ]);
+        if let Some(text) = shares::sold_out_at_payment(summary) {
+            self.pairs(&[("at payment", text)]);
+        }
+    }
+
+    fn shares(&mut self, summary: &Summary) {
+        let Some(shares) = &summary.shares else { return };
+        self.heading(shares::TITLE);
+        let heads = shares::COLUMNS.map(|name| name.trim_start_matches('#').to_owned()).to_vec();
+        let mut rows: Vec<Vec<String>> = std::iter::once(heads).chain(shares::rows(shares)).collect();
+        for row in &mut rows {
+            row[0] = format::shorten(&format::one_line(&row[0]), 24);
+            // Who was refused stands below, by the reason.
+            row.pop();
+        }
+        self.table(&rows);
+        for line in shares::marks(shares) {
+            self.line(&format!("  {line}"));
+        }
     }
 
     fn cost(&mut self, summary: &Summary) {

@@ -5,8 +5,11 @@
 
 use serde::Deserialize;
 
-use super::Reference;
 use super::diagnose::{Mistake, Place};
+use super::{Deduct, Reference};
+
+/// The one strategy by which stock is deducted at payment.
+const DEDUCTS_AT_PAYMENT: &str = "conditional-update";
 
 /// Everything that the reference service can be asked for.
 #[derive(Debug, Clone, Deserialize)]
@@ -113,6 +116,16 @@ impl Catalogue {
                 let what = format!("target: there is no slow-down \"{slow}\"");
                 add("slow", what, one_of(self.slow_downs.iter().map(|s| format!("\"{}\" ({})", s.example, s.meaning))));
             }
+        }
+        if asked.deduct == Deduct::Payment && asked.strategy != DEDUCTS_AT_PAYMENT {
+            let what = format!("target: deduct = \"payment\" does not go with the strategy \"{}\"", asked.strategy);
+            add(
+                "deduct",
+                what,
+                format!(
+                    "leave `strategy` out or set it to \"{DEDUCTS_AT_PAYMENT}\"; or deduct = \"hold\" or \"order\""
+                ),
+            );
         }
         for id in asked.switches.keys() {
             if !self.switches.iter().any(|known| known.id == *id) {

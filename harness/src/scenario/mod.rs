@@ -13,7 +13,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::check::{Expectations, ItemRules, Rules};
-use crate::history::{OrderState, Role};
+use crate::history::{Micros, OrderState, Role};
 use crate::load::arrival::{Arrivals, Crowd, Plan};
 use crate::measure::slo::SloSpec;
 
@@ -159,6 +159,8 @@ pub struct Reference {
     pub strategy: String,
     /// Shards of each item, where the strategy has any.
     pub shards: u16,
+    /// When stock is deducted.
+    pub deduct: Deduct,
     /// Connections from the service to Postgres at most.
     pub pool: u32,
     /// Runtime threads of the service.
@@ -219,6 +221,33 @@ impl Default for Hosts {
     }
 }
 
+/// When the reference service deducts stock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Deduct {
+    /// At the order, for good (C1): only its buyer gives it back, or a payment that is declined.
+    Order,
+    /// At the payment (C2): an order sets nothing aside, and its buyer may find it sold out when they pay.
+    Payment,
+    /// At the order, for the time of the item's `hold` (C3).
+    #[default]
+    Hold,
+}
+
+impl Deduct {
+    /// As the service is told it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Deduct::Order => "order",
+            Deduct::Payment => "payment",
+            Deduct::Hold => "hold",
+        }
+    }
+}
+
+/// What is deducted for good is a hold that outlasts everybody, in microseconds: a hundred years.
+const FOR_EVER_US: Micros = 100 * 365 * 24 * 3_600 * 1_000_000;
+
 /// What the databases of the reference service run as.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -274,6 +303,7 @@ impl Default for Reference {
         Reference {
             strategy,
             shards: 16,
+            deduct: Deduct::default(),
             pool: 8,
             workers: 2,
             bug: None,
@@ -628,6 +658,9 @@ pub struct Cohort {
     /// What is different from `load.retry` for them, key by key.
     #[serde(default)]
     pub retry: Retry,
+    /// Whether they are hoarders, bots or the like: what they get is told apart, and how well the service knows them.
+    #[serde(default)]
+    pub abusive: bool,
     /// Whether they click twice: an order's first attempt is sent at once over two connections, under the same key.
     #[serde(default)]
     pub double_click: bool,
@@ -823,7 +856,7 @@ impl Scenario {
                     stock: item.stock,
                     per_user_limit: item.per_user_limit,
                     price_cents: item.price_cents,
-                    hold_us: item.hold.micros(),
+                    hold_us: self.hold_us(item),
                     opens_us: item.opens_at.micros(),
                     closes_us: item.closes_at.micros(),
                     plentiful: item.plentiful,
@@ -838,6 +871,10 @@ impl Scenario {
                 retries: self.expect.retries,
             },
             send_lag_limit_us: self.load.send_lag_limit.0.as_micros() as u64,
+            abusive_cohorts: {
+                let abusive = self.cohort.iter().filter(|(_, cohort)| cohort.get_ref().abusive);
+                abusive.map(|(name, _)| name.clone()).collect()
+            },
             set_up: !matches!(&self.target, Target::External(external) if external.audit.is_none()),
         }
     }
@@ -868,9 +905,28 @@ impl Scenario {
         !encrypted && self.load.connection.http == HttpVersion::One
     }
 
-    /// The longest that anything is held without being paid.
+    /// When the service deducts stock, as far as that is known.
+    fn deduct(&self) -> Deduct {
+        match &self.target {
+            Target::Reference(reference) => reference.deduct,
+            Target::External(_) => Deduct::default(),
+        }
+    }
+
+    /// How long units stay set aside for an order that nobody pays, in microseconds.
+    fn hold_us(&self, item: &Item) -> Micros {
+        match self.deduct() {
+            Deduct::Order => FOR_EVER_US,
+            Deduct::Payment | Deduct::Hold => item.hold.micros(),
+        }
+    }
+
+    /// The longest that anything is held without being paid, and is given back at the end of it.
     pub fn longest_hold(&self) -> Dur {
-        self.item.iter().map(|item| item.hold).max().unwrap_or_default()
+        match self.deduct() {
+            Deduct::Order => Dur::default(),
+            Deduct::Payment | Deduct::Hold => self.item.iter().map(|item| item.hold).max().unwrap_or_default(),
+        }
     }
 
     /// The item of that number.

@@ -601,7 +601,7 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
 /// Arrivals with numbers in range that are over before the load is, however late clocks make them, and in which somebody
 /// comes.
 fn arrivals(scenario: &Scenario, whose: &str, list: &[Arrivals], late_us: Micros, m: &mut Mistakes) {
-    if !list.is_empty() && list.iter().all(|arrivals| arrivals.check().is_ok() && arrivals.is_nobody()) {
+    if !list.is_empty() && list.iter().all(|arrivals| arrivals.check(scenario.load.scale).is_ok() && arrivals.is_nobody()) {
         m.add(
             Place::key(&format!("{whose}.arrivals.0.{}", list[0].kind())),
             format!("{whose}: every rate of its `arrivals` is 0, so nobody ever comes"),

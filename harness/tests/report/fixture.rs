@@ -75,10 +75,12 @@ pub fn passing() -> Summary {
             stock: 5_000,
             acknowledged_orders: 5_331,
             released_orders: 342,
+            units_held: 0,
         },
         faults: faults(),
         stopped: None,
         blast_radius: None,
+        shares: None,
         cost: cost(),
         links: vec![
             link("generator", "gateway", 41_812, 7.83, 2_000, 9_182_331, 14_218_771),
@@ -248,6 +250,7 @@ fn outcomes() -> Outcomes {
             ),
             ("pay".to_owned(), counts(&[("ok", 5_011), ("info:timeout", 108)])),
         ]),
+        sold_out_at_payment: 0,
         intents: IntentOutcomes { total: 16_960, ok: 5_331, fail: 11_418, info: 211, recovered: 11, retried: 604 },
     }
 }
@@ -521,6 +524,7 @@ pub fn empty() -> Summary {
         faults: vec![],
         stopped: None,
         blast_radius: None,
+        shares: None,
         cost: Cost::default(),
         links: vec![],
         phases: vec![],

@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::api::{fresh, parse_body};
 use crate::app::App;
 use crate::bugs;
+use crate::deduct::{Deduct, FOR_EVER_MS};
 use crate::problem::{Kind, Problem};
 use crate::store::schema::{self, NewItem};
 
@@ -35,10 +36,14 @@ struct ClockSkew {
 const SLOWEST_PPM: i64 = -1_000_000;
 
 pub(super) async fn reset(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, Problem> {
-    let Reset { items, now } = parse_body(&body)?;
+    let Reset { mut items, now } = parse_body(&body)?;
     for item in &items {
         check(item)
             .map_err(|complaint| Problem::because(Kind::BadRequest, format!("item {}: {complaint}", item.id)))?;
+    }
+    if app.deduct == Deduct::Order {
+        // What is deducted for good is a hold that does not end.
+        items.iter_mut().for_each(|item| item.hold_ms = FOR_EVER_MS);
     }
     // An open snapshot would keep the tables from being emptied.
     app.snapshots.close_all();
@@ -51,6 +56,7 @@ pub(super) async fn reset(State(app): State<Arc<App>>, body: Bytes) -> Result<Re
     forgotten
         .map_err(|error| Problem::because(Kind::Internal, format!("refused keys cannot be forgotten: {error}")))?;
     app.pages.clear();
+    app.abuse.forget();
     if let Some(now) = now {
         app.clock.set_now_us(now);
     }

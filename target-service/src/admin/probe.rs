@@ -67,6 +67,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Prob
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     app.metrics.set_active(app.admission.in_flight());
+    app.metrics.set_statements(app.store.statements());
     app.metrics.set_pool(&app.store.status());
     // Without the database the last known stock stays, and everything else is shown all the same.
     if let Ok(row) = app.probe.ask(&app.store, STOCK_UNITS).await {

@@ -1,8 +1,10 @@
 //! The public HTTP interface.
 
 mod challenges;
+mod encode;
 mod events;
 mod items;
+pub mod lean;
 mod orders;
 pub mod pages;
 mod sessions;

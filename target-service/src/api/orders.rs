@@ -4,24 +4,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::Response;
+use prost::Message as _;
 use serde::Deserialize;
 
+use super::encode::{self, Format};
 use super::{fresh, parse_body, parse_id, user_of};
 use crate::app::App;
 use crate::bugs::Bug;
 use crate::idempotency::{Entry, InFlightGuard, parse_key};
-use crate::order::{Claim, Reservation, Settlement, Wanted};
+use crate::order::{Claim, Order, Reservation, Settlement, Wanted};
 use crate::problem::{Kind, Problem};
 use crate::settle;
-
-#[derive(Deserialize)]
-struct NewOrder {
-    quantity: i64,
-}
+use crate::store::orders::replay;
+use crate::switches::SwitchId;
+use crate::wire::{NewOrder, PROTOBUF};
 
 #[derive(Deserialize)]
 pub(super) struct Lookup {
@@ -33,9 +33,22 @@ pub(super) async fn create(
     Path(item): Path<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Problem> {
+) -> Response {
     let began = Instant::now();
-    let outcome = reserve(&app, &item, &headers, &body).await;
+    let outcome = match parse_id(&item) {
+        Ok(item) => reserve(&app, item, &headers, &body).await,
+        Err(problem) => Err(problem),
+    };
+    reply(&app, &headers, outcome, began).map(Body::from)
+}
+
+/// The reply to an order that came at `began`, and the count of it.
+pub(super) fn reply(
+    app: &App,
+    headers: &HeaderMap,
+    outcome: Result<Reservation, Problem>,
+    began: Instant,
+) -> axum::http::Response<Bytes> {
     let told = match &outcome {
         Ok(Reservation::Held(_)) => "held",
         Ok(Reservation::Replayed(_)) => "replayed",
@@ -43,27 +56,36 @@ pub(super) async fn create(
         Err(problem) => problem.kind.slug(),
     };
     app.metrics.order(told, began.elapsed());
-    let (status, order) = match outcome? {
-        Reservation::Held(order) => (StatusCode::CREATED, order),
-        Reservation::Replayed(order) => (StatusCode::OK, order),
-        Reservation::Refused(refusal) => return Err(refusal.into()),
+    let (status, order) = match outcome.and_then(made) {
+        Ok(made) => made,
+        Err(problem) if app.switches.is_on(SwitchId::E4) => return problem.prebuilt(),
+        Err(problem) => return problem.assembled(),
     };
-    let mut response = fresh(status, &order);
-    if let Ok(location) = HeaderValue::from_str(&format!("/orders/{}", order.id)) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    let format = match app.switches.is_on(SwitchId::E3) {
+        _ if speaks_protobuf(app, headers, &header::ACCEPT) => Format::Protobuf,
+        true => Format::WrittenJson,
+        false => Format::SerialisedJson,
+    };
+    encode::order(status, &order, format)
 }
 
-async fn reserve(app: &App, item: &str, headers: &HeaderMap, body: &Bytes) -> Result<Reservation, Problem> {
+fn made(reservation: Reservation) -> Result<(StatusCode, Order), Problem> {
+    match reservation {
+        Reservation::Held(order) => Ok((StatusCode::CREATED, order)),
+        Reservation::Replayed(order) => Ok((StatusCode::OK, order)),
+        Reservation::Refused(refusal) => Err(refusal.into()),
+    }
+}
+
+/// Understands an order, and lets the strategy decide about it.
+pub(super) async fn reserve(app: &App, item: i64, headers: &HeaderMap, body: &Bytes) -> Result<Reservation, Problem> {
     let now = app.clock.now_us();
     let user = user_of(app, headers)?;
     let key = key_of(headers)?;
     if let Some(token) = headers.get("challenge-token") {
         app.challenges.spend(&user, token.to_str().unwrap_or_default(), &key)?;
     }
-    let item = parse_id(item)?;
-    let quantity = quantity_of(parse_body::<NewOrder>(body)?.quantity, app.bug)?;
+    let quantity = quantity_of(asked(app, headers, body)?.quantity, app.bug)?;
     if app.damaged.load(Ordering::Relaxed) {
         return Err(Problem::because(Kind::DatabaseUnavailable, "an earlier bug damaged the data: POST /reset first"));
     }
@@ -74,7 +96,14 @@ async fn reserve(app: &App, item: &str, headers: &HeaderMap, body: &Bytes) -> Re
     if let Some(refusal) = app.refusals.recall(&wanted) {
         return Ok(Reservation::Refused(refusal));
     }
-    let outcome = app.inventory.reserve(&wanted).await?;
+    let outcome = match app.abuse.objection(&app.switches, &wanted) {
+        // Whoever is refused now may be asking again for what was made before.
+        Some(refusal) => {
+            let made = app.inventory.find(&wanted.user, &wanted.key).await?;
+            made.map_or(Reservation::Refused(refusal), |order| replay(order, &wanted))
+        }
+        None => app.inventory.reserve(&wanted).await?,
+    };
     if let Reservation::Refused(refusal) = &outcome {
         let kept = app.refusals.remember(&wanted, *refusal);
         // What cannot be kept must not be told: it may have to be taken back.
@@ -83,6 +112,19 @@ async fn reserve(app: &App, item: &str, headers: &HeaderMap, body: &Bytes) -> Re
         })?;
     }
     Ok(outcome)
+}
+
+fn asked(app: &App, headers: &HeaderMap, body: &Bytes) -> Result<NewOrder, Problem> {
+    if speaks_protobuf(app, headers, &header::CONTENT_TYPE) {
+        NewOrder::decode(body.as_ref()).map_err(|error| Problem::because(Kind::BadRequest, format!("body: {error}")))
+    } else {
+        parse_body(body)
+    }
+}
+
+/// Whether a header asks for Protobuf, and this service speaks it.
+fn speaks_protobuf(app: &App, headers: &HeaderMap, header: &HeaderName) -> bool {
+    headers.get(header).is_some_and(|value| value == PROTOBUF) && app.switches.is_on(SwitchId::E2)
 }
 
 fn key_of(headers: &HeaderMap) -> Result<String, Problem> {

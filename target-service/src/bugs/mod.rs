@@ -13,6 +13,7 @@ mod deducted_before_duplicate_check;
 mod key_checked_then_inserted;
 mod limit_raced;
 mod negative_stock;
+mod never_released;
 mod paid_after_release;
 mod published_then_rolled_back;
 mod read_then_write_back;
@@ -143,7 +144,6 @@ impl Bug {
         let reason = match self {
             Self::RedeliveryProcessedAgain => "it needs the message queue",
             Self::CrashBeforePublish => "it needs tickets whose outcome is notified",
-            Self::NeverReleased => "it is not planted before the payment dependency yet",
             Self::ClientCountdown => "it needs the token that opens the sale to a client",
             _ => return None,
         };
@@ -206,6 +206,7 @@ pub fn plant(bug: Bug, sound: Arc<dyn Inventory>, ground: &Ground) -> Result<Arc
         Bug::RetryWithoutRecheck => Arc::new(key_checked_then_inserted::KeyCheckedThenInserted::with_retries(store)),
         Bug::PublishedThenRolledBack => Arc::new(published_then_rolled_back::PublishedThenRolledBack::new(store)),
         Bug::ReleasedTwice => Arc::new(released_twice::ReleasedTwice::new(sound)),
+        Bug::NeverReleased => Arc::new(never_released::NeverReleased::new(sound)),
         Bug::PaidAfterRelease => Arc::new(paid_after_release::PaidAfterRelease::new(sound)),
         Bug::LimitRaced => Arc::new(limit_raced::LimitRaced::new(store)),
         Bug::TakenBeforeStart => by_statement(store, taken_before_start::RESERVE),
@@ -214,7 +215,6 @@ pub fn plant(bug: Bug, sound: Arc<dyn Inventory>, ground: &Ground) -> Result<Arc
         | Bug::LaggingReplicaPromoted
         | Bug::RedeliveryProcessedAgain
         | Bug::CrashBeforePublish
-        | Bug::NeverReleased
         | Bug::ClientCountdown => sound,
     })
 }

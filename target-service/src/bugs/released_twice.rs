@@ -51,7 +51,7 @@ impl ReleasedTwice {
         }
         Ok(orders::judge(order, claim, |order| match order.state {
             OrderState::Cancelled | OrderState::Expired => None,
-            OrderState::Paid | OrderState::Held => Some(Refusal::AlreadyPaid),
+            OrderState::Paid | OrderState::Held | OrderState::Placed => Some(Refusal::AlreadyPaid),
         }))
     }
 

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use tokio_postgres::Row;
 
 use super::{Answer, ConditionalUpdate, Inventory};
-use crate::order::{Claim, Order, Refusal, Reservation, Settlement, Wanted};
+use crate::order::{Claim, Order, OrderState, Refusal, Reservation, Settlement, Wanted};
 use crate::store::orders::{self, order_columns};
 use crate::store::{Lease, Store, StoreError};
 
@@ -43,19 +43,26 @@ const KEYS_AT_MOST: usize = 4_000_000;
 const LOCK: &str = "SELECT available, price_cents, per_user_limit, opens_at_us, closes_at_us, hold_ms
                       FROM item WHERE id = $1::bigint FOR NO KEY UPDATE";
 
-/// What each buyer has of the item, and the order that his key names.
-const LOOK: &str = concat!(
-    "SELECT asked.n, coalesce(p.quantity, 0) AS taken, ",
-    order_columns!("o"),
-    " FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS asked(user_id, key, n)
-      LEFT JOIN purchase p ON p.item_id = $1::bigint AND p.user_id = asked.user_id
-      LEFT JOIN orders o ON o.user_id = asked.user_id AND o.idempotency_key = asked.key
-     ORDER BY asked.n"
-);
+/// What each buyer has of the item, and the number of the order that his key names: one row for each, in their order.
+///
+/// Both are looked up buyer by buyer through an index. Written as plain joins, the plan, which is made while the tables are
+/// empty and kept, compares every buyer of the batch with every buyer that the item ever had. Without the constraint on
+/// keys, which a seeded bug takes away, a key may name several orders: the first one counts.
+const LOOK: &str = "
+    SELECT coalesce((SELECT p.quantity FROM purchase p
+                      WHERE p.item_id = $1::bigint AND p.user_id = asked.user_id), 0) AS taken,
+           (SELECT o.id FROM orders o
+             WHERE o.user_id = asked.user_id AND o.idempotency_key = asked.key
+             ORDER BY o.id LIMIT 1) AS id
+      FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS asked(user_id, key, n)
+     ORDER BY asked.n";
 
-/// Orders are numbered in the order in which their buyers came.
-const WRITE: &str = concat!(
-    "WITH deducted AS (
+/// The orders that some keys were found to name already.
+const REPLAYED: &str = concat!("SELECT ", order_columns!("o"), " FROM orders o WHERE o.id = ANY($1::bigint[])");
+
+/// Orders are numbered in the order in which their buyers came. Everything else about them is known already.
+const WRITE: &str = "
+     WITH deducted AS (
         UPDATE item SET available = available - $2::bigint WHERE id = $1::bigint
      ), quota AS (
         INSERT INTO purchase AS p (item_id, user_id, quantity, max_quantity)
@@ -70,9 +77,7 @@ const WRITE: &str = concat!(
             asked.now, asked.now + $9::bigint * 1000
        FROM unnest($4, $5::text[], $6, $7::bigint[]) WITH ORDINALITY AS asked(user_id, key, quantity, now, n)
       ORDER BY asked.n
-     RETURNING ",
-    order_columns!("o")
-);
+     RETURNING o.id";
 
 const KEYS: &str = "SELECT user_id, idempotency_key FROM orders WHERE item_id = $1::bigint";
 
@@ -344,7 +349,8 @@ impl Leader {
             lease.rollback().await?;
             return Ok(vec![Reservation::Refused(Refusal::UnknownItem); wanted.len()]);
         };
-        let plan = decide(&item, wanted, &seen)?;
+        let replays = self.replays(&mut lease, &seen).await?;
+        let plan = decide(&item, wanted, &seen, &replays)?;
         let left = item.available - plan.units;
         let made = self.write(&mut lease, &item, wanted, &plan).await?;
         drop(lease);
@@ -355,7 +361,17 @@ impl Leader {
         if left == 0 {
             self.remember(left, returns).await;
         }
-        plan.outcomes(wanted, &made)
+        Ok(plan.outcomes(wanted, &made))
+    }
+
+    /// The orders that keys of this batch name already, by their numbers. Mostly there are none.
+    async fn replays(&self, lease: &mut Lease, seen: &[Row]) -> Result<HashMap<i64, Order>, StoreError> {
+        let ids: Vec<i64> = seen.iter().filter_map(|row| row.get(ID)).collect();
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = lease.query(REPLAYED, &[&ids]).await?;
+        rows.iter().map(|row| orders::order_from(row).map(|order| (order.id, order))).collect()
     }
 
     /// Inserts what was accepted and commits; the orders in the order of `plan.accepted`.
@@ -393,7 +409,10 @@ impl Leader {
             )
             .await;
         match rows {
-            Ok(rows) => rows.iter().map(orders::order_from).collect(),
+            Ok(rows) if rows.len() == plan.accepted.len() => {
+                Ok(accepted().zip(&rows).map(|(wanted, row)| item.order(self.lane.item, wanted, row.get(0))).collect())
+            }
+            Ok(_) => Err(StoreError::Corrupt("another number of orders than was decided")),
             Err(error) => {
                 if !error.is_uncertain() {
                     lease.rollback().await?;
@@ -436,6 +455,27 @@ fn item_from(row: &Row) -> Item {
     }
 }
 
+/// Columns of [`LOOK`].
+const TAKEN: usize = 0;
+const ID: usize = 1;
+
+impl Item {
+    /// The order that was just written for a buyer: the same that the statement wrote.
+    fn order(&self, item: i64, wanted: &Wanted, id: i64) -> Order {
+        Order {
+            id,
+            item,
+            user: wanted.user.clone(),
+            quantity: wanted.quantity,
+            amount_cents: self.price_cents * i64::from(wanted.quantity),
+            state: OrderState::Held,
+            created_at: wanted.now,
+            expires_at: wanted.now + self.hold_ms * 1000,
+            idempotency_key: wanted.key.clone(),
+        }
+    }
+}
+
 /// What was decided about each buyer, before anything is written.
 struct Plan {
     decisions: Vec<Decision>,
@@ -454,22 +494,19 @@ enum Decision {
 }
 
 /// First come, first served, with what was seen under the lock.
-fn decide(item: &Item, wanted: &[Wanted], seen: &[Row]) -> Result<Plan, StoreError> {
-    if seen.len() < wanted.len() {
-        return Err(StoreError::Corrupt("fewer answers than buyers"));
+fn decide(item: &Item, wanted: &[Wanted], seen: &[Row], replays: &HashMap<i64, Order>) -> Result<Plan, StoreError> {
+    if seen.len() != wanted.len() {
+        return Err(StoreError::Corrupt("another number of answers than of buyers"));
     }
     let mut plan = Plan { decisions: Vec::with_capacity(wanted.len()), accepted: Vec::new(), units: 0 };
     let mut taken: HashMap<&str, i32> = HashMap::new();
     let mut keys: HashMap<(&str, &str), usize> = HashMap::new();
-    // Without the constraint on keys, which a seeded bug takes away, a key may name several orders: the first one counts.
-    let mut rows = seen.iter().peekable();
-    for (n, wanted) in wanted.iter().enumerate() {
-        let number = n as i64 + 1;
-        while rows.next_if(|row| row.get::<_, i64>("n") < number).is_some() {}
-        let row = *rows.peek().ok_or(StoreError::Corrupt("no answer for a buyer"))?;
-        let taken = taken.entry(wanted.user.as_str()).or_insert_with(|| row.get("taken"));
-        let decision = if row.get::<_, Option<i64>>("id").is_some() {
-            Decision::Answered(orders::replay(orders::order_from(row)?, wanted))
+    for (n, (wanted, row)) in wanted.iter().zip(seen).enumerate() {
+        let taken = taken.entry(wanted.user.as_str()).or_insert_with(|| row.get(TAKEN));
+        let decision = if let Some(id) = row.get::<_, Option<i64>>(ID) {
+            // Twins of one batch name the same order.
+            let order = replays.get(&id).ok_or(StoreError::Corrupt("an order vanished under the lock"))?;
+            Decision::Answered(orders::replay(order.clone(), wanted))
         } else if let Some(place) = keys.get(&(wanted.user.as_str(), wanted.key.as_str())) {
             Decision::Twin(*place)
         } else if let Some(refusal) = refusal(item, wanted, *taken, item.available - plan.units) {
@@ -502,15 +539,12 @@ fn refusal(item: &Item, wanted: &Wanted, taken: i32, left: i64) -> Option<Refusa
 
 impl Plan {
     /// The decisions with the orders that were made.
-    fn outcomes(self, wanted: &[Wanted], made: &[Order]) -> Result<Vec<Reservation>, StoreError> {
-        if made.len() != self.accepted.len() {
-            return Err(StoreError::Corrupt("another number of orders than was decided"));
-        }
+    fn outcomes(self, wanted: &[Wanted], made: &[Order]) -> Vec<Reservation> {
         let outcome = |(decision, wanted): (Decision, &Wanted)| match decision {
             Decision::Accepted(place) => Reservation::Held(made[place].clone()),
             Decision::Twin(place) => orders::replay(made[place].clone(), wanted),
             Decision::Answered(reservation) => reservation,
         };
-        Ok(self.decisions.into_iter().zip(wanted).map(outcome).collect())
+        self.decisions.into_iter().zip(wanted).map(outcome).collect()
     }
 }

@@ -3,6 +3,7 @@
 //! A strategy owns the reservation. What follows it (paying, cancelling, expiring, finding by key) is the
 //! same for all strategies that keep their orders in the database, and is provided here.
 
+mod at_payment;
 mod batch;
 mod check_constraint;
 mod conditional_update;
@@ -24,6 +25,7 @@ use prometheus_client::registry::Registry;
 use crate::order::{Claim, Order, Reservation, Settlement, Wanted};
 use crate::store::{Store, StoreError, orders};
 
+pub use at_payment::AtPayment;
 pub use batch::Batch;
 pub use check_constraint::CheckConstraint;
 pub use conditional_update::ConditionalUpdate;
@@ -53,6 +55,11 @@ pub trait Inventory: Send + Sync {
     /// Turns a hold into a sale.
     fn confirm<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Settlement> {
         Box::pin(orders::pay(self.store(), claim))
+    }
+
+    /// What a buyer is told whose payment has come to an end: the order says whether it is paid, or why not.
+    fn judge<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Settlement> {
+        Box::pin(orders::judge_payment(self.store(), claim))
     }
 
     /// Gives a hold's units back because its owner asks for it.

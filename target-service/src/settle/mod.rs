@@ -8,7 +8,8 @@ pub mod client;
 pub mod worker;
 
 use crate::app::App;
-use crate::order::{Claim, Order, Settlement};
+use crate::deduct::Deduct;
+use crate::order::{Claim, Order, OrderState, Settlement};
 use crate::problem::{Kind, Problem};
 use crate::store::intents::{self, Intent, IntentState as S};
 use crate::store::{StoreError, orders};
@@ -34,7 +35,7 @@ pub async fn pay(app: &App, payments: &Payments, claim: &Claim) -> Result<Settle
     let intent = match intents::begin(&app.store, claim).await? {
         Some(intent) if intent.state != S::Paid => intent,
         // Paid already, or not to be paid: the order says which.
-        _ => return Ok(orders::judge_payment(&app.store, claim).await?),
+        _ => return Ok(app.inventory.judge(claim).await?),
     };
     let outcome = finish(app, payments, intent.clone(), claim.now).await;
     let outcome_label = match &outcome {
@@ -44,7 +45,7 @@ pub async fn pay(app: &App, payments: &Payments, claim: &Claim) -> Result<Settle
     app.metrics.payment(outcome_label);
     match outcome {
         Ok(S::Declined) => Err(Kind::PaymentDeclined.into()),
-        Ok(_) => Ok(orders::judge_payment(&app.store, claim).await?),
+        Ok(_) => Ok(app.inventory.judge(claim).await?),
         Err(error) => {
             // The worker need not wait until the request's time is over. If this fails, it will wait.
             let _ = intents::release(&app.store, &intent.key, app.clock.now_us() + worker::AGAIN_US).await;
@@ -78,7 +79,14 @@ async fn finish(app: &App, payments: &Payments, mut intent: Intent, now: i64) ->
                 payments.refund(&intent).await.map_err(Unfinished::Payment)?;
                 S::Refunded
             }
-            done @ (S::Paid | S::Declined | S::Refunded) => return Ok(done),
+            S::Declined => {
+                // A hold ends by itself, and until then its buyer may try another card. What is deducted for good is not.
+                if app.deduct == Deduct::Order {
+                    app.inventory.release(&intent.claim()).await?;
+                }
+                return Ok(S::Declined);
+            }
+            done @ (S::Paid | S::Refunded) => return Ok(done),
         };
         intent = intents::advance(&app.store, &intent, next, app.clock.now_us()).await?;
     }
@@ -89,5 +97,6 @@ async fn finish(app: &App, payments: &Payments, mut intent: Intent, now: i64) ->
 async fn wanted(app: &App, intent: &Intent, now: i64) -> Result<bool, StoreError> {
     let mut lease = app.store.lease().await?;
     let order: Option<Order> = orders::find_by_id(&mut lease, intent.order).await?;
-    Ok(order.is_some_and(|order| order.state == crate::order::OrderState::Held && order.expires_at > now))
+    let waits = |order: &Order| matches!(order.state, OrderState::Held | OrderState::Placed);
+    Ok(order.is_some_and(|order| waits(&order) && order.expires_at > now))
 }

@@ -67,13 +67,13 @@ impl Intent {
     }
 }
 
-/// Only a hold that stands is paid. Each attempt has a key of its own, and twins conflict on one of the two indexes.
+/// Only an order that stands is paid. Each attempt has a key of its own, and twins conflict on one of the two indexes.
 const BEGIN: &str = "
     INSERT INTO payment_intent (key, order_id, user_id, amount_cents, asked_at_us, state, due_us)
     SELECT 'order-' || o.id || '-' || (SELECT count(*) + 1 FROM payment_intent p WHERE p.order_id = o.id),
            o.id, o.user_id, o.amount_cents, $3::bigint, 'capturing', $3 + $4::bigint
       FROM orders o
-     WHERE o.id = $1::bigint AND o.user_id = $2::text AND o.state = 'held' AND o.expires_at_us > $3
+     WHERE o.id = $1::bigint AND o.user_id = $2::text AND o.state IN ('held', 'placed') AND o.expires_at_us > $3
     ON CONFLICT DO NOTHING
     RETURNING *";
 

@@ -1,6 +1,7 @@
 //! A pooled connection that is never returned to the pool in an unknown state.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::Object;
@@ -16,17 +17,28 @@ pub struct Lease {
     object: Option<Object>,
     patience: Duration,
     suspicion: Arc<Suspicion>,
+    statements: Arc<AtomicU64>,
     unsettled: bool,
     in_transaction: bool,
 }
 
 impl Lease {
-    pub(super) fn new(object: Object, patience: Duration, suspicion: Arc<Suspicion>) -> Self {
-        Self { object: Some(object), patience, suspicion, unsettled: false, in_transaction: false }
+    pub(super) fn new(
+        object: Object,
+        patience: Duration,
+        suspicion: Arc<Suspicion>,
+        statements: Arc<AtomicU64>,
+    ) -> Self {
+        Self { object: Some(object), patience, suspicion, statements, unsettled: false, in_transaction: false }
+    }
+
+    fn count(&self, statements: u64) {
+        self.statements.fetch_add(statements, Ordering::Relaxed);
     }
 
     /// Runs a prepared statement and returns its rows.
     pub async fn query(&mut self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+        self.count(1);
         let object = self.object.as_ref().ok_or_else(given_up)?;
         self.unsettled = true;
         let outcome = tokio::time::timeout(self.patience, async {
@@ -70,6 +82,7 @@ impl Lease {
         first: (&str, &[&(dyn ToSql + Sync)]),
         second: (&str, &[&(dyn ToSql + Sync)]),
     ) -> Result<(Vec<Row>, Vec<Row>), StoreError> {
+        self.count(3);
         let object = self.object.as_ref().ok_or_else(given_up)?;
         (self.unsettled, self.in_transaction) = (true, true);
         let outcome = tokio::time::timeout(self.patience, async {
@@ -91,6 +104,7 @@ impl Lease {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
+        self.count(2);
         let object = self.object.as_ref().ok_or_else(given_up)?;
         self.unsettled = true;
         let outcome = tokio::time::timeout(self.patience, async {
@@ -108,6 +122,7 @@ impl Lease {
 
     /// Runs plain statements without parameters.
     pub async fn batch(&mut self, sql: &str) -> Result<(), StoreError> {
+        self.count(1);
         let object = self.object.as_ref().ok_or_else(given_up)?;
         self.unsettled = true;
         let outcome = tokio::time::timeout(self.patience, object.batch_execute(sql)).await;

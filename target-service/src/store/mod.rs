@@ -45,6 +45,7 @@ pub struct Store {
     config: Config,
     limits: Limits,
     suspicion: Arc<Suspicion>,
+    statements: Arc<AtomicU64>,
 }
 
 /// When a connection last failed. Connections that have been idle since are checked before use, because
@@ -122,13 +123,15 @@ impl Store {
             .pre_recycle(check_suspects(Arc::clone(&suspicion)))
             .build()
             .map_err(|error| BadUrl::Pool(error.to_string()))?;
-        Ok(Self { pool, config, limits, suspicion })
+        Ok(Self { pool, config, limits, suspicion, statements: Arc::default() })
     }
 
     /// A connection from the pool, waiting a limited time for one.
     pub async fn lease(&self) -> Result<Lease, StoreError> {
         match self.pool.get().await {
-            Ok(object) => Ok(Lease::new(object, self.limits.query, Arc::clone(&self.suspicion))),
+            Ok(object) => {
+                Ok(Lease::new(object, self.limits.query, Arc::clone(&self.suspicion), Arc::clone(&self.statements)))
+            }
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(StoreError::PoolExhausted),
             Err(PoolError::Backend(error)) => Err(StoreError::Unreachable(error::explain(&error))),
             Err(error) => Err(StoreError::Unreachable(error.to_string())),
@@ -148,6 +151,11 @@ impl Store {
             }
         });
         Ok(DirectClient { client, connection })
+    }
+
+    /// How many statements were sent over pooled connections since the start.
+    pub fn statements(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
     }
 
     /// How the pool is doing.

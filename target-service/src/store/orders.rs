@@ -221,7 +221,7 @@ pub async fn cancel(store: &Store, claim: &Claim) -> Result<Settlement, StoreErr
     }
     Ok(judge(order, claim, |order| match order.state {
         // Nothing is held any more, which is what cancelling asks for.
-        OrderState::Cancelled | OrderState::Expired | OrderState::Held => None,
+        OrderState::Cancelled | OrderState::Expired | OrderState::Held | OrderState::Placed => None,
         OrderState::Paid => Some(Refusal::AlreadyPaid),
     }))
 }
@@ -237,12 +237,12 @@ pub async fn judge_payment(store: &Store, claim: &Claim) -> Result<Settlement, S
 }
 
 /// Why an order cannot be paid; nothing if it is.
-fn refusal_to_pay(order: &Order) -> Option<Refusal> {
+pub fn refusal_to_pay(order: &Order) -> Option<Refusal> {
     match order.state {
         OrderState::Paid => None,
         OrderState::Cancelled => Some(Refusal::Cancelled),
         // A hold that ran out is refused even if the sweeper has not come by yet.
-        OrderState::Expired | OrderState::Held => Some(Refusal::HoldExpired),
+        OrderState::Expired | OrderState::Held | OrderState::Placed => Some(Refusal::HoldExpired),
     }
 }
 

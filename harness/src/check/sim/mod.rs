@@ -221,6 +221,7 @@ impl Sim {
             ticket_deadline_us: DEADLINE,
             expect: Expectations::default(),
             send_lag_limit_us: 5_000,
+            abusive_cohorts: Vec::new(),
             set_up: true,
         };
         let shop = Shop::new(bug, Dice(dice.roll()), item, epsilon_us);

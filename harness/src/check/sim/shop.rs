@@ -538,7 +538,7 @@ impl Shop {
             match row.kind {
                 EntryKind::Reserve => out += row.quantity,
                 EntryKind::Release => out -= row.quantity,
-                EntryKind::Pay | EntryKind::Refund => {}
+                EntryKind::Pay | EntryKind::Refund | EntryKind::Place => {}
             }
             most = most.max(out);
         }

@@ -7,7 +7,7 @@ use askama::Template;
 
 use super::chart::TimeAxis;
 use super::words::{self, Tone};
-use super::{Render, ReportError, blast, format};
+use super::{Render, ReportError, blast, format, shares};
 use crate::check::{Verdict, WitnessLine};
 use crate::summary::{LatencyStats, Summary};
 
@@ -80,6 +80,8 @@ struct Page<'a> {
     stock: Option<Figure>,
     sales: Table,
     purchases: Table,
+    shares: Option<Table>,
+    marks: Vec<String>,
     outcomes: Option<Figure>,
     reasons: Option<Table>,
     outcome_steps: Option<Table>,
@@ -172,6 +174,8 @@ impl<'a> Page<'a> {
             stock: figures::stock(summary, &time)?,
             sales: tables::sales(summary),
             purchases: tables::purchases(summary),
+            shares: tables::shares(summary),
+            marks: summary.shares.as_ref().map(shares::marks).unwrap_or_default(),
             outcomes: figures::outcomes(summary, &time)?,
             reasons: tables::reasons(summary),
             outcome_steps: tables::outcome_steps(summary),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use askama::Template;
 
 use super::super::blast::{self, Measure};
-use super::super::{format, words};
+use super::super::{format, shares, words};
 use super::clip;
 use crate::summary::{Change, LatencyStats, Summary};
 
@@ -211,24 +211,36 @@ pub(super) fn load(summary: &Summary) -> Table {
 /// What was sold.
 pub(super) fn sales(summary: &Summary) -> Table {
     let goods = &summary.goodput;
-    Table::new(
-        &[],
-        [
-            noted("Committed orders", format::count(goods.committed_orders), "whatever became of them"),
-            noted("Acknowledged orders", format::count(goods.acknowledged_orders), "a buyer was told so"),
-            noted(
-                "Units sold",
-                format!("{} of {}", format::signed(goods.units_sold), format::signed(goods.stock)),
-                "paid for",
-            ),
-            noted("Holds released", format::count(goods.released_orders), "by expiry or cancel"),
-            noted(
-                "Goodput",
-                format!("{}/s", format::number(goods.per_second)),
-                "committed orders, from the first to the last",
-            ),
-        ],
-    )
+    let mut rows = vec![
+        noted("Committed orders", format::count(goods.committed_orders), "whatever became of them"),
+        noted("Acknowledged orders", format::count(goods.acknowledged_orders), "a buyer was told so"),
+        noted(
+            "Units sold",
+            format!("{} of {}", format::signed(goods.units_sold), format::signed(goods.stock)),
+            "paid for",
+        ),
+        noted("Holds released", format::count(goods.released_orders), "by expiry or cancel"),
+        noted(
+            "Goodput",
+            format!("{}/s", format::number(goods.per_second)),
+            "committed orders, from the first to the last",
+        ),
+    ];
+    let told = summary.outcomes.sold_out_at_payment;
+    if told > 0 {
+        rows.push(noted("Sold out at payment", format::count(told), "buyers who had an order"));
+    }
+    Table::new(&[], rows)
+}
+
+/// Who got what, by cohort.
+pub(super) fn shares(summary: &Summary) -> Option<Table> {
+    let shares = summary.shares.as_ref()?;
+    let cell = |(text, head): (String, &&str)| {
+        if head.starts_with('#') { Cell::figure(text) } else { Cell::text(clip(&text)) }
+    };
+    let rows = shares::rows(shares).into_iter().map(|row| row.into_iter().zip(&shares::COLUMNS).map(cell).collect());
+    Some(Table::new(&shares::COLUMNS, rows))
 }
 
 /// How purchases ended, with their retries folded in.

@@ -38,7 +38,9 @@ impl Service {
         let database = database.listen_addr();
         let url = format!("host={} port={} user=postgres dbname=postgres", database.ip(), database.port());
         let mut arguments: Vec<String> =
-            ["serve", "--strategy", &reference.strategy, "--database-url", &url].map(str::to_owned).to_vec();
+            ["serve", "--strategy", &reference.strategy, "--deduct", reference.deduct.name(), "--database-url", &url]
+                .map(str::to_owned)
+                .to_vec();
         for (flag, value) in [
             // The same at each start, so that a service that was killed still knows its buyers.
             ("--secret", secret(&folder)),
