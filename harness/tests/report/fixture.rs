@@ -451,6 +451,7 @@ pub fn unknown() -> Summary {
     summary.load.generator_wait_fraction = 0.184;
     summary.load.send_lag_us_p99 = Some(31_400);
     summary.load.send_lag_us_p99_interval = Some([30_100, 33_800]);
+    (summary.load.send_lag_us_p999, summary.load.send_lag_us_p999_interval) = (Some(96_200), Some([88_300, 121_000]));
     (summary.load.send_lag_us_p99_at_peak, summary.load.send_lag_us_p99_at_peak_interval) = (None, None);
     summary.load.send_lag_missing = vec!["not enough samples for TP99 at the peak (640 of 1,000 needed)".into()];
     summary.load.send_lag_us_max = 211_870;
