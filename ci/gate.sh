@@ -18,4 +18,9 @@ if [ "$code" -eq 12 ]; then
     exit 77
 fi
 [ "$code" -eq 0 ] || exit "$code"
+if ! [ -f reports/baselines/gate.json ]; then
+    printf 'SKIPPED: there is no committed baseline of hops and calls. To make it, and then commit it:\n' >&2
+    printf '    %s baseline save %s/round-1-old %s/round-2-old --name gate\n' "$seckill" "$out" "$out" >&2
+    exit 77
+fi
 "$seckill" baseline diff gate "$out/round-1-old" --strict
