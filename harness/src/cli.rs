@@ -523,8 +523,7 @@ pub fn main() -> i32 {
             calibrate::run(&asked, output == Output::Json, &runtime, &on_interrupt())
         }
         Command::Capacity { scenario, from, to, probes, within, precision, sweep, set, seed, out, output } => {
-            let asked =
-                Asked { set, between: [from, to], probes, within, precision: precision / 100.0, sweep };
+            let asked = Asked { set, between: [from, to], probes, within, precision: precision / 100.0, sweep };
             match load(&scenario, &asked.set, seed, None) {
                 Ok(loaded) => find_capacity(&loaded, &asked, out, output),
                 Err(error) => refuse(&error),

@@ -196,7 +196,7 @@ fn soak(asked: &Asked, mut report: Report, cancel: &CancellationToken) -> Result
 
 /// When a rehearsal is killed, from its start: at that share of its whole length, or of its beginning.
 fn moment(number: u64, whole: Duration, share: f64) -> Duration {
-    let within = if number % EARLY_ONES == 0 { whole.min(EARLY) } else { whole };
+    let within = if number.is_multiple_of(EARLY_ONES) { whole.min(EARLY) } else { whole };
     within.mul_f64(share)
 }
 

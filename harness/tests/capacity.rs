@@ -58,7 +58,7 @@ fn the_capacity_of_a_known_queue_is_found_and_reported() {
     let server = Server::start();
     let scenario = SCENARIO.replace("ADDRESS", &server.address);
     let out = folder.path().join("out");
-    let arguments = ["--from", "2", "--to", "12", "--probes", "7", "--output", "json", "--out", out.to_str().unwrap()];
+    let arguments = ["--from", "2", "--to", "12", "--probes", "6", "--output", "json", "--out", out.to_str().unwrap()];
     let output = capacity(folder.path(), &scenario, &arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -89,7 +89,11 @@ fn what_cannot_be_looked_for_is_refused_before_anything_is_started() {
         assert!(!out.exists(), "nothing is made");
     };
     let scenario = SCENARIO.replace("ADDRESS", "127.0.0.1:1");
-    refused(&scenario.replace("slo = [{ p50 = \"100ms\" }]", ""), &[], &["calibration.toml", "no [[slo]]", "help: add a limit"]);
+    refused(
+        &scenario.replace("slo = [{ p50 = \"100ms\" }]", ""),
+        &[],
+        &["calibration.toml", "no [[slo]]", "help: add a limit"],
+    );
     refused(&scenario.replace("p50", "p999"), &[], &["too few arrivals", "10000 samples needed", "--to"]);
     refused(&scenario, &["--from", "3", "--to", "2"], &["--from 3 --to 2", "the first below the second"]);
     refused(&scenario, &["--sweep", "target.pool=1,2"], &["at least four different numbers"]);

@@ -42,7 +42,7 @@ set = ["target.strategy=batch", "target.bug=4"]
     assert!(matches!(again.code, Some(0 | 12)), "{}", again.stderr);
     let resolved = std::fs::read_to_string(sandbox.path("both/wrong-1/scenario.toml")).unwrap();
     assert!(resolved.contains("bug = 4") && !resolved.contains("[[variant]]"), "{resolved}");
-    assert!(plain.beside[0].step == "pay" && plain.beside[0].us_p99.is_some(), "{:?}", plain.beside);
+    assert!(plain.beside[0].step == "pay" && plain.beside[0].us_p99.is_none(), "a TP99 of a few hundred payments");
     assert!(plain.statements_per_order.is_some_and(|e| e.median > 1.0), "{:?}", plain.statements_per_order);
     let table = std::fs::read_to_string(sandbox.path("both/report.md")).unwrap();
     assert!(table.contains("| plain ") && table.contains("fail: I1") && table.contains("pay TP99"), "{table}");

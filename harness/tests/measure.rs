@@ -172,8 +172,20 @@ fn golden_events() -> Vec<Event> {
             ..LoadTotals::default()
         }),
         Event::Cost(vec![
-            RoleCost { role: "service".into(), cpu_s: 3.0, rss_peak_bytes: 1_000, wal_bytes: None, ..RoleCost::default() },
-            RoleCost { role: "postgres".into(), cpu_s: 1.5, rss_peak_bytes: 2_000, wal_bytes: Some(900), ..RoleCost::default() },
+            RoleCost {
+                role: "service".into(),
+                cpu_s: 3.0,
+                rss_peak_bytes: 1_000,
+                wal_bytes: None,
+                ..RoleCost::default()
+            },
+            RoleCost {
+                role: "postgres".into(),
+                cpu_s: 1.5,
+                rss_peak_bytes: 2_000,
+                wal_bytes: Some(900),
+                ..RoleCost::default()
+            },
         ]),
         Event::Links(vec![LinkCalls {
             from: "service".into(),

@@ -171,6 +171,7 @@ async fn nap(size: Duration) {
 }
 
 /// So many MiB in small pieces, each written to, as a careless decoder makes them.
+#[allow(clippy::vec_box, reason = "each piece is to be an allocation of its own")]
 fn storm(size: u64) -> Vec<Box<[u8; PIECE]>> {
     let pieces = (size << 20) / PIECE as u64;
     (0..pieces).map(|n| black_box(Box::new([n as u8; PIECE]))).collect()

@@ -8,6 +8,7 @@ use serde_json::Value;
 use support::postgres::Postgres;
 use support::redis::Redis;
 use support::service::{Buyer, Service, Stock};
+use support::skipped::skipped;
 use support::{eventually, item, now_us, with};
 use tokio::task::JoinSet;
 

@@ -19,8 +19,10 @@ struct Cost {
     decode_ns: f64,
 }
 
-/// What of a message is compared.
-const PARTS: [(&str, fn(&Cost) -> f64); 3] =
+/// What of a message is compared: its name, and how it is read.
+type Compared = (&'static str, fn(&Cost) -> f64);
+
+const PARTS: [Compared; 3] =
     [("encode", |cost| cost.encode_ns), ("decode", |cost| cost.decode_ns), ("bytes", |cost| cost.bytes)];
 
 /// Encoding and decoding of what a buyer sends and is told, and their lengths.

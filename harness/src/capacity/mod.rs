@@ -203,7 +203,9 @@ pub enum CapacityError {
     #[error("{} is not empty, and evidence is never written over\nhelp: name another folder with --out", .0.display())]
     Taken(PathBuf),
     /// A probe gave no summary.
-    #[error("the probe at scale {scale} gave no verdict: {why}\nhelp: try it by itself: seckill run SCENARIO --set load.scale={scale}")]
+    #[error(
+        "the probe at scale {scale} gave no verdict: {why}\nhelp: try it by itself: seckill run SCENARIO --set load.scale={scale}"
+    )]
     Probe {
         /// Its scale.
         scale: f64,
@@ -267,7 +269,9 @@ pub async fn run(
     }
     let low = if asked.sweep.is_some() { low } else { enough_samples(loaded, [low, high])? };
     if low > asked.between[0] {
-        say(&format!("below scale {low:.3} there are too few arrivals to tell a percentile: that is where the search begins"));
+        say(&format!(
+            "below scale {low:.3} there are too few arrivals to tell a percentile: that is where the search begins"
+        ));
     }
     let fail = |source| CapacityError::Folder { path: folder.to_owned(), source };
     std::fs::create_dir_all(folder).map_err(fail)?;
@@ -367,20 +371,15 @@ impl Series<'_> {
         Ok(Probe::of(&summary, scale, self.base_rate, name, took_s))
     }
 
-    fn report(
-        &self,
-        probes: Vec<Probe>,
-        found: Option<Found>,
-        sweep: Option<SweepReport>,
-        took: Duration,
-    ) -> Report {
+    fn report(&self, probes: Vec<Probe>, found: Option<Found>, sweep: Option<SweepReport>, took: Duration) -> Report {
         let scenario = &self.loaded.scenario;
         let machine = crate::run::machine();
         let pool = match &scenario.target {
             Target::Reference(reference) => Some(reference.pool),
             Target::External(_) => None,
         };
-        let bottlenecks = telling(&probes).map(|probe| bottleneck::find(probe, machine.cpus as usize, pool)).unwrap_or_default();
+        let bottlenecks =
+            telling(&probes).map(|probe| bottleneck::find(probe, machine.cpus as usize, pool)).unwrap_or_default();
         let busiest = probes.iter().max_by_key(|probe| probe.requests).filter(|probe| probe.generator_cpu_s > 0.0);
         Report {
             format: 1,
@@ -533,8 +532,8 @@ pub fn save(folder: &Path, report: &Report) -> Result<(), CapacityError> {
         let path = folder.join(name);
         std::fs::write(&path, bytes).map_err(|source| CapacityError::Folder { path, source })
     };
-    let json = serde_json::to_vec_pretty(report)
-        .map_err(|source| CapacityError::File { path: folder.join(FILE), source })?;
+    let json =
+        serde_json::to_vec_pretty(report).map_err(|source| CapacityError::File { path: folder.join(FILE), source })?;
     write(FILE, &json)?;
     write("report.md", report::capacity::markdown(report).as_bytes())?;
     write("report.html", report::capacity::html(report)?.as_bytes())

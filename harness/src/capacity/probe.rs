@@ -88,9 +88,8 @@ impl Probe {
             total_us += stats.us_mean * stats.count as f64;
         }
         let seconds = loaded_s(&summary.series);
-        let slowest = |of: fn(&crate::summary::LatencyStats) -> Option<u64>| {
-            summary.latency.steps.values().filter_map(of).max()
-        };
+        let slowest =
+            |of: fn(&crate::summary::LatencyStats) -> Option<u64>| summary.latency.steps.values().filter_map(of).max();
         Probe {
             scale,
             rate: base_rate * scale,
@@ -214,7 +213,11 @@ mod tests {
         assert_eq!(judge(exit::VIOLATED, &oversold, &missed, &late, 0.5), violates, "however late the generator is");
         assert_eq!(judge(exit::UNKNOWN, &[], &[slo(None)], &[], 0.0).0, Outcome::Distrusted, "too few samples");
         let unaudited = [finding(Verdict::Unknown)];
-        assert_eq!(judge(exit::UNKNOWN, &unaudited, &[slo(Some(true))], &[], 0.0).0, Outcome::Holds, "nobody can judge it");
+        assert_eq!(
+            judge(exit::UNKNOWN, &unaudited, &[slo(Some(true))], &[], 0.0).0,
+            Outcome::Holds,
+            "nobody can judge it"
+        );
     }
 
     #[test]

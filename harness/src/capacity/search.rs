@@ -224,18 +224,23 @@ mod tests {
 
     #[test]
     fn a_hint_saves_probes_and_a_wrong_one_is_survived() {
-        let after = |hint: f64, probes: usize| {
+        let after = |hint: Option<f64>, probes: usize| {
             let mut search = Search::new(0.1, 10.0);
             search.saw(9.0, false);
-            search.hint(hint);
+            if let Some(hint) = hint {
+                search.hint(hint);
+            }
             for _ in 0..probes {
                 let scale = search.next();
                 search.saw(scale, scale < 1.5);
             }
             search.estimate()
         };
-        assert!(after(1.45, 4).half_width() < 0.08, "{:?}", after(1.45, 4));
-        assert!((after(6.0, 14).scale / 1.5 - 1.0).abs() < 0.02, "{:?}", after(6.0, 14));
+        let (told, untold) = (after(Some(1.45), 4), after(None, 4));
+        assert!(told.interval[0] < 1.5 && 1.5 < told.interval[1], "{told:?}");
+        assert!(told.half_width() < 0.5 * untold.half_width(), "{told:?} against {untold:?}");
+        let misled = after(Some(6.0), 14);
+        assert!((misled.scale / 1.5 - 1.0).abs() < 0.02, "{misled:?}");
     }
 
     #[test]

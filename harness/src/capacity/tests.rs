@@ -80,7 +80,8 @@ fn the_hint_of_an_overloaded_service_is_what_it_served() {
 
 #[test]
 fn evidence_comes_from_the_lowest_rate_that_does_not_hold() {
-    let probes = [2.0, 0.5, 8.0, 1.0].map(|scale| probe(scale, if scale < 1.5 { Outcome::Holds } else { Outcome::Fails }));
+    let probes =
+        [2.0, 0.5, 8.0, 1.0].map(|scale| probe(scale, if scale < 1.5 { Outcome::Holds } else { Outcome::Fails }));
     assert_eq!(telling(&probes).unwrap().scale, 2.0);
     assert_eq!(telling(&probes[1..2]).unwrap().scale, 0.5);
     // One that failed by chance below what held tells nothing of the capacity.

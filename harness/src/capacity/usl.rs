@@ -44,26 +44,32 @@ pub fn fit(points: &[(f64, f64)]) -> Option<Law> {
     if different.len() < 4 {
         return None;
     }
-    let most = different.last().copied().unwrap_or(1.0).max(1.0);
-    // The surface is smooth with one valley: a grid over the exponents, made finer around its best point.
-    let mut best = (f64::INFINITY, [-9.0, -9.0 - most.log10()]);
-    let mut span = [9.0, 9.0];
-    for _ in 0..14 {
-        let middle = best.1;
-        for i in -6..=6 {
-            for j in -6..=6 {
-                let at = [middle[0] + span[0] * f64::from(i) / 6.0, middle[1] + span[1] * f64::from(j) / 6.0];
-                let (alpha, beta) = (parameter(at[0]), parameter(at[1]));
-                if alpha > 1.0 || beta > 1.0 {
-                    continue;
-                }
-                let error = residual(&points, alpha, beta).0;
-                if error < best.0 {
-                    best = (error, at);
-                }
+    // Smooth, but with a long bent valley, in which α stands in for β: so a fine net first, and then a smaller one around its
+    // best point again and again.
+    let mut best = (f64::INFINITY, [-12.0, -12.0]);
+    let look = |at: [f64; 2], best: &mut (f64, [f64; 2])| {
+        let (alpha, beta) = (parameter(at[0]), parameter(at[1]));
+        if alpha <= 1.0 && beta <= 1.0 {
+            let error = residual(&points, alpha, beta).0;
+            if error < best.0 {
+                *best = (error, at);
             }
         }
-        span = span.map(|s| s * 0.6);
+    };
+    for i in 0..=60 {
+        for j in 0..=60 {
+            look([f64::from(i) / -5.0, f64::from(j) / -5.0], &mut best);
+        }
+    }
+    let mut span = 0.4;
+    while span > 1e-5 {
+        let middle = best.1;
+        for i in -3..=3 {
+            for j in -3..=3 {
+                look([middle[0] + span * f64::from(i) / 3.0, middle[1] + span * f64::from(j) / 3.0], &mut best);
+            }
+        }
+        span *= 0.8;
     }
     let (contention, coherency) = (parameter(best.1[0]), parameter(best.1[1]));
     let (error, one) = residual(&points, contention, coherency);

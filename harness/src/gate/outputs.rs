@@ -306,7 +306,10 @@ mod tests {
     fn junit_fails_what_is_worse_and_skips_what_was_not_judged() {
         let of = |decision| String::from_utf8(junit(&report(decision, 1))).unwrap();
         let text = of(Decision::Regression);
-        assert!(text.contains("tests=\"6\" failures=\"1\"") && text.contains("not enough samples"), "{text}");
+        assert!(
+            text.contains("tests=\"6\" skipped=\"1\" failures=\"1\"") && text.contains("not enough samples"),
+            "{text}"
+        );
         assert!(
             text.contains("TP99 of order: 23 ms instead of 20 ms (+15.0% worse, 95% from +10.0% to +20.0%)"),
             "{text}"

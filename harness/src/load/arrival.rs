@@ -330,7 +330,7 @@ mod tests {
         for (name, count, hash) in [
             ("spike", 2_726, "d35a274257234eb7"),
             ("chaos", 1_016, "4fc7821873aacb42"),
-            ("strategies", 2_640, "7dbf8002d6ad1cb0"),
+            ("strategies", 2_956, "29c53351ab52ac64"),
         ] {
             let path = format!("{}/../scenarios/{name}.toml", env!("CARGO_MANIFEST_DIR"));
             let scenario = crate::scenario::load(path.as_ref(), &[], None).unwrap().scenario;

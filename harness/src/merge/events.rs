@@ -217,7 +217,13 @@ mod tests {
         if recovered {
             events.push(Event::FaultRecovered { id: id(), at_us: 210 + late_us, last_probe: None });
         }
-        let cost = |role: &str, cpu_s| RoleCost { role: role.into(), cpu_s, rss_peak_bytes: 10, wal_bytes: None, ..RoleCost::default() };
+        let cost = |role: &str, cpu_s| RoleCost {
+            role: role.into(),
+            cpu_s,
+            rss_peak_bytes: 10,
+            wal_bytes: None,
+            ..RoleCost::default()
+        };
         events.push(Event::Cost(vec![cost("generator", 1.0), cost("proxy", 0.5)]));
         events.push(Event::Links(vec![LinkCalls {
             from: "a".into(),
@@ -232,7 +238,13 @@ mod tests {
     fn what_all_shards_say_is_said_once_and_what_they_count_is_summed_up() {
         let events = merge(&[shard(1, 0, true), shard(2, 7, true)], LoadTotals { planned: 3, ..LoadTotals::default() });
         let id = || "cut".to_owned();
-        let cost = |role: &str, cpu_s| RoleCost { role: role.into(), cpu_s, rss_peak_bytes: 20, wal_bytes: None, ..RoleCost::default() };
+        let cost = |role: &str, cpu_s| RoleCost {
+            role: role.into(),
+            cpu_s,
+            rss_peak_bytes: 20,
+            wal_bytes: None,
+            ..RoleCost::default()
+        };
         let expected = [
             Event::Phase { name: "sale".into(), from_us: 0, until_us: 9 },
             Event::FaultPlanned(plan()),

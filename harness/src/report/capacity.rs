@@ -15,7 +15,8 @@ fn headline(report: &Report) -> String {
     };
     let Found { rate, rate_interval: [low, high], .. } = *found;
     let [rate, low, high] = [rate, low, high].map(format::number);
-    let held = found.highest_held.map_or_else(|| "nothing held".to_owned(), |rate| format!("{} held", format::number(rate)));
+    let held =
+        found.highest_held.map_or_else(|| "nothing held".to_owned(), |rate| format!("{} held", format::number(rate)));
     match found.kind {
         Kind::Found => format!("Holds up to {rate} arrivals per second (95% interval {low} to {high})"),
         Kind::AtLeast => {
@@ -97,7 +98,9 @@ fn remarks(report: &Report) -> Vec<String> {
         ));
     }
     if report.found.is_some() && report.bottlenecks.is_empty() {
-        out.push("Nothing was seen to be used up: processors, row locks, write-ahead log and buyers all had room.".into());
+        out.push(
+            "Nothing was seen to be used up: processors, row locks, write-ahead log and buyers all had room.".into(),
+        );
     }
     for (index, found) in report.bottlenecks.iter().enumerate() {
         let first = if index == 0 { "Gives out first" } else { "Also used up" };

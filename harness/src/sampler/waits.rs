@@ -88,7 +88,10 @@ pub async fn keep_asking(database: Database, seen: Arc<Mutex<Waits>>, stop: Canc
 
 /// `lock 12,cpu 2`.
 fn parse(said: &str) -> Look {
-    said.split(',').filter_map(|part| part.split_once(' ')).filter_map(|(kind, n)| Some((kind.into(), n.parse().ok()?))).collect()
+    said.split(',')
+        .filter_map(|part| part.split_once(' '))
+        .filter_map(|(kind, n)| Some((kind.into(), n.parse().ok()?)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -291,7 +291,11 @@ fn load(scenario: &Scenario, m: &mut Mistakes) {
         );
     }
     if !(load.scale > 0.0 && load.scale <= 1e4) {
-        m.add(Place::key("load.scale"), format!("load.scale is {}", load.scale), "more than 0 and at most 10000; 1 changes nothing");
+        m.add(
+            Place::key("load.scale"),
+            format!("load.scale is {}", load.scale),
+            "more than 0 and at most 10000; 1 changes nothing",
+        );
     }
     if load.request_timeout.0.is_zero() {
         m.add(Place::key("load.request_timeout"), "load.request_timeout is 0s", "a request needs time, such as \"2s\"");
@@ -601,7 +605,9 @@ fn cohort(scenario: &Scenario, name: &str, cohort: &Spanned<Cohort>, m: &mut Mis
 /// Arrivals with numbers in range that are over before the load is, however late clocks make them, and in which somebody
 /// comes.
 fn arrivals(scenario: &Scenario, whose: &str, list: &[Arrivals], late_us: Micros, m: &mut Mistakes) {
-    if !list.is_empty() && list.iter().all(|arrivals| arrivals.check(scenario.load.scale).is_ok() && arrivals.is_nobody()) {
+    if !list.is_empty()
+        && list.iter().all(|arrivals| arrivals.check(scenario.load.scale).is_ok() && arrivals.is_nobody())
+    {
         m.add(
             Place::key(&format!("{whose}.arrivals.0.{}", list[0].kind())),
             format!("{whose}: every rate of its `arrivals` is 0, so nobody ever comes"),

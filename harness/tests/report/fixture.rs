@@ -319,6 +319,7 @@ fn cost() -> Cost {
             .enumerate()
             .map(|(i, (role, _))| ((*role).to_owned(), 48_000_000 * (i as u64 + 1)))
             .collect(),
+        ..Cost::default()
     }
 }
 

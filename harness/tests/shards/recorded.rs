@@ -75,7 +75,7 @@ fn record(folder: &Path, text: &str, scenario: &Scenario, slice: Option<Slice>, 
     let mut sink = recorder.sink();
     let cohort = recorder.intern("buyers");
     let steps = STEPS.map(|step| recorder.intern(step));
-    for op in ops.iter().filter(|op| slice.has(op.arrival)) {
+    for op in ops.iter().filter(|op| slice.has_number(op.arrival)) {
         let (role, outcome) = match (op.step, op.reason) {
             (_, 0) => (ROLES[op.step], Outcome::Ok),
             (_, 1) => (ROLES[op.step], Outcome::Fail),

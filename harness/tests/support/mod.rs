@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 pub mod skipped;
 
+#[allow(unused_imports, reason = "each test program uses what it needs")]
 pub use skipped::{skipped, skipped_in_part};
 
 /// A folder of the test's own, with the TMPDIR of every `seckill` started through it.

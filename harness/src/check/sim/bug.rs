@@ -2,7 +2,7 @@
 
 use super::super::Verdict;
 use super::Run;
-use crate::history::{EntryKind, Micros, OrderState, Outcome, Role};
+use crate::history::{EntryKind, Micros, Op, OrderState, Outcome, Role};
 
 /// An anomaly of the shop. Where it has a number, it is that of the seeded bug of the reference target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,7 +250,12 @@ fn refused<'a>(run: &'a Run, reason: &str) -> impl Iterator<Item = &'a crate::hi
 
 fn window_broken(run: &Run) -> bool {
     let (rules, epsilon) = (&run.rules.items[0], run.rules.epsilon_us);
-    refused(run, "too-early").any(|op| op.invoked_us > rules.opens_us + epsilon) || run.shown
+    // Whoever asks again may be told what was decided the first time.
+    let first = |op: &Op| {
+        let attempts = run.history.ops.iter().filter(|o| o.intent == op.intent && o.role == op.role);
+        attempts.map(|o| o.invoked_us).min().unwrap_or(Micros::MAX)
+    };
+    refused(run, "too-early").any(|op| first(op) > rules.opens_us + epsilon) || run.shown
 }
 
 fn state(run: &Run, id: &str) -> OrderState {

@@ -85,7 +85,8 @@ pub(in crate::report) fn draw_sweep(sweep: &SweepReport) -> Result<Option<String
                 let line = (1..=120).map(at).map(|n| (frame.x(n), frame.y((law.at(n) / top).clamp(0.0, 1.0))));
                 canvas.path(&line.collect::<Vec<_>>(), Paint::P50.line(2.0))?;
             }
-            let dot = |(n, x): &(u32, f64)| canvas.dot(frame.x(f64::from(*n)), frame.y(x / top), 4.0, Paint::Ok.solid());
+            let dot =
+                |(n, x): &(u32, f64)| canvas.dot(frame.x(f64::from(*n)), frame.y(x / top), 4.0, Paint::Ok.solid());
             sweep.points.iter().try_for_each(dot)
         },
     )?;
