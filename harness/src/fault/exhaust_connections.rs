@@ -31,7 +31,7 @@ pub struct ExhaustConnections {
 }
 
 /// Sessions that are opened at once: each is a process of the database's, which takes processor time to start.
-const AT_ONCE: u64 = 8;
+const AT_ONCE: u64 = 32;
 
 #[derive(Debug)]
 struct Exhausted {

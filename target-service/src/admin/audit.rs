@@ -44,8 +44,9 @@ const STOCK: &str = concat!(
 /// The `ledger` view, page by page: a limit on the view itself would make every page read all of it.
 const LEDGER: &str = "
     SELECT * FROM (
-        (SELECT o.id AS seq, o.created_at_us AS at_us, 'reserve' AS kind, o.id AS order_id, o.item_id, o.user_id,
-                o.quantity, o.amount_cents, o.idempotency_key, o.state, NULL AS reason, o.expires_at_us
+        (SELECT o.id AS seq, o.created_at_us AS at_us, CASE WHEN o.placed THEN 'place' ELSE 'reserve' END AS kind,
+                o.id AS order_id, o.item_id, o.user_id, o.quantity, o.amount_cents, o.idempotency_key, o.state,
+                NULL AS reason, o.expires_at_us
            FROM orders o WHERE o.id > $1 ORDER BY o.id LIMIT $2)
         UNION ALL
         (SELECT e.seq, e.at_us, e.kind, e.order_id, o.item_id, o.user_id,
