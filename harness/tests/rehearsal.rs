@@ -328,7 +328,7 @@ fn every_kind_of_buyer_comes_and_is_measured_by_itself() {
     let ended_as = |step: &str, how: &str| at(&first, "outcomes.steps")[step][how].as_u64().unwrap_or(0);
     assert!(ended_as("opening", "ok") >= 25 && made("early-birds", "order") >= 25, "{first:#}");
     // A token is got once, and opens one purchase, however often it is spent.
-    assert_eq!((made("replayers", "challenge"), made("replayers", "answer")), (20, 20));
+    assert_eq!((made("replayers", "answer"), made("replayers", "challenge") >= 20), (20, true));
     assert!(ended_as("token-order", "fail:token-spent") > 0, "nobody has spent a token again: {first:#}");
     assert_eq!(verdict_of(&first, "I6"), "pass", "{first:#}");
     assert!(number("outcomes.fail.too-early") > 0, "some clocks are early");
