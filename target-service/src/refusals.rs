@@ -245,18 +245,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("refusals");
         let all = KEPT.map(|(refusal, _)| refusal);
-        let first = Refusals::with_most(Some(&path), 3).unwrap();
+        let first = Refusals::with_most(Some(&path), 5).unwrap();
         for (n, refusal) in all.iter().enumerate() {
             first.remember(&wanted(&format!("k{n}"), 1), *refusal).unwrap();
         }
         // It is killed in the middle of a record, with two generations.
         File::options().append(true).open(&path).unwrap().write_all(&[7; 5]).unwrap();
-        let second = Refusals::with_most(Some(&path), 3).unwrap();
+        let second = Refusals::with_most(Some(&path), 5).unwrap();
         for (n, refusal) in all.iter().enumerate() {
             assert_eq!(second.recall(&wanted(&format!("k{n}"), 1)), Some(*refusal), "{n}");
         }
         second.remember(&wanted("after", 1), Refusal::Ended).unwrap();
-        let third = Refusals::with_most(Some(&path), 3).unwrap();
+        let third = Refusals::with_most(Some(&path), 5).unwrap();
         assert_eq!(third.recall(&wanted("after", 1)), Some(Refusal::Ended));
         third.clear().unwrap();
         assert_eq!(Refusals::open(Some(&path)).unwrap().recall(&wanted("k0", 1)), None);

@@ -63,7 +63,11 @@ const CANCEL: &str = concat!(
     order_columns!("o")
 );
 
-const LEFT: &str = "SELECT available FROM item WHERE id = $1::bigint";
+/// What is left, and whether so many more would be too many for this buyer.
+const LEFT: &str = "
+    SELECT i.available, coalesce(p.quantity, 0) + $3::int > i.per_user_limit AS too_many
+      FROM item i LEFT JOIN purchase p ON p.item_id = i.id AND p.user_id = $2::text
+     WHERE i.id = $1::bigint";
 
 /// The way to deduct.
 pub struct AtPayment {
@@ -100,11 +104,13 @@ impl AtPayment {
     async fn why_not(&self, lease: &mut Lease, claim: &Claim) -> Result<Settlement, StoreError> {
         let order = orders::find_by_id(lease, claim.order).await?;
         if let Some(order) = order.as_ref().filter(|order| waits(order, claim)) {
-            let left = lease.query_opt(LEFT, &[&order.item]).await?.map_or(0, |row| row.get::<_, i64>(0));
-            if left >= i64::from(order.quantity) {
-                return Err(StoreError::Contended("units kept coming and going".into()));
-            }
-            return Ok(Settlement::Refused(Refusal::SoldOut));
+            let row = lease.query_opt(LEFT, &[&order.item, &order.user, &order.quantity]).await?;
+            let (left, too_many) = row.map_or((0, false), |row| (row.get::<_, i64>(0), row.get::<_, bool>(1)));
+            return match left < i64::from(order.quantity) {
+                true => Ok(Settlement::Refused(Refusal::SoldOut)),
+                false if too_many => Ok(Settlement::Refused(Refusal::LimitReached)),
+                false => Err(StoreError::Contended("units kept coming and going".into())),
+            };
         }
         Ok(orders::judge(order, claim, orders::refusal_to_pay))
     }
