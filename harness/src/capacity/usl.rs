@@ -33,9 +33,12 @@ impl Law {
     }
 }
 
-/// Fits the law to pairs of how many there were and what was got done, with α, β ≥ 0, by least squares on the logarithms (so
+/// Fits the law to pairs of how many there were and what was got done, with α, β ≥ 0, by least squares on the relative errors (so
 /// that an error of 10% weighs the same everywhere). None with fewer than four different `n`, which three parameters would
 /// fit whatever they are.
+///
+/// The law is linear in 1/γ, α/γ and β/γ: n / X = 1/γ + α/γ · (n − 1) + β/γ · n(n − 1). So the least squares have a closed form, and
+/// where one of α and β would be negative, the best point is one with it, or both, at zero.
 pub fn fit(points: &[(f64, f64)]) -> Option<Law> {
     let points: Vec<(f64, f64)> = points.iter().copied().filter(|(n, x)| *n > 0.0 && *x > 0.0).collect();
     let mut different: Vec<f64> = points.iter().map(|(n, _)| *n).collect();
@@ -44,53 +47,82 @@ pub fn fit(points: &[(f64, f64)]) -> Option<Law> {
     if different.len() < 4 {
         return None;
     }
-    // Smooth, but with a long bent valley, in which α stands in for β: so a fine net first, and then a smaller one around its
-    // best point again and again.
-    let mut best = (f64::INFINITY, [-12.0, -12.0]);
-    let look = |at: [f64; 2], best: &mut (f64, [f64; 2])| {
-        let (alpha, beta) = (parameter(at[0]), parameter(at[1]));
-        if alpha <= 1.0 && beta <= 1.0 {
-            let error = residual(&points, alpha, beta).0;
-            if error < best.0 {
-                *best = (error, at);
-            }
-        }
-    };
-    for i in 0..=60 {
-        for j in 0..=60 {
-            look([f64::from(i) / -5.0, f64::from(j) / -5.0], &mut best);
-        }
-    }
-    let mut span = 0.4;
-    while span > 1e-5 {
-        let middle = best.1;
-        for i in -3..=3 {
-            for j in -3..=3 {
-                look([middle[0] + span * f64::from(i) / 3.0, middle[1] + span * f64::from(j) / 3.0], &mut best);
-            }
-        }
-        span *= 0.8;
-    }
-    let (contention, coherency) = (parameter(best.1[0]), parameter(best.1[1]));
-    let (error, one) = residual(&points, contention, coherency);
-    let logs: Vec<f64> = points.iter().map(|(_, x)| x.ln()).collect();
-    let mean = logs.iter().sum::<f64>() / logs.len() as f64;
-    let all: f64 = logs.iter().map(|x| (x - mean).powi(2)).sum();
-    let explained = if all > 0.0 { 1.0 - error / all } else { 0.0 };
-    Some(Law { one, contention, coherency, explained })
+    let fits = [[true, true], [true, false], [false, true], [false, false]];
+    let fitted = fits.iter().filter_map(|kept| solve(&points, *kept));
+    let mut law = fitted.min_by(|a, b| squares(&points, a).total_cmp(&squares(&points, b)))?;
+    let mean = points.iter().map(|(_, x)| x.ln()).sum::<f64>() / points.len() as f64;
+    let all: f64 = points.iter().map(|(_, x)| (x.ln() - mean).powi(2)).sum();
+    let left: f64 = points.iter().map(|(n, x)| (x.ln() - law.at(*n).ln()).powi(2)).sum();
+    law.explained = if all > 0.0 { 1.0 - left / all } else { 0.0 };
+    Some(law)
 }
 
-/// What is as good as nothing is nothing.
-fn parameter(exponent: f64) -> f64 {
-    if exponent < -12.0 { 0.0 } else { 10f64.powf(exponent) }
+/// The sum of the squared relative errors.
+fn squares(points: &[(f64, f64)], law: &Law) -> f64 {
+    points.iter().map(|(n, x)| (1.0 - x / law.at(*n)).powi(2)).sum()
 }
 
-/// The squared error of the logarithms, and the γ for which it is least.
-fn residual(points: &[(f64, f64)], alpha: f64, beta: f64) -> (f64, f64) {
-    let shape = Law { one: 1.0, contention: alpha, coherency: beta, explained: 0.0 };
-    let logs: Vec<f64> = points.iter().map(|(n, x)| x.ln() - shape.at(*n).ln()).collect();
-    let mean = logs.iter().sum::<f64>() / logs.len() as f64;
-    (logs.iter().map(|log| (log - mean).powi(2)).sum(), mean.exp())
+/// The least squares with α, β, both or none of them; none if the result is no law.
+fn solve(points: &[(f64, f64)], [with_alpha, with_beta]: [bool; 2]) -> Option<Law> {
+    // Rows of the weighted equations: 1 = X/n · (1/γ + ...). A column that is left out is zero, and its unknown with it.
+    let (mut matrix, mut right) = ([[0.0f64; 3]; 3], [0.0f64; 3]);
+    for (n, x) in points {
+        let weight = x / n;
+        let keep = |kept: bool, value: f64| if kept { value * weight } else { 0.0 };
+        let row = [weight, keep(with_alpha, n - 1.0), keep(with_beta, n * (n - 1.0))];
+        for i in 0..3 {
+            right[i] += row[i];
+            for j in 0..3 {
+                matrix[i][j] += row[i] * row[j];
+            }
+        }
+    }
+    for (i, kept) in [(1, with_alpha), (2, with_beta)] {
+        if !kept {
+            matrix[i][i] = 1.0;
+        }
+    }
+    let [inverse, alpha, beta] = eliminate(matrix, right)?;
+    (inverse > 0.0 && alpha >= 0.0 && beta >= 0.0).then(|| Law {
+        one: 1.0 / inverse,
+        contention: alpha / inverse,
+        coherency: beta / inverse,
+        explained: 0.0,
+    })
+}
+
+/// Solves three equations by elimination with pivots, each equation scaled by its largest coefficient; none if they depend on
+/// each other.
+fn eliminate(mut matrix: [[f64; 3]; 3], mut right: [f64; 3]) -> Option<[f64; 3]> {
+    // Columns differ by powers of the largest n: they are brought to one size first.
+    let scale: [f64; 3] = std::array::from_fn(|i| matrix[i][i].sqrt());
+    for i in 0..3 {
+        right[i] /= scale[i];
+        for j in 0..3 {
+            matrix[i][j] /= scale[i] * scale[j];
+        }
+    }
+    for column in 0..3 {
+        let pivot = (column..3).max_by(|a, b| matrix[*a][column].abs().total_cmp(&matrix[*b][column].abs()))?;
+        matrix.swap(column, pivot);
+        right.swap(column, pivot);
+        if matrix[column][column].abs() < 1e-13 {
+            return None;
+        }
+        for row in column + 1..3 {
+            let factor = matrix[row][column] / matrix[column][column];
+            for k in column..3 {
+                matrix[row][k] -= factor * matrix[column][k];
+            }
+            right[row] -= factor * right[column];
+        }
+    }
+    let mut solved = [0.0; 3];
+    for row in (0..3).rev() {
+        let known: f64 = (row + 1..3).map(|k| matrix[row][k] * solved[k]).sum();
+        solved[row] = (right[row] - known) / matrix[row][row];
+    }
+    Some(std::array::from_fn(|i| solved[i] / scale[i]))
 }
 
 #[cfg(test)]

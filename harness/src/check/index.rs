@@ -262,6 +262,9 @@ impl<'a> Index<'a> {
     /// When the purchase that a request belongs to was first asked for, which may be any time before if the history is not
     /// whole.
     pub fn first_asked_at(&self, op: &Op) -> Micros {
+        if op.role != Role::Ticket && op.attempt <= 1 {
+            return op.invoked_us;
+        }
         let intent = self.intent_of(op.intent).map(|intent| &self.intents[intent as usize]);
         intent.filter(|intent| intent.attempts > 0 && self.whole()).map_or(Micros::MIN, |intent| intent.first_invoked)
     }

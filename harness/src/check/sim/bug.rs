@@ -2,7 +2,7 @@
 
 use super::super::Verdict;
 use super::Run;
-use crate::history::{EntryKind, Micros, Op, OrderState, Outcome, Role};
+use crate::history::{EntryKind, Micros, OrderState, Outcome, Role};
 
 /// An anomaly of the shop. Where it has a number, it is that of the seeded bug of the reference target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,11 +251,7 @@ fn refused<'a>(run: &'a Run, reason: &str) -> impl Iterator<Item = &'a crate::hi
 fn window_broken(run: &Run) -> bool {
     let (rules, epsilon) = (&run.rules.items[0], run.rules.epsilon_us);
     // Whoever asks again may be told what was decided the first time.
-    let first = |op: &Op| {
-        let attempts = run.history.ops.iter().filter(|o| o.intent == op.intent && o.role == op.role);
-        attempts.map(|o| o.invoked_us).min().unwrap_or(Micros::MAX)
-    };
-    refused(run, "too-early").any(|op| first(op) > rules.opens_us + epsilon) || run.shown
+    refused(run, "too-early").any(|op| first_asked(run, op.intent) > rules.opens_us + epsilon) || run.shown
 }
 
 fn state(run: &Run, id: &str) -> OrderState {
@@ -406,7 +402,7 @@ fn turned_away(run: &Run) -> bool {
             let back = made.and_then(|made| {
                 run.audit.ledger.iter().find(|row| row.kind == EntryKind::Release && row.order == made.order)
             });
-            let gone = back.is_some_and(|row| surely(run, stamp(row) + 2 * epsilon) < op.invoked_us);
+            let gone = back.is_some_and(|row| surely(run, stamp(row) + 2 * epsilon) < first_asked(run, op.intent));
             if !gone {
                 most += i64::from(first.quantity).max(0);
             }
