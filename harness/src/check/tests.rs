@@ -1867,7 +1867,7 @@ mod i11 {
             "fault f missed its phase",
         );
         unknown(
-            &sale().planned("f", 100, 9_000).injected("f", 1_200).healed("f", 9_000, "1"),
+            &sale().planned("f", 100, 9_000).injected("f", 1_700).healed("f", 9_000, "1"),
             "I11",
             "missed its phase",
         );
