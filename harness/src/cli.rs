@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::baseline::command as baseline;
@@ -463,21 +464,16 @@ pub fn main() -> i32 {
         },
         Command::Check { run, output } => finish(judge::judge_and_report(&run), &run, output),
         Command::Report { run, output } => {
-            match compare::read(&run) {
+            match compare::KEPT.read(&run) {
                 Ok(None) => {}
                 Ok(Some(comparison)) => {
                     return finish_comparison(compare::save(&run, &comparison), comparison, &run, output);
                 }
                 Err(error) => return complain(&error.to_string(), exit::USAGE),
             }
-            match capacity::read(&run) {
+            match capacity::KEPT.read(&run) {
                 Ok(None) => {}
-                Ok(Some(report)) => {
-                    return match capacity::save(&run, &report) {
-                        Ok(()) => print_capacity(&report, &run, output),
-                        Err(error) => complain(&error.to_string(), exit::INTERNAL),
-                    };
-                }
+                Ok(Some(report)) => return finish_capacity(capacity::save(&run, &report), report, &run, output),
                 Err(error) => return complain(&error.to_string(), exit::USAGE),
             }
             let summary = judge::read_summary(&run).and_then(|s| judge::report(&run, &s).map(|()| s));
@@ -582,7 +578,7 @@ fn compare_variants(loaded: &Loaded, sets: &[String], out: Option<PathBuf>, outp
         }
         Err(error) => {
             let code = match &error {
-                CompareError::Taken(_) => exit::USAGE,
+                CompareError::Kept(error) => error.exit_code(),
                 CompareError::Interrupted(_) => exit::UNKNOWN,
                 _ => exit::INTERNAL,
             };
@@ -595,14 +591,16 @@ fn finish_comparison(saved: Result<(), CompareError>, comparison: Comparison, fo
     if let Err(error) = saved {
         return complain(&error.to_string(), exit::INTERNAL);
     }
-    match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&comparison).unwrap_or_default()),
-        Output::Text => {
-            println!("{}", report::comparison::markdown(&comparison));
-            println!("report: {}", folder.join("report.html").display());
-        }
-    }
+    print_kept(&comparison, || report::comparison::markdown(&comparison), folder, output);
     comparison.exit_code
+}
+
+/// Prints what is kept in a folder: for programs, or for people with the place of its page.
+fn print_kept(result: &impl Serialize, text: impl FnOnce() -> String, folder: &Path, output: Output) {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(result).unwrap_or_default()),
+        Output::Text => println!("{}\nreport: {}", text(), folder.join("report.html").display()),
+    }
 }
 
 /// Looks for the capacity, or sweeps, and prints the report.
@@ -615,12 +613,13 @@ fn find_capacity(loaded: &Loaded, asked: &Asked, out: Option<PathBuf>, output: O
             if out.is_none() {
                 point_latest_at(&folder);
             }
-            print_capacity(&report, &folder, output)
+            finish_capacity(Ok(()), report, &folder, output)
         }
         Err(error) => {
             let code = match &error {
+                CapacityError::Kept(error) => error.exit_code(),
                 CapacityError::Interrupted(_) => exit::UNKNOWN,
-                CapacityError::Probe { .. } | CapacityError::Report(_) | CapacityError::Folder { .. } => exit::INTERNAL,
+                CapacityError::Probe { .. } | CapacityError::Report(_) => exit::INTERNAL,
                 _ => exit::USAGE,
             };
             complain(&error.to_string(), code)
@@ -628,14 +627,11 @@ fn find_capacity(loaded: &Loaded, asked: &Asked, out: Option<PathBuf>, output: O
     }
 }
 
-fn print_capacity(report: &capacity::Report, folder: &Path, output: Output) -> i32 {
-    match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(report).unwrap_or_default()),
-        Output::Text => {
-            println!("{}", report::capacity::markdown(report));
-            println!("report: {}", folder.join("report.html").display());
-        }
+fn finish_capacity(saved: Result<(), CapacityError>, report: capacity::Report, folder: &Path, output: Output) -> i32 {
+    if let Err(error) = saved {
+        return complain(&error.to_string(), exit::INTERNAL);
     }
+    print_kept(&report, || report::capacity::markdown(&report), folder, output);
     report.exit_code
 }
 

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::campaign::{self, Ended, Job, Manner};
 use crate::check::Verdict;
 use crate::exit;
-use crate::history::{Machine, Role};
+use crate::history::{HARNESS_ROLES, Machine, Role};
+use crate::kept::{Kept, KeptError};
 use crate::measure::stats::{P99, P999, median};
 use crate::report::{self, ReportError};
 use crate::scenario::{Loaded, Scenario, Variant, topology};
@@ -19,6 +20,8 @@ use crate::summary::{CohortShare, Summary};
 
 /// The file in which a comparison is kept, beside the folders of its runs.
 pub const FILE: &str = "comparison.json";
+/// How it is kept.
+pub const KEPT: Kept = Kept { file: FILE, maker: "seckill run" };
 
 /// Variants side by side.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -140,25 +143,9 @@ pub struct Run {
 /// Why there is no comparison.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    /// The folder cannot be written or read.
-    #[error("{}: {source}\nhelp: free some space there, or name another place with --out", path.display())]
-    Folder {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// There is a comparison, or a run, already.
-    #[error("{} is not empty, and evidence is never written over\nhelp: name another folder with --out", .0.display())]
-    Taken(PathBuf),
-    /// The file is not one of ours.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What does not fit.
-        source: serde_json::Error,
-    },
+    /// It cannot be kept.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
     /// A report cannot be rendered.
     #[error(transparent)]
     Report(#[from] ReportError),
@@ -179,11 +166,7 @@ pub async fn run(
     cancel: &CancellationToken,
 ) -> Result<Comparison, CompareError> {
     let scenario = &loaded.scenario;
-    let fail = |source| CompareError::Folder { path: folder.to_owned(), source };
-    std::fs::create_dir_all(folder).map_err(fail)?;
-    if std::fs::read_dir(folder).map_err(fail)?.next().is_some() {
-        return Err(CompareError::Taken(folder.to_owned()));
-    }
+    KEPT.make(folder)?;
     let jobs = plan(loaded, sets, folder);
     let total = jobs.len();
     let manner = Manner { at_once: 1, repeats: 2, longest: LONGEST_RUN + 4 * scenario.load.duration.0 };
@@ -337,11 +320,9 @@ fn outcome(scenario: &Scenario, variant: &Variant, runs: &[Ended]) -> Outcome {
     }
 }
 
-/// The harness's own parts, which are no cost of what is rehearsed.
-const OURS: [&str; 3] = ["generator", "harness", "proxy"];
-
+/// The harness's own parts are no cost of what is rehearsed.
 fn cpu_us(summary: &Summary) -> f64 {
-    let theirs = summary.cost.cpu_s.iter().filter(|(role, _)| !OURS.contains(&role.as_str()));
+    let theirs = summary.cost.cpu_s.iter().filter(|(role, _)| !HARNESS_ROLES.contains(&role.as_str()));
     theirs.map(|(_, cpu_s)| cpu_s * 1e6).sum()
 }
 
@@ -366,31 +347,12 @@ fn run_of(ended: &Ended) -> Run {
     Run { seed: ended.job.seed, folder, exit_code, remark }
 }
 
-/// Reads the comparison of a folder; none if there is none in it.
-///
-/// # Errors
-/// The file cannot be read, or is not one of ours.
-pub fn read(folder: &Path) -> Result<Option<Comparison>, CompareError> {
-    let path = folder.join(FILE);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let bytes = std::fs::read(&path).map_err(|source| CompareError::Folder { path: path.clone(), source })?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|source| CompareError::File { path, source })
-}
-
 /// Writes the comparison and its reports.
 ///
 /// # Errors
 /// A file cannot be written or rendered.
 pub fn save(folder: &Path, comparison: &Comparison) -> Result<(), CompareError> {
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        std::fs::write(&path, bytes).map_err(|source| CompareError::Folder { path, source })
-    };
-    let json = serde_json::to_vec_pretty(comparison)
-        .map_err(|source| CompareError::File { path: folder.join(FILE), source })?;
-    write(FILE, &json)?;
-    write("report.md", report::comparison::markdown(comparison).as_bytes())?;
-    write("report.html", report::comparison::html(comparison)?.as_bytes())
+    let page = report::comparison::html(comparison)?.into_bytes();
+    let text = report::comparison::markdown(comparison).into_bytes();
+    Ok(KEPT.write(folder, comparison, &[("report.md", text), ("report.html", page)])?)
 }

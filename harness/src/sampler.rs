@@ -313,11 +313,9 @@ impl Usage {
 
     /// What the roles of the stack have consumed so far.
     fn used(&self, stack: &Stack) -> Vec<RoleUse> {
-        let of = |role: &'static str| {
-            let all = self.cpu_s.iter().filter(|(key, _)| key.0 == role);
-            let cpu_s = all.map(|(key, cpu_s)| cpu_s - self.before.get(key).copied().unwrap_or(0.0)).sum();
-            RoleUse { role: role.to_owned(), cpu_s }
-        };
+        let totals = self.totals();
+        let of =
+            |role: &'static str| RoleUse { role: role.to_owned(), cpu_s: totals.get(role).copied().unwrap_or(0.0) };
         stack.components.iter().map(|component| of(component.role())).collect()
     }
 

@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::refusals::Refusals;
 use crate::session::Sessions;
 use crate::settle::client::Payments;
-use crate::slow::SlowPages;
+use crate::slow::{SlowOrders, SlowPages};
 use crate::store::Store;
 use crate::switches::Switches;
 
@@ -66,6 +66,8 @@ pub struct App {
     pub bug: Option<Bug>,
     /// Pages that are slow on purpose, if they are.
     pub slow_pages: Option<SlowPages>,
+    /// What a planted slow-down does to orders.
+    pub slow_orders: Option<SlowOrders>,
     /// Whether the data breaks rules that the service relies on, so that no order may be made on it.
     pub damaged: AtomicBool,
     /// The time limit on a request.

@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::refusals::Refusals;
 use crate::session::Sessions;
 use crate::settle::client::Payments;
-use crate::slow::{Slow, SlowPages, Slowed};
+use crate::slow::{Slow, SlowOrders, SlowPages};
 use crate::store::Store;
 use crate::store::schema::{self, Soundness};
 use crate::switches::Switches;
@@ -86,13 +86,9 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
     let metrics = Metrics::default();
     metrics.strategy(settings.strategy);
     metrics.register_more(|registry| inventory.register(registry));
-    let inventory: Arc<dyn Inventory> = match settings.slow {
-        None => inventory,
-        Some(slow) => {
-            tracing::warn!(%slow, "a slow-down is planted: this service is slower on purpose");
-            Arc::new(Slowed::new(inventory, slow))
-        }
-    };
+    if let Some(slow) = settings.slow {
+        tracing::warn!(%slow, "a slow-down is planted: this service is slower on purpose");
+    }
     Ok(Arc::new(App {
         store,
         inventory,
@@ -113,6 +109,7 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
         probe: Default::default(),
         bug: settings.bug,
         slow_pages: settings.slow.and_then(SlowPages::of),
+        slow_orders: settings.slow.map(SlowOrders::of),
         damaged: AtomicBool::new(soundness == Soundness::Damaged),
         request_timeout: settings.request_timeout,
         trace_requests: settings.trace_requests,

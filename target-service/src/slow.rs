@@ -5,19 +5,16 @@
 //! `lock=2ms`, `allocate=8MiB`.
 
 use std::fmt;
-use std::future::Future;
 use std::hint::black_box;
-use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config::parse_duration;
-use crate::inventory::{Answer, Inventory};
-use crate::order::{Claim, Order, Reservation, Settlement, Wanted};
+use crate::inventory::Inventory;
+use crate::order::{Reservation, Wanted};
+use crate::store::StoreError;
 use crate::store::schema::SlowLock;
-use crate::store::{Store, StoreError};
 
 /// The kinds of slow-downs, with what each does and an example of its size: what `seckill-target catalogue` tells people.
 pub const KINDS: [(&str, &str, &str); 5] = [
@@ -104,20 +101,24 @@ impl fmt::Display for Slow {
     }
 }
 
-/// A strategy with the slow-down before each reservation.
-pub struct Slowed {
-    sound: Arc<dyn Inventory>,
+/// Orders that are slow.
+#[derive(Debug)]
+pub struct SlowOrders {
     slow: Slow,
     orders: AtomicU64,
 }
 
-impl Slowed {
-    /// The strategy, made slower.
-    pub fn new(sound: Arc<dyn Inventory>, slow: Slow) -> Self {
-        Self { sound, slow, orders: AtomicU64::new(0) }
+impl SlowOrders {
+    /// What the slow-down does to orders.
+    pub fn of(slow: Slow) -> Self {
+        Self { slow, orders: AtomicU64::new(0) }
     }
 
-    async fn reserve(&self, wanted: &Wanted) -> Result<Reservation, StoreError> {
+    /// Reserves with the slow-down before it, or around it, if it is this order's turn.
+    ///
+    /// # Errors
+    /// As the strategy, or the slow-down's own queries fail.
+    pub async fn reserve(&self, inventory: &dyn Inventory, wanted: &Wanted) -> Result<Reservation, StoreError> {
         // In turns, since that is a share of every stretch of time, however short.
         let turn = self.orders.fetch_add(1, Ordering::Relaxed);
         let struck = turn.is_multiple_of(self.slow.every);
@@ -125,7 +126,7 @@ impl Slowed {
         match self.slow.kind {
             Kind::Sleep(size) if struck => nap(size).await,
             Kind::Query(count) if struck => {
-                let mut lease = self.store().lease().await?;
+                let mut lease = inventory.store().lease().await?;
                 for _ in 0..count {
                     lease.query("SELECT 1", &[]).await?;
                 }
@@ -134,7 +135,7 @@ impl Slowed {
             // The database does it, see `schema::prepare`; or the pages.
             Kind::Lock(_) | Kind::PageSleep(_) | Kind::Sleep(_) | Kind::Query(_) | Kind::Allocate(_) => {}
         }
-        let reservation = self.sound.reserve(wanted).await;
+        let reservation = inventory.reserve(wanted).await;
         drop(black_box(pieces));
         reservation
     }
@@ -175,44 +176,6 @@ async fn nap(size: Duration) {
 fn storm(size: u64) -> Vec<Box<[u8; PIECE]>> {
     let pieces = (size << 20) / PIECE as u64;
     (0..pieces).map(|n| black_box(Box::new([n as u8; PIECE]))).collect()
-}
-
-impl Inventory for Slowed {
-    fn store(&self) -> &Store {
-        self.sound.store()
-    }
-
-    fn reserve<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Reservation> {
-        Box::pin(Self::reserve(self, wanted))
-    }
-
-    fn confirm<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Settlement> {
-        self.sound.confirm(claim)
-    }
-
-    fn release<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Settlement> {
-        self.sound.release(claim)
-    }
-
-    fn expire(&self, now: i64, batch: i64) -> Answer<'_, usize> {
-        self.sound.expire(now, batch)
-    }
-
-    fn find<'a>(&'a self, user: &'a str, key: &'a str) -> Answer<'a, Option<Order>> {
-        self.sound.find(user, key)
-    }
-
-    fn forget(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        self.sound.forget()
-    }
-
-    fn settle(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        self.sound.settle()
-    }
-
-    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        self.sound.close()
-    }
 }
 
 #[cfg(test)]

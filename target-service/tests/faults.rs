@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::postgres::Postgres;
-use support::service::{Service, Stock};
+use support::service::{Service, Stock, refused_start};
 use support::{eventually, item};
 use tokio::task::JoinSet;
 
@@ -105,34 +105,19 @@ async fn the_service_waits_for_the_database_and_stops_in_order() {
 
 #[test]
 fn a_seeded_bug_must_be_asked_for_twice() {
-    let serve = |arguments: &[&str]| {
-        Command::new(env!("CARGO_BIN_EXE_seckill-target"))
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--admin-listen",
-                "127.0.0.1:0",
-                "--database-url",
-                "host=/nowhere",
-            ])
-            .args(arguments)
-            .output()
-            .unwrap()
-    };
-    let refused = serve(&["--bug", "case-when"]);
+    let refused = refused_start(&["--bug", "case-when"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--allow-seeded-bugs"));
-    let unknown = serve(&["--bug", "nonsense"]);
+    let unknown = refused_start(&["--bug", "nonsense"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("12=ack-before-commit"));
-    let pending = serve(&["--bug", "20", "--allow-seeded-bugs"]);
+    let pending = refused_start(&["--bug", "20", "--allow-seeded-bugs"]);
     assert_eq!(pending.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&pending.stderr).contains("message queue"));
-    let without_redis = serve(&["--bug", "7", "--allow-seeded-bugs"]);
+    let without_redis = refused_start(&["--bug", "7", "--allow-seeded-bugs"]);
     assert_eq!(without_redis.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&without_redis.stderr).contains("--redis-url"));
-    let strategy = serve(&["--strategy", "nonsense"]);
+    let strategy = refused_start(&["--strategy", "nonsense"]);
     assert!(String::from_utf8_lossy(&strategy.stderr).contains("conditional-update"));
 
     let list = Command::new(env!("CARGO_BIN_EXE_seckill-target")).args(["bugs", "--output", "json"]).output().unwrap();

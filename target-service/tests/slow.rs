@@ -2,12 +2,11 @@
 
 mod support;
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::item;
 use support::postgres::Postgres;
-use support::service::Service;
+use support::service::{Service, refused_start};
 
 /// How long so many buyers take who order at once.
 async fn orders(service: &Service, buyers: usize) -> Duration {
@@ -49,17 +48,7 @@ async fn what_is_slow_takes_that_long_and_sells_as_ever() {
 
 #[test]
 fn nobody_is_slow_without_permission() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_seckill-target"));
-    command.args([
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin-listen",
-        "127.0.0.1:0",
-        "--database-url",
-        "host=nowhere",
-    ]);
-    let output = command.args(["--slow", "sleep=1ms"]).output().unwrap();
+    let output = refused_start(&["--slow", "sleep=1ms"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("add --allow-seeded-bugs"), "{said}");
 }

@@ -5,11 +5,8 @@
 //! other. There is no fault, stock never ends, and holds do not run out, so that nothing but ordering is measured. Generator, proxies, service and database share the machine, as they do in a rehearsal. The forms that are
 //! compared take turns, so that what the machine does meanwhile hits all of them.
 
-use super::{Context, Figure, Unmeasured, median};
+use super::{Context, Figure, Unmeasured, median, sale};
 use crate::check::Verdict;
-use crate::progress::Progress;
-use crate::run::{self, RunError};
-use crate::scenario;
 
 /// Buyers of the crowd.
 const CROWD: u32 = 128;
@@ -106,7 +103,6 @@ fn ratio(name: &str, ours: &[Measured], other: &[Measured], value: fn(&Measured)
 
 /// One run of so many buyers who are always busy.
 fn orders(context: &Context<'_>, strategy: &str, pool: u32, buyers: u32) -> Result<Measured, Unmeasured> {
-    context.goes_on()?;
     let text = format!(
         r#"
 name = "bench-orders"
@@ -115,36 +111,10 @@ item = [{{ id = 1, price_cents = 100, stock = 10000000, per_user_limit = 100, cl
 load = {{ duration = "4s", virtual_buyers = {buyers}, request_timeout = "5s", patience = "200ms" }}
 steady_state = {{ step = "state", within = "2s", every = "500ms" }}
 audit.drain_probe = false
-[step.state]
-path = "/items/${{item}}/state"
-[step.login]
-method = "POST"
-path = "/sessions"
-json = '{{"user":"${{user}}"}}'
-capture = {{ token = "/token" }}
-[step.order]
-role = "order"
-method = "POST"
-path = "/items/${{item}}/orders"
-headers = {{ authorization = "Bearer ${{token}}", idempotency-key = '"${{key}}"' }}
-json = '{{"quantity":${{quantity}}}}'
-[cohort.buyers]
-journey = ["login", {steps}]
-arrivals = [{{ constant = {{ rate = 2000, lasts = "4s" }} }}]
-"#,
-        steps = vec!["\"order\""; ORDERS].join(", "),
+{sale}"#,
+        sale = sale::buyers(ORDERS, 2_000),
     );
-    let path = context.folder.join("orders.toml");
-    std::fs::write(&path, text)?;
-    let loaded = scenario::load(&path, &[], None)?;
-    let folder = context.fresh_folder()?;
-    let finished = context.runtime.block_on(run::run(&loaded, &folder, &Progress::new(true), context.cancel));
-    let summary = finished
-        .map_err(|error| match error {
-            RunError::Stack(error) => Unmeasured::Missing(format!("the stack could not be provisioned: {error}")),
-            error => Unmeasured::Failed(error.to_string()),
-        })?
-        .summary;
+    let summary = sale::rehearse(context, &text)?;
     let order = summary.latency.steps.get("order").and_then(|stats| stats.us_p50);
     let Some(order_us_p50) = order.filter(|_| !summary.partial && summary.verdict != Verdict::Fail) else {
         return Err(Unmeasured::Failed(format!("the run is not worth measuring: {}", summary.verdict_reason)));
@@ -155,6 +125,5 @@ arrivals = [{{ constant = {{ rate = 2000, lasts = "4s" }} }}]
         measured.per_second,
         measured.order_us_p50 / 1e3
     ));
-    let _ = std::fs::remove_dir_all(&folder);
     Ok(measured)
 }

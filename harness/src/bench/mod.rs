@@ -20,6 +20,7 @@ mod messages;
 pub mod proxy;
 mod rate_error;
 mod rss_slope;
+mod sale;
 mod send_lag;
 pub mod server;
 pub mod sold_out;

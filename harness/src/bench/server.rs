@@ -27,7 +27,7 @@ pub fn start(cores: &Cores) -> io::Result<Server> {
 /// What the server process does; `core` is its processor. Returns its exit code.
 pub fn main(core: usize) -> i32 {
     cores::pin(core);
-    cores::prefer();
+    crate::priority::prefer();
     match serve() {
         Ok(()) => 0,
         Err(error) => {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mode::{Mode, Shop};
 use crate::load::clock::{arm, monotonic_ns};
-use crate::load::driver::make_real_time;
+use crate::priority::{make_real_time, prefer};
 use crate::workbench::Unmeasured;
 use crate::workbench::cores::{self, Cores};
 use crate::workbench::serve::{self, Poll, Server};
@@ -59,7 +59,7 @@ pub fn end(server: Server) -> Result<Told, Unmeasured> {
 pub fn main(core: usize, mode: &str) -> i32 {
     cores::pin(core);
     if make_real_time().is_err() {
-        cores::prefer();
+        prefer();
     }
     let mode = serde_json::from_str(mode).map_err(io::Error::from);
     match mode.and_then(|mode| serve(Shop::new(mode))) {

@@ -18,9 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::campaign::{self, Job, Manner};
 use crate::exit;
-use crate::history::Machine;
+use crate::history::{Machine, Micros};
+use crate::kept::{Kept, KeptError};
+use crate::measure::series::bins;
 use crate::report::{self, ReportError};
-use crate::scenario::{Loaded, Scenario, Target};
+use crate::scenario::{Loaded, Target};
 use bottleneck::Bottleneck;
 use probe::{Outcome, Probe};
 use search::Search;
@@ -28,6 +30,8 @@ use usl::Law;
 
 /// The file in which a report is kept, beside the folders of its probes.
 pub const FILE: &str = "capacity.json";
+/// How it is kept.
+pub const KEPT: Kept = Kept { file: FILE, maker: "seckill capacity" };
 
 /// What is asked for.
 #[derive(Debug)]
@@ -191,17 +195,9 @@ pub enum CapacityError {
     /// The bounds are none.
     #[error("--from {} --to {}: scales are numbers above 0, the first below the second", .0[0], .0[1])]
     Bounds([f64; 2]),
-    /// The folder cannot be written or read.
-    #[error("{}: {source}\nhelp: free some space there, or name another place with --out", path.display())]
-    Folder {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// There is something already.
-    #[error("{} is not empty, and evidence is never written over\nhelp: name another folder with --out", .0.display())]
-    Taken(PathBuf),
+    /// It cannot be kept.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
     /// A probe gave no summary.
     #[error(
         "the probe at scale {scale} gave no verdict: {why}\nhelp: try it by itself: seckill run SCENARIO --set load.scale={scale}"
@@ -211,14 +207,6 @@ pub enum CapacityError {
         scale: f64,
         /// What was said.
         why: String,
-    },
-    /// The file is not one of ours.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What does not fit.
-        source: serde_json::Error,
     },
     /// A report cannot be rendered.
     #[error(transparent)]
@@ -234,7 +222,7 @@ const REPEATS: u64 = 1;
 const LONGEST_RUN: Duration = Duration::from_secs(300);
 
 /// What all probes of a report share.
-struct Series<'a> {
+struct Probing<'a> {
     loaded: &'a Loaded,
     asked: &'a Asked,
     /// The scales between which probes are made.
@@ -263,39 +251,39 @@ pub async fn run(
     if !(low > 0.0 && low < high && high.is_finite()) {
         return Err(CapacityError::Bounds(asked.between));
     }
-    let base_rate = busiest_second(scenario) / scenario.load.scale;
+    let planned = bins(scenario.plan().map(|arrival| arrival.at_us), PLAN_BIN_US, 0);
+    let base_rate = most_in_a_second(&planned, PLAN_BIN_US) / scenario.load.scale;
     if base_rate <= 0.0 {
         return Err(CapacityError::NoArrivals(loaded.path.clone()));
     }
-    let low = if asked.sweep.is_some() { low } else { enough_samples(loaded, [low, high])? };
+    let low = match asked.sweep {
+        Some(_) => low,
+        None => enough_samples(loaded, planned.iter().map(|n| f64::from(*n)).sum(), [low, high])?,
+    };
     if low > asked.between[0] {
         say(&format!(
             "below scale {low:.3} there are too few arrivals to tell a percentile: that is where the search begins"
         ));
     }
-    let fail = |source| CapacityError::Folder { path: folder.to_owned(), source };
-    std::fs::create_dir_all(folder).map_err(fail)?;
-    if std::fs::read_dir(folder).map_err(fail)?.next().is_some() {
-        return Err(CapacityError::Taken(folder.to_owned()));
-    }
+    KEPT.make(folder)?;
     let started = Instant::now();
-    let series = Series { loaded, asked, between: [low, high], folder, base_rate, cancel };
+    let probing = Probing { loaded, asked, between: [low, high], folder, base_rate, cancel };
     let (probes, found, sweep) = match &asked.sweep {
         Some(sweep) => {
-            let (probes, report) = series.sweep(sweep, &say).await?;
+            let (probes, report) = probing.sweep(sweep, &say).await?;
             (probes, None, Some(report))
         }
         None => {
-            let (probes, found) = series.search(started, &say).await?;
+            let (probes, found) = probing.search(started, &say).await?;
             (probes, Some(found), None)
         }
     };
-    let report = series.report(probes, found, sweep, started.elapsed());
+    let report = probing.report(probes, found, sweep, started.elapsed());
     save(folder, &report)?;
     Ok(report)
 }
 
-impl Series<'_> {
+impl Probing<'_> {
     async fn search(&self, started: Instant, say: &impl Fn(&str)) -> Result<(Vec<Probe>, Found), CapacityError> {
         let [low, high] = self.between;
         let mut search = Search::new(low, high);
@@ -402,12 +390,12 @@ impl Series<'_> {
     }
 }
 
-/// The lowest scale within the bounds at which there are enough arrivals for every percentile that has a limit, if each of them
-/// made one request of the kind.
-fn enough_samples(loaded: &Loaded, [low, high]: [f64; 2]) -> Result<f64, CapacityError> {
+/// The lowest scale within the bounds at which there are enough arrivals for every percentile that has a limit, if each of those
+/// planned made one request of the kind.
+fn enough_samples(loaded: &Loaded, planned: f64, [low, high]: [f64; 2]) -> Result<f64, CapacityError> {
     let scenario = &loaded.scenario;
     let needed = scenario.slo.iter().map(|slo| slo.get_ref().samples_needed()).max().unwrap_or(0);
-    let planned = scenario.plan().count() as f64 / scenario.load.scale;
+    let planned = planned / scenario.load.scale;
     // A tenth more, for those that the objective is not about.
     let lowest = needed as f64 * 1.1 / planned;
     if lowest >= high {
@@ -416,18 +404,15 @@ fn enough_samples(loaded: &Loaded, [low, high]: [f64; 2]) -> Result<f64, Capacit
     Ok(low.max(lowest))
 }
 
-/// Planned arrivals in the busiest second, looked at every 100 ms.
-fn busiest_second(scenario: &Scenario) -> f64 {
-    let mut bins: Vec<u64> = Vec::new();
-    for arrival in scenario.plan() {
-        let bin = (arrival.at_us.max(0) / 100_000) as usize;
-        if bins.len() <= bin {
-            bins.resize(bin + 1, 0);
-        }
-        bins[bin] += 1;
-    }
-    let most = bins.windows(10.min(bins.len().max(1))).map(|window| window.iter().sum::<u64>()).max();
-    most.unwrap_or(0) as f64
+/// Width of the bins that the plan is looked at in.
+const PLAN_BIN_US: Micros = 100_000;
+
+/// The most of what was counted in bins of this width that falls into a second, per second.
+fn most_in_a_second(bins: &[u32], width_us: Micros) -> f64 {
+    let width_us = width_us.max(1);
+    let count = (1_000_000 / width_us).max(1) as usize;
+    let most = bins.windows(count.min(bins.len().max(1))).map(|window| window.iter().sum::<u32>()).max();
+    f64::from(most.unwrap_or(0)) / (count as f64 * width_us as f64 / 1e6)
 }
 
 /// Four digits are more than any machine repeats, and a person can type them again.
@@ -510,33 +495,14 @@ fn exit_code(probes: &[Probe], found: Option<&Found>) -> i32 {
     }
 }
 
-/// Reads the report of a folder; none if there is none in it.
-///
-/// # Errors
-/// The file cannot be read, or is not one of ours.
-pub fn read(folder: &Path) -> Result<Option<Report>, CapacityError> {
-    let path = folder.join(FILE);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let bytes = std::fs::read(&path).map_err(|source| CapacityError::Folder { path: path.clone(), source })?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|source| CapacityError::File { path, source })
-}
-
 /// Writes the report as JSON, Markdown and a page.
 ///
 /// # Errors
 /// A file cannot be written or rendered.
 pub fn save(folder: &Path, report: &Report) -> Result<(), CapacityError> {
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        std::fs::write(&path, bytes).map_err(|source| CapacityError::Folder { path, source })
-    };
-    let json =
-        serde_json::to_vec_pretty(report).map_err(|source| CapacityError::File { path: folder.join(FILE), source })?;
-    write(FILE, &json)?;
-    write("report.md", report::capacity::markdown(report).as_bytes())?;
-    write("report.html", report::capacity::html(report)?.as_bytes())
+    let page = report::capacity::html(report)?.into_bytes();
+    let text = report::capacity::markdown(report).into_bytes();
+    Ok(KEPT.write(folder, report, &[("report.md", text), ("report.html", page)])?)
 }
 
 #[cfg(test)]

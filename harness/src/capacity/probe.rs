@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::most_in_a_second;
 use crate::check::{Finding, Verdict};
 use crate::exit;
 use crate::summary::{Series, SloResult, Summary};
@@ -116,7 +117,7 @@ impl Probe {
         }
     }
 
-    /// Whether it speaks against this scale.
+    /// Whether it speaks for this scale.
     pub fn holds(&self) -> bool {
         self.outcome == Outcome::Holds
     }
@@ -174,13 +175,10 @@ fn loaded_s(series: &Series) -> f64 {
     ((last - first) / 1e6).max(0.1)
 }
 
-/// The most ops that were answered in any whole second: what the service can do, if it had more to do than that.
+/// The most ops that were answered in any second: what the service can do, if it had more to do than that.
 fn served_peak(series: &Series) -> f64 {
     let answered: Vec<u32> = series.ok.iter().zip(&series.fail).map(|(ok, fail)| ok + fail).collect();
-    let bins = (1_000_000 / series.latency_bin_us.max(1)).max(1) as usize;
-    let seconds = bins as f64 * series.latency_bin_us.max(1) as f64 / 1e6;
-    let most = answered.windows(bins.min(answered.len().max(1))).map(|w| w.iter().sum::<u32>()).max();
-    f64::from(most.unwrap_or(0)) / seconds
+    most_in_a_second(&answered, series.latency_bin_us)
 }
 
 #[cfg(test)]

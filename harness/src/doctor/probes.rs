@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Missing;
 use super::packages::{Package, as_root, on_path, remedy};
-use crate::load::driver::{REAL_TIME_POLICY, make_real_time};
+use crate::priority::{REAL_TIME_POLICY, make_real_time};
 
 /// How long a program may take to tell its version.
 const PATIENCE: Duration = Duration::from_secs(5);

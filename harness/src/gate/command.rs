@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use tokio_util::sync::CancellationToken;
 
 use super::sides::{self, Builder, Named};
-use super::{Build, GateError, Report, duet, outputs, stored};
+use super::{Build, GateError, KEPT, Report, duet, outputs, stored};
 use crate::baseline;
 use crate::cli::{complain, default_folder, load, point_latest_at};
 use crate::scenario::{Loaded, ScenarioError};
@@ -74,10 +74,10 @@ pub struct Arguments {
 
 /// Runs the gate, or prints a recorded one again; returns the exit code.
 pub fn main(arguments: &Arguments, runtime: &tokio::runtime::Runtime, cancel: &CancellationToken) -> i32 {
-    let result = match duet::read(&arguments.scenario) {
+    let result = match KEPT.read(&arguments.scenario) {
         Ok(Some(report)) => Ok((report, arguments.scenario.clone())),
         Ok(None) => stdout::kept_for_results(arguments.quiet, || runtime.block_on(run(arguments, cancel))),
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     };
     match result {
         Ok((report, folder)) => {

@@ -9,16 +9,16 @@ use tokio_util::sync::CancellationToken;
 use super::pairs;
 use super::place::{self, Counts};
 use super::tally::{Standing, Tally};
-use super::{Build, Decision, FILE, Finding, GateError, Judged, Metric, Report, Round, SideRun};
+use super::{Build, Decision, Finding, GateError, Judged, Judgement, KEPT, Metric, Report, Round, SideRun};
 use crate::check::Verdict;
 use crate::exit;
 use crate::history::History;
 use crate::judge;
+use crate::kept::KeptError;
 use crate::load::turns::{Side, Turn, Turns};
 use crate::progress::Progress;
 use crate::run;
 use crate::scenario::Loaded;
-use crate::scenario::gate::Undecided;
 use crate::shard::{Meeting, Part};
 use crate::summary::Summary;
 
@@ -60,7 +60,7 @@ impl Duet<'_> {
     pub async fn run(&self, cancel: &CancellationToken) -> Result<Report, GateError> {
         let started = Instant::now();
         let (gate, seed) = (&self.loaded.scenario.gate, self.loaded.scenario.seed);
-        empty_folder(self.folder)?;
+        KEPT.make(self.folder)?;
         let (mut tally, mut rounds) = (Tally::default(), Vec::new());
         let (mut untrusted, mut remarks) = (0, Vec::new());
         let mut metrics = Vec::new();
@@ -150,7 +150,7 @@ impl Duet<'_> {
         }
         for side in 0..2 {
             let path = self.folder_of(round, side);
-            std::fs::remove_dir_all(&path).map_err(|source| GateError::File { path, source })?;
+            std::fs::remove_dir_all(&path).map_err(|source| KeptError::Folder { path, source })?;
         }
         Ok(())
     }
@@ -190,27 +190,8 @@ impl Duet<'_> {
         let standing = tally.standing(&metrics, findings.iter().any(|f| f.step.is_none() && f.phase.is_none()), gate);
         let (decision, reason) = verdict(&rounds, standing, &findings, &metrics);
         let missed = rounds.iter().any(|round| round.used && round.new.exit_code == exit::SLO_MISSED);
-        Report {
-            format: 1,
-            scenario: scenario.name.clone(),
-            title: scenario.title.clone(),
-            old: self.builds[0].clone(),
-            new: self.builds[1].clone(),
-            decision,
-            exit_code: exit::of_gate(decision, missed, gate.undecided == Undecided::Unknown),
-            reason,
-            findings: if decision == Decision::Regression { findings } else { Vec::new() },
-            notices,
-            metrics,
-            rounds,
-            rounds_at_most: gate.rounds,
-            turn_ms: gate.turn.micros() as f64 / 1e3,
-            alpha: gate.alpha,
-            effect: gate.effect,
-            took_s: started.elapsed().as_secs_f64(),
-            machine: run::machine(),
-            seed: scenario.seed,
-        }
+        let judgement = Judgement { decision, reason, findings, notices, metrics, rounds, missed };
+        Report::new(scenario, self.builds.clone(), judgement, started)
     }
 }
 
@@ -275,47 +256,11 @@ fn progress(number: u32, most: u32, used: bool, metrics: &[Metric], started: Ins
     )
 }
 
-/// Makes the folder of a gate.
-///
-/// # Errors
-/// It cannot be made, or something is in it.
-pub fn empty_folder(folder: &Path) -> Result<(), GateError> {
-    let fail = |source| GateError::File { path: folder.to_owned(), source };
-    std::fs::create_dir_all(folder).map_err(fail)?;
-    if std::fs::read_dir(folder).map_err(fail)?.next().is_some() {
-        return Err(GateError::Taken(folder.to_owned()));
-    }
-    Ok(())
-}
-
 /// Writes the result with its reports.
 ///
 /// # Errors
 /// A file cannot be written.
 pub fn save(folder: &Path, report: &Report) -> Result<(), GateError> {
-    let json =
-        serde_json::to_vec_pretty(report).map_err(|source| GateError::Json { path: folder.join(FILE), source })?;
-    let files = [
-        (FILE, json),
-        ("gate.md", super::outputs::markdown(report).into()),
-        ("junit.xml", super::outputs::junit(report)),
-    ];
-    for (name, bytes) in files {
-        let path = folder.join(name);
-        std::fs::write(&path, bytes).map_err(|source| GateError::File { path, source })?;
-    }
-    Ok(())
-}
-
-/// The result that a folder holds; none if there is none in it.
-///
-/// # Errors
-/// The file cannot be read, or is not one of ours.
-pub fn read(folder: &Path) -> Result<Option<Report>, GateError> {
-    let path = folder.join(FILE);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let bytes = std::fs::read(&path).map_err(|source| GateError::File { path: path.clone(), source })?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|source| GateError::Json { path, source })
+    let (text, junit) = (super::outputs::markdown(report).into_bytes(), super::outputs::junit(report));
+    Ok(KEPT.write(folder, report, &[("gate.md", text), ("junit.xml", junit)])?)
 }

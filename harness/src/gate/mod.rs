@@ -7,6 +7,7 @@
 //! Invariants come first: a build that oversells is refused however fast it is.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::check::Verdict;
 use crate::exit;
 use crate::history::Machine;
-use crate::scenario::gate::Effects;
+use crate::kept::{Kept, KeptError};
+use crate::scenario::Scenario;
+use crate::scenario::gate::{Effects, Undecided};
 
 pub mod command;
 pub mod duet;
@@ -31,6 +34,8 @@ pub(crate) mod testing;
 
 /// The file in which a gate's result is kept, beside the folders of its runs.
 pub const FILE: &str = "gate.json";
+/// How it is kept.
+pub const KEPT: Kept = Kept { file: FILE, maker: "seckill gate" };
 
 /// What a gate came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +78,47 @@ pub struct Report {
     pub machine: Machine,
     /// The seed of the first round.
     pub seed: u64,
+}
+
+/// What was found before it is put into a report.
+struct Judgement {
+    decision: Decision,
+    reason: String,
+    findings: Vec<Finding>,
+    notices: Vec<String>,
+    metrics: Vec<Metric>,
+    rounds: Vec<Round>,
+    /// Whether the new build missed an objective of the scenario.
+    missed: bool,
+}
+
+impl Report {
+    /// The report of a gate over `scenario` that began at `started`.
+    fn new(scenario: &Scenario, [old, new]: [Build; 2], judgement: Judgement, started: Instant) -> Report {
+        let gate = &scenario.gate;
+        let Judgement { decision, reason, findings, notices, metrics, rounds, missed } = judgement;
+        Report {
+            format: 1,
+            scenario: scenario.name.clone(),
+            title: scenario.title.clone(),
+            old,
+            new,
+            decision,
+            exit_code: exit::of_gate(decision, missed, gate.undecided == Undecided::Unknown),
+            reason,
+            findings: if decision == Decision::Regression { findings } else { Vec::new() },
+            notices,
+            metrics,
+            rounds,
+            rounds_at_most: gate.rounds,
+            turn_ms: gate.turn.micros() as f64 / 1e3,
+            alpha: gate.alpha,
+            effect: gate.effect,
+            took_s: started.elapsed().as_secs_f64(),
+            machine: crate::run::machine(),
+            seed: scenario.seed,
+        }
+    }
 }
 
 /// One side, as it was asked for.
@@ -236,25 +282,9 @@ pub enum GateError {
         /// Why.
         source: crate::run::RunError,
     },
-    /// A file of the gate's folder cannot be read or written.
-    #[error("{}: {source}\nhelp: free some space there, or name another place with --out", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// There is something already.
-    #[error("{} is not empty, and evidence is never written over\nhelp: name another folder with --out", .0.display())]
-    Taken(PathBuf),
-    /// The stored result is not one of ours.
-    #[error("{}: {source}\nhelp: only folders that `seckill gate` made have one", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// What does not fit.
-        source: serde_json::Error,
-    },
+    /// It cannot be kept.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
     /// A recorded run cannot be read again.
     #[error(transparent)]
     Judge(#[from] crate::judge::JudgeError),
@@ -271,11 +301,11 @@ impl GateError {
     pub fn exit_code(&self) -> i32 {
         match self {
             GateError::Side(error) => error.exit_code(),
-            GateError::Scenario(_) | GateError::Taken(_) | GateError::Json { .. } | GateError::Judge(_) => exit::USAGE,
-            GateError::Baseline(_) => exit::USAGE,
+            GateError::Kept(error) => error.exit_code(),
+            GateError::Scenario(_) | GateError::Judge(_) | GateError::Baseline(_) => exit::USAGE,
             GateError::Run { source: crate::run::RunError::Stack(_), .. } => exit::NO_STACK,
             GateError::Interrupted(_) => exit::UNKNOWN,
-            GateError::Run { .. } | GateError::File { .. } => exit::INTERNAL,
+            GateError::Run { .. } => exit::INTERNAL,
         }
     }
 }

@@ -206,7 +206,7 @@ pub fn junit(report: &Report) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::{Build, Finding, Round, SideRun};
+    use crate::gate::{Build, Finding, Round, SideRun, testing};
     use crate::history::Machine;
     use crate::scenario::gate::Effects;
 
@@ -222,20 +222,10 @@ mod tests {
             severity: 1.5,
         };
         let metric = |judged, missing: Option<&str>| Metric {
-            name: "us_p99".into(),
             phase: None,
-            step: Some("order".into()),
-            role: None,
-            old: Some(20_000.0),
-            new: Some(23_000.0),
-            worse_by: Some(0.15),
-            interval: Some([0.1, 0.2]),
-            pairs: 30,
-            samples: 9_000,
-            effect: 0.1,
-            log10_evidence: 9.0,
             judged,
             missing: missing.map(str::to_owned),
+            ..testing::metric()
         };
         let run = |verdict| SideRun {
             folder: "round-1-new".into(),

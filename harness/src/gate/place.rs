@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, Judged, Metric};
+use crate::history::HARNESS_ROLES;
 use crate::measure::stats::{median, text_us};
 use crate::scenario::gate::Effects;
 use crate::scenario::topology;
@@ -36,15 +37,13 @@ pub struct Counts {
     pub requests: f64,
 }
 
-/// Roles that belong to the harness: what they cost says nothing of a build.
-const OURS: [&str; 3] = ["harness", "generator", "proxy"];
-
 impl Counts {
     /// What a run's summary says.
     pub fn of(summary: &Summary) -> Counts {
         let (orders, tried) = (summary.goodput.committed_orders, summary.outcomes.intents.total);
         let units = if tried > 0 { tried } else { summary.load.sent } as f64;
-        let theirs = |role: &&String| !OURS.contains(&role.as_str());
+        // What the harness costs says nothing of a build.
+        let theirs = |role: &&String| !HARNESS_ROLES.contains(&role.as_str());
         let link = |link: &crate::summary::LinkSummary| {
             let calls = link.calls.map(|calls| calls as f64);
             let waited = calls.unwrap_or(0.0) * link.us_per_call.unwrap_or(0.0);
@@ -303,6 +302,7 @@ pub fn sentence(metric: &Metric) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::testing::metric;
 
     const ENTRANCE: &str = "client→service";
     const DATABASE: &str = "service→postgres";
@@ -320,25 +320,6 @@ mod tests {
             rss: [("service".to_owned(), mib * 1024.0 * 1024.0)].into(),
             wal: Some(300_000.0),
             requests: 3_000.0,
-        }
-    }
-
-    fn metric() -> Metric {
-        Metric {
-            name: "us_p99".into(),
-            phase: Some("rush".into()),
-            step: Some("order".into()),
-            role: None,
-            old: Some(20_000.0),
-            new: Some(23_000.0),
-            worse_by: Some(0.15),
-            interval: Some([0.1, 0.2]),
-            pairs: 30,
-            samples: 9_000,
-            effect: 0.1,
-            log10_evidence: 9.0,
-            judged: Judged::Worse,
-            missing: None,
         }
     }
 

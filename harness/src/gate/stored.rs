@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 use statrs::distribution::{ContinuousCDF, Normal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Build, Decision, Finding, GateError, Judged, Metric, Report, Round, SideRun, duet, place};
+use super::{
+    Build, Decision, Finding, GateError, Judged, Judgement, KEPT, Metric, Report, Round, SideRun, duet, place,
+};
 use crate::baseline::diff::{self, Row};
 use crate::baseline::{self, Baseline};
 use crate::campaign::{self, Job, Manner};
 use crate::check::Verdict;
 use crate::exit;
-use crate::scenario::gate::{Effects, Gate, Undecided};
+use crate::scenario::gate::{Effects, Gate};
 use crate::scenario::{self, Loaded};
 
 /// Runs that are held against the baseline unless told otherwise.
@@ -52,7 +54,7 @@ impl Stored<'_> {
     /// Nothing was decided.
     pub async fn run(&self, cancel: &CancellationToken) -> Result<Report, GateError> {
         let started = Instant::now();
-        duet::empty_folder(self.folder)?;
+        KEPT.make(self.folder)?;
         let folders = self.make(cancel).await?;
         let rounds = rounds(&folders);
         let usable: Vec<PathBuf> =
@@ -73,29 +75,12 @@ impl Stored<'_> {
             None if usable.is_empty() => (Decision::Unknown, "none of the runs can be trusted".to_owned()),
             None => decide(&metrics, &findings),
         };
-        let gate = &self.loaded.scenario.gate;
         let missed = rounds.iter().any(|round| round.new.exit_code == exit::SLO_MISSED);
-        let report = Report {
-            format: 1,
-            scenario: self.loaded.scenario.name.clone(),
-            title: self.loaded.scenario.title.clone(),
-            old: Build { name: format!("baseline {}", self.baseline.name), set: Vec::new() },
-            new: self.build.clone(),
-            decision,
-            exit_code: exit::of_gate(decision, missed, gate.undecided == Undecided::Unknown),
-            reason,
-            findings: if decision == Decision::Regression { findings } else { Vec::new() },
-            notices,
-            metrics,
-            rounds,
-            rounds_at_most: self.runs,
-            turn_ms: 0.0,
-            alpha: gate.alpha,
-            effect: gate.effect,
-            took_s: started.elapsed().as_secs_f64(),
-            machine: crate::run::machine(),
-            seed: self.loaded.scenario.seed,
-        };
+        let judgement = Judgement { decision, reason, findings, notices, metrics, rounds, missed };
+        let baseline = Build { name: format!("baseline {}", self.baseline.name), set: Vec::new() };
+        let made = Report::new(&self.loaded.scenario, [baseline, self.build.clone()], judgement, started);
+        // One build alone takes no turns.
+        let report = Report { rounds_at_most: self.runs, turn_ms: 0.0, ..made };
         duet::save(self.folder, &report)?;
         Ok(report)
     }

@@ -1,29 +1,23 @@
 //! Histories for tests, of one step.
 
-use crate::history::{Closed, History, Machine, Names, Op, OrderState, Outcome, Role, RunInfo, Sym};
+use super::{Judged, Metric};
+use crate::history::reader::BLANK;
+use crate::history::{Closed, History, Machine, Names, Op, OrderState, Role, RunInfo};
 
 /// An order that was intended at some time and took so long.
 pub fn op(at: i64, us: u64) -> Op {
     Op {
         intent: at as u64,
         user: at as u64,
-        attempt: 0,
         status: 201,
         role: Role::Order,
-        outcome: Outcome::Ok,
         state: OrderState::Held,
-        cohort: Sym(0),
-        step: Sym(0),
-        reason: Sym(0),
-        order: Sym(0),
-        ticket: Sym(0),
-        token: Sym(0),
         item: 1,
         quantity: 1,
-        amount_cents: 0,
         intended_us: at,
         invoked_us: at,
         completed_us: at + us as i64,
+        ..BLANK
     }
 }
 
@@ -51,4 +45,24 @@ pub fn history(step: &str, mut ops: Vec<Op>) -> History {
         merged: Vec::new(),
     };
     History { info, ops, events: Vec::new(), names, damage: Vec::new() }
+}
+
+/// TP99 of orders in the rush, worse by 15%.
+pub fn metric() -> Metric {
+    Metric {
+        name: "us_p99".into(),
+        phase: Some("rush".into()),
+        step: Some("order".into()),
+        role: None,
+        old: Some(20_000.0),
+        new: Some(23_000.0),
+        worse_by: Some(0.15),
+        interval: Some([0.1, 0.2]),
+        pairs: 30,
+        samples: 9_000,
+        effect: 0.1,
+        log10_evidence: 9.0,
+        judged: Judged::Worse,
+        missing: None,
+    }
 }

@@ -617,6 +617,9 @@ pub struct LoadTotals {
     pub retries_suppressed: BTreeMap<String, u64>,
 }
 
+/// Roles of [`RoleCost`] that are the harness's own: its threads that make the load, those of the proxies, and the rest of it.
+pub const HARNESS_ROLES: [&str; 3] = ["generator", "proxy", "harness"];
+
 /// What one role of the stack consumed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct RoleCost {

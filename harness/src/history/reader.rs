@@ -459,7 +459,7 @@ impl<V: Copy> KnownTexts<V> {
 }
 
 /// An op before its columns are filled in.
-const BLANK: Op = Op {
+pub(crate) const BLANK: Op = Op {
     intent: 0,
     user: 0,
     attempt: 0,

@@ -27,6 +27,7 @@ use super::retry::Retries;
 use super::slice::{Slice, Sliced};
 use crate::history::recorder::{EventSink, NameId, OpSink, RawOp, Recorder};
 use crate::history::{Event, INTENTS_PER_ARRIVAL, LoadTotals, Micros, Outcome, Role};
+use crate::priority;
 use crate::scenario::Scenario;
 use crate::scenario::journey::Journey;
 use crate::timer::Timer;
@@ -483,28 +484,9 @@ impl ThreadTime {
 /// Round-robin real-time priority is asked for only where the load leaves the thread idle for more than half of the time:
 /// the kernel takes the processor from real-time threads that use more than 95% of a second, for the rest of that second.
 fn prefer_this_thread(cpu_share_wanted: f64) {
-    if cpu_share_wanted > 0.5 || make_real_time().is_err() {
-        // SAFETY: the call only reads its arguments; 0 means the calling thread. Without the privilege it fails and
-        // nothing changes, which the send lag in the report then shows.
-        unsafe {
-            libc::setpriority(libc::PRIO_PROCESS, 0, -15);
-        }
-    }
-}
-
-/// The name of the policy that [`make_real_time`] asks for.
-pub const REAL_TIME_POLICY: &str = "SCHED_RR";
-
-/// Gives the calling thread the lowest of the round-robin real-time priorities.
-///
-/// # Errors
-/// What the system says: as a rule, that the privilege is missing.
-pub fn make_real_time() -> std::io::Result<()> {
-    let lowest = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the structure outlives the call, and the number 0 means the calling thread alone.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const lowest) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
+    if cpu_share_wanted > 0.5 || priority::make_real_time().is_err() {
+        // Without the privilege nothing changes, which the send lag in the report then shows.
+        priority::prefer();
     }
 }
 

@@ -20,7 +20,7 @@ pub mod hlog;
 pub mod load;
 mod outcomes;
 pub mod phases;
-mod series;
+pub(crate) mod series;
 mod shares;
 pub mod slo;
 pub mod stats;

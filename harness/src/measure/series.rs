@@ -23,7 +23,7 @@ fn bins_for(length: Micros, width: Micros) -> usize {
 }
 
 /// Counts moments by bin, in at least `least` bins.
-pub(super) fn bins(moments: impl Iterator<Item = Micros>, width: Micros, least: usize) -> Vec<u32> {
+pub(crate) fn bins(moments: impl Iterator<Item = Micros>, width: Micros, least: usize) -> Vec<u32> {
     let mut bins = vec![0_u32; least];
     for index in moments.filter_map(|at| bin(at, width)) {
         if index >= bins.len() {

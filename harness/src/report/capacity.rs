@@ -48,20 +48,13 @@ fn outcome(probe: &Probe) -> &'static str {
     }
 }
 
-fn micros(us: Option<u64>) -> String {
-    us.map_or_else(|| format::NONE.to_owned(), format::micros)
-}
-
 const HEADS: [&str; 9] =
     ["arrivals/s", "outcome", "TP99", "TP999", "requests/s", "orders/s", "at once", "processors", "why"];
 
 /// The first reason, and how many more there are: the probe's own report has them all.
 fn why(probe: &Probe) -> String {
     let first = probe.why.first().map(|why| format::one_line(why)).unwrap_or_default();
-    let mut text: String = first.chars().take(140).collect();
-    if text.len() < first.len() {
-        text.push('…');
-    }
+    let text = format::shorten(&first, 140);
     if probe.why.len() > 1 { format!("{text} (and {} more)", probe.why.len() - 1) } else { text }
 }
 
@@ -75,8 +68,8 @@ fn rows(report: &Report) -> Vec<(&Probe, Vec<String>)> {
         vec![
             format::number(probe.rate),
             outcome(probe).to_owned(),
-            micros(probe.us_p99),
-            micros(probe.us_p999),
+            format::micros_or_none(probe.us_p99),
+            format::micros_or_none(probe.us_p999),
             format::number(probe.requests_per_second),
             format::number(probe.orders_per_second),
             format::number(probe.concurrency),

@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::leftovers::{self, Run};
+use crate::priority;
 
 /// The hidden subcommand under which the binary acts as the guard.
 pub const SUBCOMMAND: &str = "__guard";
@@ -71,8 +72,7 @@ pub fn main(arguments: &[String]) -> i32 {
     // The harness never writes; the read ends when its end of the pipe is closed.
     let _ = std::io::stdin().read_to_end(&mut everything);
     // On a machine that is busy with a rehearsal beside this one it still has to be quick. Who may not, waits for its turn.
-    // SAFETY: the call takes no pointers.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
+    priority::prefer();
     let folder = PathBuf::from(folder);
     let programs: Vec<PathBuf> = programs.iter().map(PathBuf::from).collect();
     i32::from(!sweep(&folder, &programs, Duration::from_secs(10)))

@@ -47,7 +47,7 @@ pub fn run(cores: &Cores, program: &Path, arguments: &[String]) -> std::io::Resu
     unsafe {
         command.pre_exec(move || {
             cores::pin(core);
-            cores::prefer();
+            crate::priority::prefer();
             Ok(())
         });
     }

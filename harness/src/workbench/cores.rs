@@ -44,10 +44,3 @@ pub fn pin(core: usize) {
         tracing::warn!("cannot bind to processor {core}; client and server may disturb each other");
     }
 }
-
-/// Asks for the priority that the generator's thread asks for, so that servers and other clients are disturbed neither
-/// more nor less than it is. Without the privilege nothing changes. Safe between fork and exec.
-pub fn prefer() {
-    // SAFETY: the call takes numbers only; 0 means the calling process.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -15) };
-}

@@ -102,7 +102,10 @@ pub(super) async fn reserve(app: &App, item: i64, headers: &HeaderMap, body: &By
             let made = app.inventory.find(&wanted.user, &wanted.key).await?;
             made.map_or(Reservation::Refused(refusal), |order| replay(order, &wanted))
         }
-        None => app.inventory.reserve(&wanted).await?,
+        None => match &app.slow_orders {
+            None => app.inventory.reserve(&wanted).await?,
+            Some(slow) => slow.reserve(&*app.inventory, &wanted).await?,
+        },
     };
     if let Reservation::Refused(refusal) = &outcome {
         let kept = app.refusals.remember(&wanted, *refusal);

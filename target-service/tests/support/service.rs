@@ -1,7 +1,7 @@
 //! The service as a process of its own, and a buyer's view of it.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -12,6 +12,15 @@ use super::http::{Connection, Reply};
 
 /// The secret that sessions in tests are signed with.
 pub const SECRET: &str = "00112233445566778899aabbccddeeff";
+
+/// What a service says that is started with arguments for which it has to refuse to start.
+pub fn refused_start(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_seckill-target"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--database-url", "host=/nowhere"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
 
 /// A running service. It is killed when dropped.
 pub struct Service {

@@ -31,7 +31,7 @@ pub fn start(cores: &Cores, mode: &str) -> io::Result<Server> {
 /// What the server process does; `core` is its processor. Returns its exit code.
 pub fn main(core: usize, mode: &str) -> i32 {
     cores::pin(core);
-    cores::prefer();
+    crate::priority::prefer();
     let step = if mode == SINK { swallow } else { stamp };
     match serve(step) {
         Ok(()) => 0,
