@@ -2,7 +2,7 @@
 //! its parameters say so. Nothing here asserts an upper bound on time that a busy machine could break.
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -249,8 +249,10 @@ fn proxy_flapping_resets_again_and_again() {
     assert_reset(&mut old);
     let mut resets = 0;
     while resets < 3 {
-        // Down: refused until it is up again, works then, and is reset when it goes down.
-        let mut stream = connect(&proxy);
+        // Down: refused until it is up again, works then, and is reset when it goes down. A reset can be here before
+        // `connect` has returned, and is then what it returns.
+        let Ok(mut stream) = TcpStream::connect(proxy.listen_addr()) else { continue };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         if round_trip(&mut stream, b"up").is_ok() {
             assert_reset(&mut stream);
             resets += 1;
