@@ -10,10 +10,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 
-use super::{Context, Figure, Unmeasured, median};
-use crate::progress::Progress;
-use crate::run;
-use crate::scenario;
+use super::{Context, Figure, Unmeasured, median, sale};
+use crate::history::INTENTS_PER_ARRIVAL;
 use crate::summary::Summary;
 use crate::workbench::process_cpu_s;
 use crate::workbench::serve::{self, Server};
@@ -26,8 +24,8 @@ const BODY: &str = r#"{"status":409,"title":"Sold out","type":"sold-out"}"#;
 /// What it answers when somebody logs in, or asks for the state.
 const WELCOME: &str = r#"{"token":"t","available":0}"#;
 
-/// Orders of one buyer after his login.
-const ORDERS: usize = 60;
+/// Orders of one buyer after his login: as many as one may make.
+const ORDERS: usize = INTENTS_PER_ARRIVAL as usize;
 /// Turns of each.
 const TURNS: usize = 3;
 
@@ -75,10 +73,10 @@ fn bare_server(context: &Context<'_>) -> Result<f64, Unmeasured> {
     told(context, "the bare server", &summary, cpu_s)
 }
 
-/// Requests for each second of processor time; every order but the first has to be a refusal.
+/// Requests for each second of processor time; every order but the first has to be a refusal. Each buyer logs in besides.
 fn told(context: &Context<'_>, what: &str, summary: &Summary, cpu_s: f64) -> Result<f64, Unmeasured> {
     let sold_out = summary.outcomes.fail.get("sold-out").copied().unwrap_or(0);
-    let others = summary.load.requests - sold_out;
+    let others = summary.load.requests - sold_out - summary.load.sent;
     if cpu_s <= 0.0 || summary.partial || others > summary.load.requests / 20 {
         return Err(Unmeasured::Failed(format!(
             "{what}: {sold_out} of {} requests were told that it is sold out, in {cpu_s:.2} s of processor time",
@@ -91,7 +89,6 @@ fn told(context: &Context<'_>, what: &str, summary: &Summary, cpu_s: f64) -> Res
 }
 
 fn drive(context: &Context<'_>, target: &str) -> Result<Summary, Unmeasured> {
-    context.goes_on()?;
     let text = format!(
         r#"
 name = "bench-sold-out"
@@ -100,33 +97,10 @@ item = [{{ id = 1, price_cents = 100, stock = 1, per_user_limit = 1, closes_at =
 load = {{ duration = "4s", virtual_buyers = 64, request_timeout = "5s", patience = "200ms", send_lag_limit = "1s" }}
 steady_state = {{ step = "state", within = "2s", every = "500ms" }}
 audit = {{ drain_probe = false, grace = "0s" }}
-[step.state]
-path = "/items/${{item}}/state"
-[step.login]
-method = "POST"
-path = "/sessions"
-json = '{{"user":"${{user}}"}}'
-capture = {{ token = "/token" }}
-[step.order]
-role = "order"
-method = "POST"
-path = "/items/${{item}}/orders"
-headers = {{ authorization = "Bearer ${{token}}", idempotency-key = '"${{key}}"' }}
-json = '{{"quantity":${{quantity}}}}'
-[cohort.buyers]
-journey = ["login", {steps}]
-arrivals = [{{ constant = {{ rate = 1500, lasts = "4s" }} }}]
-"#,
-        steps = vec!["\"order\""; ORDERS].join(", "),
+{sale}"#,
+        sale = sale::buyers(ORDERS, 1_500),
     );
-    let path = context.folder.join("sold-out.toml");
-    std::fs::write(&path, text)?;
-    let loaded = scenario::load(&path, &[], None)?;
-    let folder = context.fresh_folder()?;
-    let finished = context.runtime.block_on(run::run(&loaded, &folder, &Progress::new(true), context.cancel));
-    let summary = finished.map_err(|error| Unmeasured::Failed(error.to_string()))?.summary;
-    let _ = std::fs::remove_dir_all(&folder);
-    Ok(summary)
+    sale::rehearse(context, &text)
 }
 
 /// What the bare server's process does. Returns its exit code.
