@@ -361,8 +361,14 @@ async fn audit(
     };
     if spec.scenario.audit.drain_probe && !cancel.is_cancelled() {
         progress.say("buying what is left");
-        state.probes =
-            crate::drain::probe(spec.scenario, &state.stock, &spec.entry, &spec.user_prefix, &spec.key_prefix).await;
+        let LoadSpec { scenario, entry, user_prefix, key_prefix, .. } = spec;
+        tokio::select! {
+            probes = crate::drain::probe(scenario, &state.stock, entry, user_prefix, key_prefix) => state.probes = probes,
+            () = cancel.cancelled() => {
+                let why = "interrupted while what is left was bought".to_owned();
+                recorder.event(&Event::Distrust { at_us: spec.clock.now_us(), why });
+            }
+        }
     }
     if let Err(error) = crate::history::audit::write_audit(folder, &state) {
         recorder.event(&Event::Distrust { at_us: spec.clock.now_us(), why: error.to_string() });

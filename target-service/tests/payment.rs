@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use support::http::Connection;
 use support::payment::Payment;
 use support::postgres::Postgres;
+use support::redis::Redis;
 use support::service::Service;
 use support::{eventually, item, with};
 
@@ -66,6 +67,25 @@ async fn an_order_is_paid_once_and_declined_as_the_dependency_says() {
     assert_eq!(other.problem(), "forbidden");
     let cancelled = buyer.cancel(&order).await;
     assert_eq!(cancelled.problem(), "already-paid");
+    assert_money_is_right(&service, &payment).await;
+}
+
+#[tokio::test]
+async fn an_order_that_is_still_on_its_way_to_the_database_can_be_paid() {
+    let (postgres, payment, Some(redis)) = (Postgres::start(), Payment::start(), Redis::start()) else { return };
+    let arguments = ["--payment", &payment.address(), "--strategy", "redis-lua", "--redis-url", &redis.url()];
+    let service = Service::start_with(&postgres.url(), &arguments);
+    service.reset(&[item(200, 1)]).await;
+    let mut buyer = service.buyer("u1").await;
+    // It is in the database some milliseconds after it was acknowledged; at least one of so many is paid before.
+    for n in 0..100 {
+        let mut buyer = service.buyer(&format!("u{n}")).await;
+        let order = buyer.order(1, "k").await.order_id();
+        let paid = buyer.pay(&order).await;
+        assert_eq!((paid.status, &paid.json()["state"]), (200, &json!("paid")), "{n}");
+    }
+    assert_eq!(buyer.pay("999999").await.problem(), "not-found");
+    assert_eq!(payment.count("capture").await, 100);
     assert_money_is_right(&service, &payment).await;
 }
 

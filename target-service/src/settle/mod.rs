@@ -32,7 +32,11 @@ pub enum Unfinished {
 
 /// Pays an order for its buyer.
 pub async fn pay(app: &App, payments: &Payments, claim: &Claim) -> Result<Settlement, Problem> {
-    let intent = match intents::begin(&app.store, claim).await? {
+    let begun = match intents::begin(&app.store, claim).await? {
+        None if app.inventory.land(claim.order).await? => intents::begin(&app.store, claim).await?,
+        begun => begun,
+    };
+    let intent = match begun {
         Some(intent) if intent.state != S::Paid => intent,
         // Paid already, or not to be paid: the order says which.
         _ => return Ok(app.inventory.judge(claim).await?),

@@ -143,12 +143,7 @@ impl RedisLua {
         if first != Settlement::Refused(Refusal::UnknownOrder) {
             return Ok(first);
         }
-        let asked = self.redis.clone().sismember(PENDING, claim.order).await;
-        let pending: bool = asked.map_err(|error| meaning(&error))?;
-        if pending {
-            self.shared.once_round().await?;
-        }
-        // Also if it is not: it may have arrived between the two questions.
+        self.land(claim.order).await?;
         self.act(claim, how).await
     }
 
@@ -231,6 +226,18 @@ impl Inventory for RedisLua {
                 return Err(not_open());
             }
             known.map(|text| scripts::order_from(&text, user, key)).transpose()
+        })
+    }
+
+    fn land(&self, order: i64) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let asked = self.redis.clone().sismember(PENDING, order).await;
+            let pending: bool = asked.map_err(|error| meaning(&error))?;
+            if pending {
+                self.shared.once_round().await?;
+            }
+            // Also if it is not pending: it may have arrived between the two questions.
+            Ok(true)
         })
     }
 
