@@ -25,7 +25,9 @@ use crate::scenario::{self, Loaded, ScenarioError};
 use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
-use crate::{bench, calibrate, doctor, drill, exit, history, judge, kill_soak, merge, mutants, stack, stdout, toxiproxy};
+use crate::{
+    bench, calibrate, doctor, drill, exit, history, judge, kill_soak, merge, mutants, stack, stdout, toxiproxy,
+};
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
 #[derive(Debug, Parser)]
@@ -469,11 +471,9 @@ pub fn main() -> i32 {
         Command::Check { run, output } => {
             let judged = judge::judge_and_report(&run);
             match judged {
-                Ok(summary) if run.join(drill::FILE).exists() => finish_drill(
-                    drill::review(&run, &summary, None).map(|score| (score, summary)),
-                    &run,
-                    output,
-                ),
+                Ok(summary) if run.join(drill::FILE).exists() => {
+                    finish_drill(drill::review(&run, &summary, None).map(|score| (score, summary)), &run, output)
+                }
                 judged => finish(judged, &run, output),
             }
         }

@@ -114,16 +114,41 @@ fn a_checklist_with_blanks_keeps_a_drill_from_starting() {
 fn each_mistake_in_a_drill_is_explained_where_it_is() {
     let sandbox = sandbox();
     let mistakes: &[(&str, &str, &str, &[&str])] = &[
-        ("scenario = \"short", "scenario = \"long", "scenario =", &["there is no file long.toml", "from the drill's own folder"]),
-        ("unsteady = true", "unsteady = true\nbreaker = \"profile\"", "id = \"lost-orders\"", &["names 2 signals", "exactly one of"]),
-        ("after = \"dead-service\"", "after = \"dead\"", "after = \"dead\"", &["breaks nothing called \"dead\"", "dead-service"]),
-        ("owner = \"on-call\"\nat", "owner = \"nobody\"\nat", "owner = \"nobody\"", &["no role \"nobody\"", "one of on-call"]),
+        (
+            "scenario = \"short",
+            "scenario = \"long",
+            "scenario =",
+            &["there is no file long.toml", "from the drill's own folder"],
+        ),
+        (
+            "unsteady = true",
+            "unsteady = true\nbreaker = \"profile\"",
+            "id = \"lost-orders\"",
+            &["names 2 signals", "exactly one of"],
+        ),
+        (
+            "after = \"dead-service\"",
+            "after = \"dead\"",
+            "after = \"dead\"",
+            &["breaks nothing called \"dead\"", "dead-service"],
+        ),
+        (
+            "owner = \"on-call\"\nat",
+            "owner = \"nobody\"\nat",
+            "owner = \"nobody\"",
+            &["no role \"nobody\"", "one of on-call"],
+        ),
         ("at = \"1s\"", "at = \"1h\"", "at = \"1h\"", &["`at` is 3600s", "before that"]),
         ("after = \"kill\"", "after = \"kill\"\nat = \"2s\"", "id = \"find-it\"", &["neither or both", "give at"]),
         ("id = \"tools\"", "id = \"stock\"", "id = \"stock\"", &["two [[check]] called \"stock\""]),
         ("text = \"The stock", "test = \"The stock", "test =", &["unknown field `test`", "seckill schema drill"]),
         ("within = \"5s\"", "within = \"soon\"", "within =", &["`soon` is not a duration"]),
-        ("unsteady = true", "errors = { step = \"oder\", above = 0.1 }", "errors", &["no step \"oder\"", "one of login"]),
+        (
+            "unsteady = true",
+            "errors = { step = \"oder\", above = 0.1 }",
+            "errors",
+            &["no step \"oder\"", "one of login"],
+        ),
     ];
     for (from, to, line, says) in mistakes {
         let text = DRILL.replacen(from, to, 1);
@@ -153,7 +178,8 @@ fn a_drill_without_people_is_reviewed_and_plays_again_the_same() {
          [[stop]]\nname = \"nothing-works\"\nerror_fraction = 0.99\n"
     );
     sandbox.write("drill.toml", &surprise.replace("after = \"dead-service\"", "after = \"any\""));
-    let arguments = ["drill", "drill.toml", "--unattended", "--seed", "11", "--out", "drills/first", "--output", "json"];
+    let arguments =
+        ["drill", "drill.toml", "--unattended", "--seed", "11", "--out", "drills/first", "--output", "json"];
     let first = sandbox.seckill(&arguments);
     let score: Value = serde_json::from_str(&first.stdout).unwrap_or_else(|e| panic!("{e}\n{}", first.stderr));
     assert_eq!(first.code, score["exit_code"].as_i64().map(|code| code as i32));
@@ -169,7 +195,10 @@ fn a_drill_without_people_is_reviewed_and_plays_again_the_same() {
         assert!(folder.join(name).is_file(), "{name} is missing");
     }
     let page = fs::read_to_string(folder.join("review.html")).unwrap();
-    assert!(page.contains("<svg") && page.contains("What is to be done") && !page.contains("src=\"http"), "it opens offline");
+    assert!(
+        page.contains("<svg") && page.contains("What is to be done") && !page.contains("src=\"http"),
+        "it opens offline"
+    );
 
     // From its folder, wherever that is now: the same seed, and so the same faults at the same times.
     fs::rename(&folder, sandbox.path("drills/moved")).unwrap();
@@ -278,7 +307,8 @@ fn people_see_acknowledge_and_stop_and_nobody_else_does() {
     assert!(twice.status == 409 && twice.body.contains("already"), "{}", twice.body);
 
     wait_for("the service to be dead", limit, || state(address)["runbook"][1]["due_s"].is_number());
-    let alert = r#"{"alerts":[{"status":"firing","labels":{"alertname":"ShopDown"},"annotations":{"summary":"no answer"}}]}"#;
+    let alert =
+        r#"{"alerts":[{"status":"firing","labels":{"alertname":"ShopDown"},"annotations":{"summary":"no answer"}}]}"#;
     assert_eq!(ask(address, "POST", "/alerts", &[], alert).status, 204);
     assert_eq!(ask(address, "POST", "/alerts", &[], "{}").status, 409);
     assert_eq!(ask(address, "POST", "/ack/find-it", &[], "{}").status, 204);
@@ -349,7 +379,8 @@ fn a_browser_draws_the_live_page() {
         .output()
         .unwrap();
     let dom = String::from_utf8_lossy(&shown.stdout);
-    for text in ["A short drill", "Say that the sale is open", "Acknowledge: Say that the sale is open", "<path d=\"M"] {
+    for text in ["A short drill", "Say that the sale is open", "Acknowledge: Say that the sale is open", "<path d=\"M"]
+    {
         assert!(dom.contains(text), "the page does not show `{text}`:\n{dom}");
     }
     started.kill();
@@ -384,9 +415,13 @@ fn the_tutorials_commands_do_what_it_says() {
     let run = |arguments: &[&str]| {
         let mut command = sandbox.command(arguments);
         let output = command.current_dir(home).output().unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        )
     };
-    let unattended = commands.iter().find(|command| command.contains(&"drills/presale.toml") && command.contains(&"--unattended"));
+    let unattended =
+        commands.iter().find(|command| command.contains(&"drills/presale.toml") && command.contains(&"--unattended"));
     let mut arguments = unattended.expect("a drill without people").clone();
     arguments.extend(["--out", out.to_str().unwrap()]);
     let (code, said) = run(&arguments);

@@ -354,12 +354,8 @@ impl Desk {
     pub fn alert(&self, name: &str, status: &str, summary: &str) {
         let clean = |text: &str| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
         let (name, status, summary) = (clean(name), clean(status), clean(summary));
-        let entry = Entry::Alert {
-            unix_us: unix_us(),
-            name: name.clone(),
-            status: status.clone(),
-            summary: summary.clone(),
-        };
+        let entry =
+            Entry::Alert { unix_us: unix_us(), name: name.clone(), status: status.clone(), summary: summary.clone() };
         self.log.write(&entry);
         let at_s = self.now_us().map(seconds);
         let mut state = lock(&self.state);

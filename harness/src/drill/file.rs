@@ -297,13 +297,25 @@ fn validate(drill: &Drill, scenario: &Scenario) -> Vec<Mistake> {
     let mut found = Found::default();
     let is_name = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
     if !is_name(&drill.name) {
-        found.tell("name", &format!("`name` is \"{}\"", drill.name), "use letters, digits and dashes, such as \"presale\"");
+        found.tell(
+            "name",
+            &format!("`name` is \"{}\"", drill.name),
+            "use letters, digits and dashes, such as \"presale\"",
+        );
     }
     if !(0.0..1.0).contains(&drill.loss_limit) {
-        found.tell("loss_limit", &format!("`loss_limit` is {}", drill.loss_limit), "give a share from 0 to below 1: 0.01 is 1%");
+        found.tell(
+            "loss_limit",
+            &format!("`loss_limit` is {}", drill.loss_limit),
+            "give a share from 0 to below 1: 0.01 is 1%",
+        );
     }
     if !scenario.variant.is_empty() {
-        found.tell("scenario", "the scenario has variants, and a drill is one run", "name a scenario without [[variant]]");
+        found.tell(
+            "scenario",
+            "the scenario has variants, and a drill is one run",
+            "name a scenario without [[variant]]",
+        );
     }
     if drill.check.is_empty() {
         let help = "add [[check]] with id, text, owner and done: what has to be so before a release";
@@ -348,7 +360,11 @@ impl Found {
             if name.is_empty() || name.contains(char::is_whitespace) {
                 self.tell(&at, &format!("`{key}` of [[{section}]] is \"{name}\""), "give a short name without blanks");
             } else if !seen.insert(name) {
-                self.tell(&at, &format!("there are two [[{section}]] called \"{name}\""), "give each a name of its own");
+                self.tell(
+                    &at,
+                    &format!("there are two [[{section}]] called \"{name}\""),
+                    "give each a name of its own",
+                );
             }
         }
     }
@@ -369,7 +385,11 @@ impl Found {
             self.tell(&at("errors"), &format!("the scenario has no step \"{}\"", errors.step), &one_of(&steps));
         }
         if !(0.0..1.0).contains(&errors.above) {
-            self.tell(&at("errors"), &format!("`above` is {}", errors.above), "give a share from 0 to below 1: 0.05 is 5%");
+            self.tell(
+                &at("errors"),
+                &format!("`above` is {}", errors.above),
+                "give a share from 0 to below 1: 0.05 is 5%",
+            );
         }
     }
 
@@ -401,7 +421,8 @@ impl Found {
         let planned = scenario.timeline().into_iter().map(|fault| (fault.id.clone(), fault.inject.kind()));
         let mut known: BTreeSet<String> = planned.flat_map(|(id, kind)| [id, kind.to_owned()]).collect();
         known.extend(scenario.fault.iter().map(|fault| fault.get_ref().id.clone()));
-        known.extend(scenario.chaos.iter().flat_map(|chaos| chaos.get_ref().inject.iter().map(|i| i.kind().to_owned())));
+        known
+            .extend(scenario.chaos.iter().flat_map(|chaos| chaos.get_ref().inject.iter().map(|i| i.kind().to_owned())));
         known.insert(ANY.to_owned());
         if !known.contains(after) {
             let names: Vec<&str> = known.iter().map(String::as_str).collect();

@@ -28,12 +28,14 @@ pub mod flow;
 pub mod log;
 pub mod page;
 pub mod score;
+pub mod screen;
 pub mod terminal;
 
 use desk::{Checked, Desk};
 use file::{Check, Drill};
 use page::Page;
 use score::Score;
+use screen::Screen;
 
 /// The scores that a drill's folder holds.
 pub const KEPT: Kept = Kept { file: "drill.json", maker: "seckill drill" };
@@ -163,13 +165,22 @@ async fn hold(
     if attended {
         terminal::listen(desk.clone());
     }
-    let progress = Progress::new(arguments.quiet).before(desk.clone());
+    let screen = if attended && !arguments.quiet { Screen::open() } else { None };
+    let progress = Progress::new(arguments.quiet || screen.is_some()).before(desk.clone());
+    let drawing = async {
+        match &screen {
+            Some(screen) => screen.keep_drawing(&desk).await,
+            None => std::future::pending().await,
+        }
+    };
     let notice = |line: &str| eprintln!("{line}");
     let finished = tokio::select! {
         finished = run::run(loaded, folder, &progress, cancel) => finished,
         () = desk.keep_ticking(notice) => unreachable!("the desk ticks until it is dropped"),
         () = desk.keep_reading() => unreachable!("so does its look at the meters"),
+        () = drawing => unreachable!("so does the screen"),
     };
+    drop(screen);
     let reviewed = match finished {
         Ok(finished) => {
             let previous = previous(arguments.previous.as_deref(), folder, &drill.name);
@@ -316,6 +327,8 @@ fn not_ready(path: &Path, blank: &[Blank<'_>]) -> String {
     for Blank { check, why } in blank {
         out.push_str(&format!("\n  {} ({}): {}\n    {why}", check.id, check.owner, check.text));
     }
-    out.push_str("\nhelp: write into `done` of each [[check]] what shows that it is so, or mend what its `command` looks at");
+    out.push_str(
+        "\nhelp: write into `done` of each [[check]] what shows that it is so, or mend what its `command` looks at",
+    );
     out
 }

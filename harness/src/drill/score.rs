@@ -299,10 +299,17 @@ pub struct Change {
 }
 
 /// Scores a drill. What it was asked beforehand stands in its file, what came of it in the run's evidence and the entries.
-pub fn score(drill: &Drill, entries: &[Entry], history: &History, summary: &Summary, previous: Option<&Score>) -> Score {
+pub fn score(
+    drill: &Drill,
+    entries: &[Entry],
+    history: &History,
+    summary: &Summary,
+    previous: Option<&Score>,
+) -> Score {
     let seen = Seen::of(drill, entries, history);
     let faults: Vec<FaultScore> = summary.faults.iter().map(|fault| seen.fault(fault, summary)).collect();
-    let expectations: Vec<ExpectScore> = drill.expect.iter().flat_map(|expect| seen.expectation(expect, summary)).collect();
+    let expectations: Vec<ExpectScore> =
+        drill.expect.iter().flat_map(|expect| seen.expectation(expect, summary)).collect();
     let runbook: Vec<StepScore> = drill.runbook.iter().map(|step| seen.step(step, summary)).collect();
     let missed = expectations.iter().any(|expect| expect.outcome.is_missed());
     let exit_code = match summary.exit_code {
@@ -450,7 +457,8 @@ impl<'a> Seen<'a> {
         let unsteady = self.samples.iter().find(|s| (from..until).contains(&s.at_us) && !s.steady).map(|s| s.at_us);
         let first_loss = lossy.first().map(|bin| (*bin as Micros * BIN_US).max(from));
         let seen = unsteady.into_iter().chain(first_loss).min();
-        let alert = self.alerts.iter().find(|alert| alert.status == "firing" && (from..until).contains(&us(alert.at_ms)));
+        let alert =
+            self.alerts.iter().find(|alert| alert.status == "firing" && (from..until).contains(&us(alert.at_ms)));
         let silent_ms = self.silent_ms(&mine);
         let shop = match (silent_ms >= DEAD_MS, lossy.is_empty()) {
             (true, _) => Shop::Dead,
@@ -460,7 +468,8 @@ impl<'a> Seen<'a> {
         let count = |of: fn(&Bin) -> u64| mine.iter().map(|bin| of(&self.bins[*bin])).sum::<u64>();
         let overlaps = |other: &&FaultSummary| {
             let other_from = other.injected_at_ms.map(us);
-            other.id != fault.id && other_from.is_some_and(|other_from| other_from < until && from < Self::end_us(other))
+            other.id != fault.id
+                && other_from.is_some_and(|other_from| other_from < until && from < Self::end_us(other))
         };
         FaultScore {
             injected_at_ms: Some(injected),
@@ -501,9 +510,8 @@ impl<'a> Seen<'a> {
     /// When a step was first acknowledged that locates a fault, in milliseconds of the load's clock.
     fn located(&self, fault: &FaultSummary) -> Option<f64> {
         let steps = self.drill.runbook.iter().filter(|step| step.locates);
-        let mine = steps.filter(|step| {
-            step.after.as_deref().is_some_and(|after| Drill::is_meant(after, &fault.id, &fault.kind))
-        });
+        let mine = steps
+            .filter(|step| step.after.as_deref().is_some_and(|after| Drill::is_meant(after, &fault.id, &fault.kind)));
         mine.filter_map(|step| self.acknowledged(&step.id).map(|(at, _)| at)).min_by(f64::total_cmp)
     }
 
@@ -563,7 +571,9 @@ impl<'a> Seen<'a> {
                 let samples = self.samples.iter().filter_map(|s| Some((s.at_us, there(s.degrade_level? as f64))));
                 meter("degrade_level", &there).into_iter().chain(samples).collect()
             }
-            Expectation { breaker: Some(dependency), .. } => meter(&format!("breaker:{dependency}"), &|value| value > 0.0),
+            Expectation { breaker: Some(dependency), .. } => {
+                meter(&format!("breaker:{dependency}"), &|value| value > 0.0)
+            }
             Expectation { errors: Some(errors), .. } => {
                 let bins = bins(self.history, Some(&errors.step));
                 let at = |(bin, found): (usize, &Bin)| ((bin as Micros + 1) * BIN_US, found.is_above(errors.above));
@@ -591,7 +601,9 @@ impl<'a> Seen<'a> {
                 (None, _) => ExpectOutcome::NotReached,
                 (_, None) => ExpectOutcome::NotSeen,
                 (_, Some(seen)) if seen > within_ms => ExpectOutcome::Late,
-                _ if back_within_ms.is_some_and(|within| back_ms.is_none_or(|back| back > within)) => ExpectOutcome::NotBack,
+                _ if back_within_ms.is_some_and(|within| back_ms.is_none_or(|back| back > within)) => {
+                    ExpectOutcome::NotBack
+                }
                 _ => ExpectOutcome::Met,
             };
             ExpectScore {
@@ -661,11 +673,20 @@ fn actions(score: &Score, drill: &Drill, summary: &Summary) -> Vec<Action> {
     }
     for expect in score.expectations.iter().filter(|expect| expect.outcome.is_missed()) {
         let outcome = expect.outcome.words();
-        add("", format!("{outcome} after {}: {}. Find out why \"{}\" was expected.", expect.fault, expect.signal, expect.text));
+        add(
+            "",
+            format!(
+                "{outcome} after {}: {}. Find out why \"{}\" was expected.",
+                expect.fault, expect.signal, expect.text
+            ),
+        );
     }
     for fault in score.faults.iter().filter(|fault| fault.injected_at_ms.is_some()) {
         if fault.alert_ms.is_none() && fault.shop != Shop::Unharmed {
-            add("", format!("Make the monitoring tell of {} ({} on {}): no alert came.", fault.id, fault.kind, fault.place));
+            add(
+                "",
+                format!("Make the monitoring tell of {} ({} on {}): no alert came.", fault.id, fault.kind, fault.place),
+            );
         }
         if fault.shop == Shop::Dead {
             let silent = fault.silent_ms / 1e3;

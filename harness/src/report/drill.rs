@@ -148,7 +148,15 @@ fn faults(score: &Score) -> Option<Section> {
             format::number(score.loss_limit * 100.0)
         )],
         heads: vec![
-            "fault", "what", "the shop", "alert came", "harness saw it", "loss stopped", "located", "recovered", "without answer",
+            "fault",
+            "what",
+            "the shop",
+            "alert came",
+            "harness saw it",
+            "loss stopped",
+            "located",
+            "recovered",
+            "without answer",
         ],
         rows: score.faults.iter().map(row).collect(),
         ..Section::default()
@@ -229,12 +237,20 @@ fn alerts(score: &Score) -> Option<Section> {
     };
     let rows: Vec<Vec<Cell>> = score.alerts.iter().map(row).collect();
     let heads = vec!["at", "alert", "status", "says"];
-    (!rows.is_empty()).then(|| Section { id: "alerts", title: "What the monitoring said", heads, rows, ..Section::default() })
+    (!rows.is_empty()).then(|| Section {
+        id: "alerts",
+        title: "What the monitoring said",
+        heads,
+        rows,
+        ..Section::default()
+    })
 }
 
 fn witnesses(summary: &Summary) -> Option<Section> {
     let failed: Vec<_> = summary.invariants.iter().filter(|finding| finding.verdict == Verdict::Fail).collect();
-    let text = failed.iter().map(|finding| format!("{} ({}): {}", finding.id, finding.name, format::one_line(&finding.detail)));
+    let text = failed
+        .iter()
+        .map(|finding| format!("{} ({}): {}", finding.id, finding.name, format::one_line(&finding.detail)));
     let text: Vec<String> = text.collect();
     let row = |id: &str, line: &crate::check::WitnessLine| -> Vec<Cell> {
         let at = line.at_us.map_or(format::NONE.to_owned(), format::moment_us);
@@ -242,11 +258,19 @@ fn witnesses(summary: &Summary) -> Option<Section> {
         let user = format::one_line(&line.user);
         vec![id.into(), at.into(), line.source.as_str().into(), user.into(), toned(&format::one_line(&line.text), tone)]
     };
-    let lines = failed.iter().flat_map(|finding| finding.witness.iter().take(MOST_WITNESS).map(move |line| row(&finding.id, line)));
+    let lines = failed
+        .iter()
+        .flat_map(|finding| finding.witness.iter().take(MOST_WITNESS).map(move |line| row(&finding.id, line)));
     let rows: Vec<Vec<Cell>> = lines.collect();
     let heads = vec!["invariant", "at", "source", "buyer", "what"];
-    (!failed.is_empty())
-        .then(|| Section { id: "witnesses", title: "What is wrong, and the witnesses", text, heads, rows, ..Section::default() })
+    (!failed.is_empty()).then(|| Section {
+        id: "witnesses",
+        title: "What is wrong, and the witnesses",
+        text,
+        heads,
+        rows,
+        ..Section::default()
+    })
 }
 
 fn previous(score: &Score) -> Option<Section> {
@@ -287,7 +311,13 @@ fn checklist(score: &Score) -> Option<Section> {
     };
     let rows: Vec<Vec<Cell>> = score.checklist.iter().map(row).collect();
     let heads = vec!["what had to be so", "owner", "evidence"];
-    (!rows.is_empty()).then(|| Section { id: "checklist", title: "The release checklist", heads, rows, ..Section::default() })
+    (!rows.is_empty()).then(|| Section {
+        id: "checklist",
+        title: "The release checklist",
+        heads,
+        rows,
+        ..Section::default()
+    })
 }
 
 fn verdict(score: &Score) -> &'static str {
@@ -359,11 +389,16 @@ pub fn html(score: &Score, summary: &Summary) -> Result<String, ReportError> {
     let drawn = [
         ("Phases and faults", "seconds since the load began", chart::timeline::draw(summary, &axis)?),
         ("Arrivals", "planned and sent", chart::arrivals::draw(summary, &axis)?),
-        ("Latency over time", "TP50, TP99 and the largest, by intended start, logarithmic", chart::latency::draw(summary, &axis)?),
+        (
+            "Latency over time",
+            "TP50, TP99 and the largest, by intended start, logarithmic",
+            chart::latency::draw(summary, &axis)?,
+        ),
         ("Stock and orders", "units available, orders acknowledged so far", chart::stock::draw(summary, &axis)?),
         ("Outcomes of requests", "ok, refused, without an answer", chart::outcomes::draw(summary, &axis)?),
     ];
-    let figure = |(title, unit, svg): (&'static str, &'static str, Option<String>)| Some(Figure { title, unit, svg: svg? });
+    let figure =
+        |(title, unit, svg): (&'static str, &'static str, Option<String>)| Some(Figure { title, unit, svg: svg? });
     let page = Page {
         score,
         title: if score.title.is_empty() { &score.drill } else { &score.title },
