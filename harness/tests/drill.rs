@@ -2,13 +2,13 @@
 //! people, who are played over HTTP.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 mod support;
 
@@ -69,7 +69,7 @@ fn sandbox() -> Sandbox {
     sandbox
 }
 
-fn json(path: &Path) -> Value {
+fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))).unwrap()
 }
 
@@ -216,7 +216,7 @@ fn a_drill_without_people_is_reviewed_and_plays_again_the_same() {
     assert!(said.stdout.contains("## What broke, and what came of it"), "{}", said.stdout);
     assert_eq!(fs::read(sandbox.path("drills/moved/review.md")).unwrap(), review);
     sandbox.seckill(&["check", "drills/moved"]);
-    assert_eq!(json(&sandbox.path("drills/moved/drill.json")), score, "the evidence gives the same scores again");
+    assert_eq!(read_json(&sandbox.path("drills/moved/drill.json")), score, "the evidence gives the same scores again");
     sandbox.assert_nothing_left();
 }
 
@@ -318,7 +318,7 @@ fn people_see_acknowledge_and_stop_and_nobody_else_does() {
     assert_eq!(ask(address, "POST", "/stop", &[], "").status, 204);
 
     let code = started.code();
-    let score = json(&sandbox.path("out/drill.json"));
+    let score = read_json(&sandbox.path("out/drill.json"));
     assert!(code.is_some_and(|code| code >= 10), "a drill that was stopped does not pass: {code:?}");
     assert!(score["stopped"].as_str().is_some_and(|why| why.contains("pressed stop on the page")), "{score:#}");
     assert_eq!(score["runbook"][0]["outcome"], "in-time");
@@ -360,34 +360,125 @@ fn browser() -> Option<String> {
     })
 }
 
+/// A browser that shows one page and is told what to do over two pipes (the DevTools protocol).
+struct Browser {
+    child: Child,
+    to: fs::File,
+    from: BufReader<fs::File>,
+    calls: u64,
+    session: String,
+}
+
+impl Browser {
+    fn show(program: &str, sandbox: &Sandbox, url: &str) -> Browser {
+        let [to, from] = ["to", "from"].map(|name| sandbox.path(name));
+        for pipe in [&to, &from] {
+            nix::unistd::mkfifo(pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+        let flags = "--headless --no-sandbox --disable-gpu --remote-debugging-pipe";
+        let profile = sandbox.path("profile");
+        let shell = format!("exec {program} {flags} --user-data-dir={} about:blank 3<to 4>from", profile.display());
+        let child = Command::new("sh")
+            .args(["-c", &shell])
+            .current_dir(sandbox.path(""))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // In the order in which the shell opens them, since each waits for its other end.
+        let to = fs::File::options().write(true).open(to).unwrap();
+        let from = BufReader::new(fs::File::open(from).unwrap());
+        let mut browser = Browser { child, to, from, calls: 0, session: String::new() };
+        let target = browser.call("Target.createTarget", &json!({ "url": url }));
+        let asked = json!({ "targetId": target["targetId"], "flatten": true });
+        browser.session = browser.call("Target.attachToTarget", &asked)["sessionId"].as_str().unwrap().to_owned();
+        browser
+    }
+
+    fn call(&mut self, method: &str, params: &Value) -> Value {
+        self.calls += 1;
+        let mut message = json!({ "id": self.calls, "method": method, "params": params });
+        if !self.session.is_empty() {
+            message["sessionId"] = self.session.clone().into();
+        }
+        self.to.write_all(format!("{message}\0").as_bytes()).unwrap();
+        loop {
+            let mut answer = Vec::new();
+            assert!(self.from.read_until(0, &mut answer).unwrap() > 0, "the browser ended before it answered {method}");
+            let answer: Value = serde_json::from_slice(&answer[..answer.len() - 1]).unwrap();
+            if answer["id"] == self.calls {
+                assert!(answer.get("error").is_none(), "{method}: {answer}");
+                return answer["result"].clone();
+            }
+        }
+    }
+
+    /// What an expression comes to on the page.
+    fn eval(&mut self, expression: &str) -> Value {
+        let asked = json!({ "expression": expression, "returnByValue": true });
+        self.call("Runtime.evaluate", &asked)["result"]["value"].clone()
+    }
+
+    #[track_caller]
+    fn wait_until(&mut self, what: &str) {
+        wait_for(what, Duration::from_secs(60), || self.eval(what) == true);
+    }
+
+    /// The roles and names of all that a screen reader finds.
+    fn heard(&mut self) -> Vec<(String, String)> {
+        let tree = self.call("Accessibility.getFullAXTree", &json!({}));
+        let text = |node: &Value, key: &str| node[key]["value"].as_str().unwrap_or_default().to_owned();
+        tree["nodes"].as_array().unwrap().iter().map(|node| (text(node, "role"), text(node, "name"))).collect()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
-fn a_browser_draws_the_live_page() {
-    let Some(browser) = browser() else {
+fn in_a_browser_people_see_and_press_with_a_keyboard_and_hear_what_it_is() {
+    let Some(program) = browser() else {
         return skipped("there is no browser on this machine: apt-get install chromium");
     };
     let _room = Room::for_rehearsals(1);
     let sandbox = sandbox();
     let mut started = sandbox.start(&["drill", "drill.toml", "--out", "out", "--quiet"]);
     let (address, _) = page(&sandbox, &mut started);
-    wait_for("the load", Duration::from_secs(120), || state(address)["runbook"][0]["due_s"].is_number());
-    let profile = sandbox.path("profile");
-    let shown = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=1500"])
-        .arg(format!("--user-data-dir={}", profile.display()))
-        .arg(format!("http://{address}/"))
-        .stderr(Stdio::null())
-        .output()
-        .unwrap();
-    let dom = String::from_utf8_lossy(&shown.stdout);
-    for text in ["A short drill", "Say that the sale is open", "Acknowledge: Say that the sale is open", "<path d=\"M"]
-    {
-        assert!(dom.contains(text), "the page does not show `{text}`:\n{dom}");
+    let mut browser = Browser::show(&program, &sandbox, &format!("http://{address}/"));
+    browser.wait_until("document.getElementById('stage').textContent === 'under load'");
+    browser.wait_until("document.querySelector('[data-step=opening]') !== null");
+    browser.wait_until("document.querySelectorAll('#chart-rate svg path').length === 2");
+    for width in [360, 1920] {
+        let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500 });
+        browser.call("Emulation.setDeviceMetricsOverride", &size);
+        assert_eq!(browser.eval("document.documentElement.scrollWidth"), width, "nothing is wider than the screen");
     }
-    started.kill();
-    let end = Instant::now() + Duration::from_secs(20);
-    while !sandbox.left_behind().is_empty() && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let heard = browser.heard();
+    let hears = |role: &str, name: &str| heard.iter().any(|(r, n)| r == role && n.starts_with(name));
+    assert!(hears("button", "Acknowledge: Say that the sale is open") && hears("button", "Stop and heal"), "{heard:?}");
+    assert!(hears("image", "Stock left: ") && hears("heading", "A short drill"), "{heard:?}");
+    assert_eq!(browser.eval("document.getElementById('urgent').textContent.includes('Now due: Say that')"), true);
+
+    let key =
+        |key: &str, kind: &str, modifiers: u8| json!({ "type": kind, "key": key, "text": key, "modifiers": modifiers });
+    browser.call("Input.dispatchKeyEvent", &key("a", "keyDown", 0));
+    wait_for("the acknowledgement", Duration::from_secs(20), || state(address)["runbook"][0]["done_s"].is_number());
+    // Brushing against the button does nothing, and one press of the key does not either.
+    browser.eval("document.getElementById('stop').dispatchEvent(new PointerEvent('pointerdown', { bubbles: true }))");
+    browser.eval("document.getElementById('stop').dispatchEvent(new PointerEvent('pointerup', { bubbles: true }))");
+    browser.call("Input.dispatchKeyEvent", &key("S", "keyDown", 8));
+    assert!(state(address)["stopped"].is_null());
+    browser.call("Input.dispatchKeyEvent", &key("S", "keyDown", 8));
+    wait_for("the stop", Duration::from_secs(20), || state(address)["stopped"].is_string());
+    browser.wait_until("document.getElementById('stage').textContent === 'over'");
+    assert_eq!(browser.eval("document.getElementById('verdict').textContent.includes('exit code')"), true);
+    drop(browser);
+    assert!(started.code().is_some_and(|code| code >= 10));
 }
 
 /// The commands of the tutorial that this test can run: what makes a drill without people, and what renders it again.
@@ -426,7 +517,7 @@ fn the_tutorials_commands_do_what_it_says() {
     arguments.extend(["--out", out.to_str().unwrap()]);
     let (code, said) = run(&arguments);
     assert!(said.contains("## Expected and observed") && said.contains("review.html"), "{said}");
-    assert_ne!(json(&out.join("drill.json"))["verdict"], "fail", "{said}");
+    assert_ne!(read_json(&out.join("drill.json"))["verdict"], "fail", "{said}");
     let (again, said) = run(&["report", out.to_str().unwrap()]);
     assert_eq!(again, code, "{said}");
     sandbox.assert_nothing_left();
