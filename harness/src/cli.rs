@@ -25,7 +25,9 @@ use crate::scenario::{self, Loaded, ScenarioError};
 use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
-use crate::{bench, calibrate, doctor, exit, history, judge, kill_soak, merge, mutants, stack, stdout, toxiproxy};
+use crate::{
+    bench, calibrate, doctor, drill, exit, history, judge, kill_soak, merge, mutants, stack, stdout, toxiproxy,
+};
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
 #[derive(Debug, Parser)]
@@ -157,6 +159,8 @@ enum Command {
     BurnCpu,
     /// Is the new build worse than the old one? Runs both side by side and in turns, and says what got worse, and where.
     Gate(gate::Arguments),
+    /// Rehearse with people: a scenario, a release checklist, a live page, a runbook, and a review of who noticed what, how soon.
+    Drill(drill::Arguments),
     /// Print the JSON Schema of a file.
     Schema {
         /// Which file.
@@ -398,6 +402,8 @@ enum StackKind {
 enum SchemaOf {
     /// Scenario files.
     Scenario,
+    /// Drill files.
+    Drill,
     /// summary.json.
     Summary,
     /// The history: run.json and the lines of events.jsonl.
@@ -462,7 +468,15 @@ pub fn main() -> i32 {
             Ok(()) => finish(judge::judge_and_report(&out), &out, output),
             Err(error) => complain(&error.to_string(), exit::USAGE),
         },
-        Command::Check { run, output } => finish(judge::judge_and_report(&run), &run, output),
+        Command::Check { run, output } => {
+            let judged = judge::judge_and_report(&run);
+            match judged {
+                Ok(summary) if run.join(drill::FILE).exists() => {
+                    finish_drill(drill::review(&run, &summary, None).map(|score| (score, summary)), &run, output)
+                }
+                judged => finish(judged, &run, output),
+            }
+        }
         Command::Report { run, output } => {
             match compare::KEPT.read(&run) {
                 Ok(None) => {}
@@ -476,6 +490,11 @@ pub fn main() -> i32 {
                 Ok(Some(report)) => return finish_capacity(capacity::save(&run, &report), report, &run, output),
                 Err(error) => return complain(&error.to_string(), exit::USAGE),
             }
+            match drill::render(&run) {
+                Ok(None) => {}
+                Ok(Some(rendered)) => return finish_drill(Ok(rendered), &run, output),
+                Err(error) => return finish_drill(Err(error), &run, output),
+            }
             let summary = judge::read_summary(&run).and_then(|s| judge::report(&run, &s).map(|()| s));
             finish(summary, &run, output)
         }
@@ -488,6 +507,10 @@ pub fn main() -> i32 {
         Command::Gate(arguments) => {
             let Some(runtime) = runtime() else { return exit::INTERNAL };
             gate::main(&arguments, &runtime, &on_interrupt())
+        }
+        Command::Drill(arguments) => {
+            let Some(runtime) = runtime() else { return exit::INTERNAL };
+            drill::main(&arguments, &runtime, &on_interrupt())
         }
         Command::Doctor { install, output } => doctor::run(install, output == Output::Json),
         Command::Faults { kind, output } => print_faults(kind.as_deref(), output),
@@ -635,6 +658,21 @@ fn finish_capacity(saved: Result<(), CapacityError>, report: capacity::Report, f
     report.exit_code
 }
 
+fn finish_drill(
+    reviewed: Result<(drill::score::Score, Summary), drill::ReviewError>,
+    folder: &Path,
+    output: Output,
+) -> i32 {
+    match reviewed {
+        Ok((score, summary)) => {
+            let output = if output == Output::Json { drill::Output::Json } else { drill::Output::Text };
+            drill::print(&score, &summary, folder, output);
+            score.exit_code
+        }
+        Err(error) => complain(&error.to_string(), exit::USAGE),
+    }
+}
+
 pub(crate) fn refuse(error: &ScenarioError) -> i32 {
     let code = if matches!(error, ScenarioError::NoTarget(_)) { exit::NO_STACK } else { exit::USAGE };
     complain(&error.to_string(), code)
@@ -725,7 +763,7 @@ fn run_scenario(loaded: &Loaded, out: Option<PathBuf>, output: Output, quiet: bo
     }
 }
 
-fn complain_of_run(loaded: &Loaded, error: &RunError) -> i32 {
+pub(crate) fn complain_of_run(loaded: &Loaded, error: &RunError) -> i32 {
     let code = match error {
         RunError::Stack(error) => return complain_of_stack(loaded, error),
         RunError::Taken { .. } | RunError::Unwritable { .. } => exit::USAGE,
@@ -885,6 +923,7 @@ fn print_faults(kind: Option<&str>, output: Output) -> i32 {
 fn print_schema(of: SchemaOf) -> i32 {
     let schema = match of {
         SchemaOf::Scenario => scenario::json_schema(),
+        SchemaOf::Drill => drill::file::json_schema(),
         SchemaOf::Summary => schemars::schema_for!(Summary).to_value(),
         SchemaOf::History => serde_json::json!({
             "run.json": schemars::schema_for!(crate::history::RunInfo).to_value(),

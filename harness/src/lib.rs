@@ -13,6 +13,7 @@ pub mod cli;
 pub mod compare;
 pub mod doctor;
 pub mod drain;
+pub mod drill;
 pub mod exit;
 pub mod fault;
 pub mod gate;

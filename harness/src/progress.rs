@@ -1,6 +1,7 @@
 //! What a person sees while a run is under way, on stderr: a live line on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,12 +11,38 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::history::Micros;
+use crate::history::recorder::Onlooker;
 use crate::load::clock::Clock;
 use crate::load::driver::Shared;
+use crate::load::live::Live;
 use crate::nemesis::InEffect;
 use crate::sampler::Steady;
 use crate::scenario::Scenario;
 use crate::stack::Stack;
+use crate::stack::control::Control;
+
+/// What somebody who looks on has of a load under way.
+#[derive(Debug)]
+pub struct Underway {
+    /// The run's clock.
+    pub clock: Clock,
+    /// Counters to look at.
+    pub counts: Arc<Live>,
+    /// The audit listener, where there is one.
+    pub control: Option<Control>,
+}
+
+/// Who looks on while a scenario is run, and may want it to end: the desk of a drill.
+pub trait Audience: Onlooker {
+    /// Hears what begins now.
+    fn said(&self, what: &str);
+
+    /// The load begins.
+    fn begins(&self, load: Underway);
+
+    /// Waits until somebody wants the run to end; gives who and why. It may never end.
+    fn wants_to_stop(&self) -> Pin<Box<dyn Future<Output = String> + Send + '_>>;
+}
 
 /// Tells how a run is getting on.
 #[derive(Debug)]
@@ -23,6 +50,7 @@ pub struct Progress {
     quiet: bool,
     live: bool,
     started: Instant,
+    audience: Option<Arc<dyn Audience>>,
 }
 
 /// A watcher that reports until it is stopped.
@@ -35,11 +63,32 @@ pub struct Watcher {
 impl Progress {
     /// Reports on stderr, unless `quiet`.
     pub fn new(quiet: bool) -> Progress {
-        Progress { quiet, live: std::io::stderr().is_terminal(), started: Instant::now() }
+        Progress { quiet, live: std::io::stderr().is_terminal(), started: Instant::now(), audience: None }
+    }
+
+    /// The same before an audience.
+    pub fn before(self, audience: Arc<dyn Audience>) -> Progress {
+        Progress { audience: Some(audience), ..self }
+    }
+
+    /// Who looks on at what is recorded, if anybody does.
+    pub fn onlooker(&self) -> Option<Arc<dyn Onlooker>> {
+        self.audience.clone().map(|audience| audience as Arc<dyn Onlooker>)
+    }
+
+    /// Waits until the audience wants the run to end; gives who and why. It may never end.
+    pub async fn stop_wanted(&self) -> String {
+        match &self.audience {
+            Some(audience) => audience.wants_to_stop().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// One line about what begins now.
     pub fn say(&self, what: &str) {
+        if let Some(audience) = &self.audience {
+            audience.said(what);
+        }
         if !self.quiet {
             eprintln!("[{:6.1}s] {what}", self.started.elapsed().as_secs_f64());
         }
@@ -55,6 +104,11 @@ impl Progress {
         faults: InEffect,
         stack: Arc<Stack>,
     ) -> Watcher {
+        if let Some(audience) = &self.audience {
+            // Neither the stack nor the load itself: whoever holds on to them keeps them from being taken down.
+            let (counts, control) = (shared.live.clone(), stack.control.clone());
+            audience.begins(Underway { clock, counts, control });
+        }
         let stop = CancellationToken::new();
         let view = View {
             duration_us: scenario.load.duration.micros(),

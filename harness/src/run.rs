@@ -220,6 +220,9 @@ async fn on_stack(
         key_prefix: info.key_prefix.clone(),
     };
     let recorder = Recorder::create(folder, &info)?;
+    if let Some(onlooker) = progress.onlooker() {
+        recorder.show_to(onlooker);
+    }
     for text in &stack.notes {
         recorder.event(&Event::Note { at_us: clock.now_us(), text: text.clone() });
     }
@@ -283,7 +286,7 @@ async fn load_and_break(
             shared.stop();
             (finished.await?, "interrupted")
         }
-        met = stop::watch(scenario, &live, &steady, clock) => {
+        met = stop::watch_or(progress.stop_wanted(), scenario, &live, &steady, clock) => {
             progress.say(&format!("stopped by \"{}\" ({}): healing the faults and ending the load", met.name, met.why));
             events.event(&Event::Stopped { stop: met.name, at_us: met.at_us, why: met.why });
             nemesis.heal_now();

@@ -590,6 +590,9 @@ pub struct Sample {
     pub probe_us: u64,
     /// Why the probe did not hold.
     pub why_not: Option<String>,
+    /// How degraded the service says it is, in the header `X-Degrade-Level` of the first probe's reply; 0 is not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degrade_level: Option<i64>,
 }
 
 /// Purchases of one arrival at most: those of arrival `n` are numbered from `n` times this.

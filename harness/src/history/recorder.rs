@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,33 @@ pub struct RawOp<'a> {
     pub completed_us: Micros,
 }
 
+/// An op as it is shown to an onlooker.
+#[derive(Debug, Clone, Copy)]
+pub struct Glimpse<'a> {
+    /// The step.
+    pub step: &'a str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// HTTP status, 0 where no reply came.
+    pub status: u16,
+    /// Why it failed or is indeterminate; empty when ok.
+    pub reason: &'a str,
+    /// When it ended.
+    pub completed_us: Micros,
+    /// From the intended start.
+    pub latency_us: u64,
+}
+
+/// Who looks on while a run is recorded. Ops are shown on the writer's thread, in batches of up to 100 ms, and events where they
+/// happen: an onlooker has to be quick. What it does changes nothing of what is written.
+pub trait Onlooker: Send + Sync + std::fmt::Debug {
+    /// Sees a batch of ops.
+    fn ops<'a>(&self, ops: &mut dyn Iterator<Item = Glimpse<'a>>);
+
+    /// Sees an event.
+    fn event(&self, event: &Event);
+}
+
 /// Locks without regard to poison: every value behind a lock here is whole between two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -179,6 +206,7 @@ struct Shared {
     /// How many ops each sink was given, so that closing can tell exactly how many are missing.
     tallies: Mutex<Vec<Arc<Tally>>>,
     live_sinks: AtomicUsize,
+    onlooker: OnceLock<Arc<dyn Onlooker>>,
 }
 
 #[derive(Debug, Default)]
@@ -250,6 +278,7 @@ impl Recorder {
             health,
             tallies: Mutex::default(),
             live_sinks: AtomicUsize::new(0),
+            onlooker: OnceLock::new(),
         });
         let (to_writer, inbox) = sync_channel(options.channel_batches.max(1));
         let writer = Writer::new(history_dir.clone(), options.clone(), shared.clone());
@@ -296,6 +325,12 @@ impl Recorder {
     /// Whether the evidence is reaching the disk.
     pub fn health(&self) -> RecorderHealth {
         self.shared.health.clone()
+    }
+
+    /// Shows everything from now on to somebody, too. There is one onlooker at most: a second one sees nothing.
+    pub fn show_to(&self, onlooker: Arc<dyn Onlooker>) {
+        let _ = self.events.inner.onlooker.set(onlooker.clone());
+        let _ = self.shared.onlooker.set(onlooker);
     }
 
     /// Drains what the sinks handed over, finishes the last part, and notes in `run.json` that the history is whole.
@@ -461,17 +496,22 @@ struct EventFile {
     file: Mutex<File>,
     written: AtomicU64,
     health: RecorderHealth,
+    onlooker: OnceLock<Arc<dyn Onlooker>>,
 }
 
 impl EventSink {
     fn open(path: PathBuf, health: RecorderHealth) -> Result<EventSink, HistoryError> {
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = Mutex::new(file.map_err(|e| HistoryError::write(&path, e))?);
-        Ok(EventSink { inner: Arc::new(EventFile { path, file, written: AtomicU64::new(0), health }) })
+        let (written, onlooker) = (AtomicU64::new(0), OnceLock::new());
+        Ok(EventSink { inner: Arc::new(EventFile { path, file, written, health, onlooker }) })
     }
 
     /// Writes an event as one line, at once. An error is told to the [`RecorderHealth`].
     pub fn event(&self, event: &Event) {
+        if let Some(onlooker) = self.inner.onlooker.get() {
+            onlooker.event(event);
+        }
         let written = serde_json::to_vec(event).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
             lock(&self.inner.file).write_all(&line)
@@ -539,6 +579,10 @@ impl Writer {
     fn take(&mut self, batch: Batch) {
         self.part_due.get_or_insert_with(|| Instant::now() + self.options.part_every);
         self.waiting_ops += batch.ops.len();
+        if let Some(onlooker) = self.shared.onlooker.get() {
+            let names = lock(&self.shared.names).texts.clone();
+            onlooker.ops(&mut batch.ops.iter().map(|op| glimpse(op, &batch.text, &names)));
+        }
         self.waiting.push(batch);
         if self.waiting_ops >= ROW_GROUP_OPS {
             self.encode_waiting();
@@ -619,6 +663,19 @@ impl Writer {
     fn lose_part(&mut self, ops: u64, error: io::Error) {
         self.shared.health.lose(ops);
         self.shared.health.report(&HistoryError::write(&partial_path(&self.part_path()), error));
+    }
+}
+
+fn glimpse<'a>(op: &PackedOp, text: &'a [u8], names: &'a [Arc<str>]) -> Glimpse<'a> {
+    let at = op.text_at as usize;
+    Glimpse {
+        step: names.get(op.step as usize).map_or("", |name| &**name),
+        outcome: op.outcome,
+        status: op.status,
+        // Cut off at a character's end, if at all.
+        reason: std::str::from_utf8(&text[at..at + usize::from(op.reason_len)]).unwrap_or_default(),
+        completed_us: op.completed_us,
+        latency_us: u64::try_from(op.completed_us.saturating_sub(op.intended_us)).unwrap_or(0),
     }
 }
 

@@ -112,8 +112,8 @@ impl Live {
     /// What ended within the last `length` before a time of the run: of one cohort, or of all. Nothing, where the scenario
     /// asks for no window.
     pub fn window(&self, cohort: Option<usize>, now_us: Micros, length: Duration) -> View {
-        let from = (now_us - length.as_micros() as Micros).div_euclid(SLOT_US);
-        let mut view = View { ops: 0, unanswered: 0, latencies: vec![0; BUCKETS] };
+        let from = slot_before(now_us, length);
+        let mut view = View::empty();
         let wanted = |index: &usize| cohort.is_none_or(|cohort| cohort == *index);
         for window in self.windows.iter().enumerate().filter(|(index, _)| wanted(index)).map(|(_, window)| window) {
             window.add_to(&mut view, from, now_us.div_euclid(SLOT_US));
@@ -127,9 +127,9 @@ const SLOT_US: Micros = 200_000;
 /// Buckets of latency: each is 3% wide, and the last begins at nineteen hours.
 const BUCKETS: usize = 1_024;
 
-/// The last seconds of a cohort, in slots that are used again and again.
+/// The last seconds of something, in slots that are used again and again. One thread writes.
 #[derive(Debug)]
-struct Window(Box<[Slot]>);
+pub struct Window(Box<[Slot]>);
 
 #[derive(Debug)]
 struct Slot {
@@ -141,7 +141,8 @@ struct Slot {
 }
 
 impl Window {
-    fn new(longest: Duration) -> Window {
+    /// One that can look back as long.
+    pub fn new(longest: Duration) -> Window {
         let slots = longest.as_micros() as usize / SLOT_US as usize + 3;
         let slot = || Slot {
             number: AtomicI64::new(Micros::MIN),
@@ -152,7 +153,8 @@ impl Window {
         Window((0..slots).map(|_| slot()).collect())
     }
 
-    fn record(&self, seen: Seen<'_>) {
+    /// Keeps an op.
+    pub fn record(&self, seen: Seen<'_>) {
         let number = seen.at_us.div_euclid(SLOT_US);
         let slot = &self.0[number.rem_euclid(self.0.len() as i64) as usize];
         if slot.number.load(Ordering::Relaxed) != number {
@@ -172,6 +174,13 @@ impl Window {
         }
     }
 
+    /// What ended within the last `length` before a time of the run.
+    pub fn last(&self, now_us: Micros, length: Duration) -> View {
+        let mut view = View::empty();
+        self.add_to(&mut view, slot_before(now_us, length), now_us.div_euclid(SLOT_US));
+        view
+    }
+
     fn add_to(&self, view: &mut View, from: i64, until: i64) {
         for slot in self.0.iter().filter(|slot| (from + 1..=until).contains(&slot.number.load(Ordering::Acquire))) {
             view.ops += u64::from(slot.ops.load(Ordering::Relaxed));
@@ -181,6 +190,10 @@ impl Window {
             }
         }
     }
+}
+
+fn slot_before(now_us: Micros, length: Duration) -> i64 {
+    (now_us - length.as_micros() as Micros).div_euclid(SLOT_US)
 }
 
 /// The bucket of a latency: exact below 64 µs, then 32 buckets for each doubling.
@@ -213,6 +226,15 @@ pub struct View {
 }
 
 impl View {
+    fn empty() -> View {
+        View { ops: 0, unanswered: 0, latencies: vec![0; BUCKETS] }
+    }
+
+    /// Ops with a latency: those that were sent.
+    pub fn samples(&self) -> u64 {
+        self.latencies.iter().sum()
+    }
+
     /// A percentile of the latencies from the intended start, in microseconds, at most 3% too low; none without any.
     pub fn percentile_us(&self, share: f64) -> Option<u64> {
         let all: u64 = self.latencies.iter().sum();

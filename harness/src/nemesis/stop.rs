@@ -25,6 +25,23 @@ pub struct Met {
     pub why: String,
 }
 
+/// What a run was stopped by that somebody wanted to end, in the place of a condition's name.
+pub const BUTTON: &str = "stop-button";
+
+/// Waits until one of the scenario's conditions is met, or until somebody wants the run to end, who says why. It may never end.
+pub async fn watch_or(
+    wanted: impl Future<Output = String>,
+    scenario: &Scenario,
+    live: &Live,
+    steady: &Steady,
+    clock: Clock,
+) -> Met {
+    tokio::select! {
+        met = watch(scenario, live, steady, clock) => met,
+        why = wanted => Met { name: BUTTON.to_owned(), at_us: clock.now_us(), why },
+    }
+}
+
 /// Waits until one of the scenario's conditions is met. It may never end.
 pub async fn watch(scenario: &Scenario, live: &Live, steady: &Steady, clock: Clock) -> Met {
     let mut watched: Vec<Watched<'_>> =

@@ -67,6 +67,7 @@ struct Answer {
     answered_us: Micros,
     why_not: Option<String>,
     available: Option<i64>,
+    degrade_level: Option<i64>,
 }
 
 impl Hypothesis {
@@ -115,6 +116,7 @@ impl Hypothesis {
             steady: why_not.is_none(),
             probe_us: u64::try_from(answered_us - at_us).unwrap_or(0),
             why_not,
+            degrade_level: answers.iter().find_map(|answer| answer.degrade_level),
         };
         let held = answers.iter().map(|answer| answer.why_not.is_none().then_some(answer.answered_us)).collect();
         Round { sample, answered_us, held }
@@ -174,7 +176,7 @@ impl Asks {
                 let why_not = (share > *most).then(|| {
                     format!("{}% of the requests without an answer, {}% allowed", percent(share), percent(*most))
                 });
-                Answer { answered_us: now_us, why_not, available: None }
+                Answer { answered_us: now_us, why_not, available: None, degrade_level: None }
             }
         }
     }
@@ -183,9 +185,10 @@ impl Asks {
 impl Request {
     async fn once(&mut self, clock: Clock) -> Answer {
         let name = &self.step.name;
-        let mut available = None;
+        let (mut available, mut degrade_level) = (None, None);
         let why_not = match self.connection.exchange(&self.bytes, self.within).await {
             Ok(reply) if (200..300).contains(&reply.status) || self.step.check.declares(reply.status) => {
+                degrade_level = reply.header("x-degrade-level").find_map(|level| level.trim().parse().ok());
                 let json = serde_json::from_slice::<Value>(reply.body).unwrap_or_default();
                 available = self.available.as_ref().and_then(|pointer| json.pointer(pointer)?.as_i64());
                 let failed = self.step.check.failed(&reply, &json).map(|check| format!("`{name}`: {check}"));
@@ -194,7 +197,7 @@ impl Request {
             Ok(reply) => Some(format!("`{name}` answered {}", reply.status)),
             Err(broken) => Some(format!("`{name}`: {} within {:?}", broken.reason(), self.within)),
         };
-        Answer { answered_us: clock.now_us(), why_not, available }
+        Answer { answered_us: clock.now_us(), why_not, available, degrade_level }
     }
 }
 

@@ -37,7 +37,7 @@ pub enum ScenarioError {
 
 /// One mistake, at a place in the text.
 #[derive(Debug)]
-pub(super) struct Mistake {
+pub(crate) struct Mistake {
     /// Where.
     pub at: Place,
     /// What is wrong.
@@ -48,7 +48,7 @@ pub(super) struct Mistake {
 
 /// Where a mistake is.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// At these bytes of the text.
     Span(Range<usize>),
     /// At the value of this key: `item.0.stock`.
@@ -197,7 +197,7 @@ pub(super) fn parse(
 ) -> Result<(Scenario, Traces), ScenarioError> {
     let mut scenario: Scenario = toml::from_str(resolved).map_err(|error| {
         let what = error.message().to_owned();
-        let help = help_for(&what);
+        let help = help_for(&what, "scenario");
         let at = error.span().unwrap_or(0..0).into();
         render(path, original, resolved, overrides, &[Mistake { at, what, help }])
     })?;
@@ -226,11 +226,12 @@ pub fn pointing_at(loaded: &super::Loaded, key: &str, what: &str, help: &str) ->
     render(&loaded.path, &loaded.resolved, &loaded.resolved, &[], &[mistake]).to_string()
 }
 
-fn help_for(what: &str) -> String {
+/// What is accepted instead, and where it is told: in the schema of that name.
+pub(crate) fn help_for(what: &str, schema: &str) -> String {
     if what.starts_with("unknown field") {
-        "correct the key or remove it; `seckill schema scenario` prints everything that is accepted".into()
+        format!("correct the key or remove it; `seckill schema {schema}` prints everything that is accepted")
     } else if what.starts_with("missing field") {
-        "add the key here; `seckill schema scenario` prints what each section needs".into()
+        format!("add the key here; `seckill schema {schema}` prints what each section needs")
     } else if what.starts_with("wanted exactly 1 element") {
         "give one kind and not several: a target is [target.reference] or [target.external], and each `inject` and each element of \
          `arrivals` is of one kind"
@@ -238,7 +239,7 @@ fn help_for(what: &str) -> String {
     } else if what.starts_with("unknown variant") {
         "use one of the names listed".into()
     } else {
-        "`seckill schema scenario` prints every key with its type and unit".into()
+        format!("`seckill schema {schema}` prints every key with its type and unit")
     }
 }
 
@@ -251,7 +252,8 @@ fn syntax(path: &Path, text: &str, error: &toml_edit::TomlError) -> ScenarioErro
     render(path, text, text, &[], &[mistake])
 }
 
-fn render(path: &Path, original: &str, text: &str, overrides: &[String], mistakes: &[Mistake]) -> ScenarioError {
+/// The message with all mistakes, each with its line, what is accepted, and the remedy.
+pub(crate) fn render(path: &Path, original: &str, text: &str, overrides: &[String], mistakes: &[Mistake]) -> ScenarioError {
     let mut out = String::new();
     let origin = path.display().to_string();
     let renderer = Renderer::plain();

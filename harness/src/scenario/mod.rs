@@ -18,7 +18,7 @@ use crate::load::arrival::{Arrivals, Crowd, Plan};
 use crate::measure::slo::SloSpec;
 
 pub mod catalogue;
-mod diagnose;
+pub(crate) mod diagnose;
 pub mod gate;
 pub mod journey;
 pub mod pause;

@@ -208,6 +208,22 @@ impl Control {
         reply.is_ok_and(|r| r.status().is_success())
     }
 
+    /// What the target's own meters say, in the text format of OpenMetrics.
+    ///
+    /// # Errors
+    /// The target cannot be reached within a second, or has none.
+    pub async fn metrics(&self) -> Result<String, StackError> {
+        let Listener { client, base, .. } = &self.target;
+        let url = format!("{base}/metrics");
+        let reply = client.get(&url).timeout(Duration::from_secs(1)).send().await;
+        let reply = reply.map_err(|e| unreachable_control(&url, &e))?;
+        let status = reply.status();
+        if !status.is_success() {
+            return Err(StackError::Other(format!("GET {url} answered {status}")));
+        }
+        reply.text().await.map_err(|e| unreachable_control(&url, &e))
+    }
+
     /// The stock and the whole ledger, from one snapshot.
     ///
     /// # Errors
