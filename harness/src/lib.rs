@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod drain;
 pub mod exit;
 pub mod fault;
+pub mod forecast;
 pub mod gate;
 pub mod history;
 pub mod judge;

@@ -9,6 +9,7 @@ mod blast;
 pub mod capacity;
 pub(crate) mod chart;
 pub mod comparison;
+pub mod forecast;
 pub(crate) mod format;
 mod html;
 mod junit;

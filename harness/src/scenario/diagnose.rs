@@ -251,7 +251,7 @@ fn syntax(path: &Path, text: &str, error: &toml_edit::TomlError) -> ScenarioErro
     render(path, text, text, &[], &[mistake])
 }
 
-fn render(path: &Path, original: &str, text: &str, overrides: &[String], mistakes: &[Mistake]) -> ScenarioError {
+pub(super) fn render(path: &Path, original: &str, text: &str, overrides: &[String], mistakes: &[Mistake]) -> ScenarioError {
     let mut out = String::new();
     let origin = path.display().to_string();
     let renderer = Renderer::plain();
