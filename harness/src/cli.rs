@@ -26,7 +26,9 @@ use crate::scenario::{self, Loaded, ScenarioError};
 use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
-use crate::{bench, calibrate, doctor, exit, forecast, history, judge, kill_soak, merge, mutants, stack, stdout, toxiproxy};
+use crate::{
+    bench, calibrate, doctor, exit, forecast, history, judge, kill_soak, merge, mutants, stack, stdout, toxiproxy,
+};
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
 #[derive(Debug, Parser)]
@@ -539,7 +541,20 @@ pub fn main() -> i32 {
             let asked = calibrate::Asked { seconds, only, mistake };
             calibrate::run(&asked, output == Output::Json, &runtime, &on_interrupt())
         }
-        Command::Capacity { scenario, from, to, probes, within, precision, sweep, forecast, set, seed, out, output } => {
+        Command::Capacity {
+            scenario,
+            from,
+            to,
+            probes,
+            within,
+            precision,
+            sweep,
+            forecast,
+            set,
+            seed,
+            out,
+            output,
+        } => {
             let ladder = forecast.is_some();
             let asked = Asked { set, between: [from, to], probes, within, precision: precision / 100.0, sweep, ladder };
             // A mistake in the plan is told before anything is measured for it.
@@ -638,7 +653,11 @@ fn make_forecast(folder: &Path, plan: &LoadedPlan, sweep: Option<&Path>, output:
             match output {
                 Output::Json => println!("{}", serde_json::to_string_pretty(&made).unwrap_or_default()),
                 Output::Text => {
-                    println!("{}\nforecast: {}", report::forecast::markdown(&made), folder.join("forecast.html").display());
+                    println!(
+                        "{}\nforecast: {}",
+                        report::forecast::markdown(&made),
+                        folder.join("forecast.html").display()
+                    );
                 }
             }
             made.exit_code

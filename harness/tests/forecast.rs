@@ -176,15 +176,21 @@ fn a_plan_within_what_was_measured_is_validated_and_adds_up() {
     let capacity = number(&kept["model"]["capacity"]);
     assert!((capacity / 500.0 - 1.0).abs() < 0.08, "{capacity} for a planted 500");
     let service = kept["demand"].as_array().unwrap().iter().find(|row| row["role"] == "service").unwrap();
-    assert!((number(&service["cpu_s_per_1000"]) - 0.8).abs() < 1e-6 && (number(&service["at_rest"]) - 0.2).abs() < 1e-6);
+    assert!(
+        (number(&service["cpu_s_per_1000"]) - 0.8).abs() < 1e-6 && (number(&service["at_rest"]) - 0.2).abs() < 1e-6
+    );
     assert_eq!((nodes(&kept, "service"), nodes(&kept, "postgres")), ((1, 1.0), (1, 6.0)));
     assert!((number(&kept["cost"]) - 7.0).abs() < 1e-9);
     // 193 arrivals with two requests each, a third more of them; a generator makes 5,000 with a CPU-second.
     assert_eq!(kept["fleet"]["shards"], 1);
     let judged = kept["validation"].as_array().unwrap().iter().filter(|row| row["judged"] == true).count();
     assert_eq!(judged, 6, "all but the lowest and the one beyond the capacity");
-    let funnel: Vec<(&str, Option<u64>)> =
-        kept["funnel"].as_array().unwrap().iter().map(|row| (row["name"].as_str().unwrap(), row["buyers"].as_u64())).collect();
+    let funnel: Vec<(&str, Option<u64>)> = kept["funnel"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["name"].as_str().unwrap(), row["buyers"].as_u64()))
+        .collect();
     assert_eq!(funnel[0], ("come", Some(100_000)));
     assert_eq!(funnel[funnel.len() - 3], ("order", Some(10_000)));
     assert_eq!(funnel[funnel.len() - 2], ("are told that it is sold out", Some(90_000)));
@@ -193,7 +199,9 @@ fn a_plan_within_what_was_measured_is_validated_and_adds_up() {
     let sold_out = number(&kept["sold_out_after_s"]);
     assert!((50.0..60.0).contains(&sold_out), "10,000 at 193 a second, and ever fewer: {sold_out}");
     let page = std::fs::read_to_string(probes.join("forecast.html")).unwrap();
-    assert!(page.contains("100,000 buyers") && page.matches("<svg").count() >= 2 && page.contains("What would break it"));
+    assert!(
+        page.contains("100,000 buyers") && page.matches("<svg").count() >= 2 && page.contains("What would break it")
+    );
     let fleet = std::fs::read_to_string(probes.join("fleet/kustomization.yaml")).unwrap();
     assert!(fleet.contains("- shards=1\n") && probes.join("fleet/base/generators.yaml").exists(), "{fleet}");
     assert!(std::fs::read_to_string(probes.join("forecast.md")).unwrap().contains("| service "));
@@ -209,7 +217,10 @@ fn a_plan_within_what_was_measured_is_validated_and_adds_up() {
     assert!(tight["refusals"][0]["why"].as_str().unwrap().contains("TP99 of order"), "{tight:#}");
     let (code, small) = made(&probes, &["--set", "node.postgres.speed=0.01"]);
     assert_eq!(code, Some(12));
-    assert!(small["refusals"][0]["why"].as_str().unwrap().contains("postgres takes"), "there is one database: {small:#}");
+    assert!(
+        small["refusals"][0]["why"].as_str().unwrap().contains("postgres takes"),
+        "there is one database: {small:#}"
+    );
 }
 
 #[test]
@@ -266,9 +277,19 @@ fn mistakes_are_told_with_their_place_and_nothing_is_written() {
         assert!(!folder.join("forecast.json").exists(), "nothing is written");
     };
     let with = |from: &str, to: &str| PLAN.replacen(from, to, 1);
-    refused(&probes, &with("order = \"200ms\"", "ordr = \"200ms\""), &[], &["plan.toml:11", "no step `ordr`", "login, order"]);
+    refused(
+        &probes,
+        &with("order = \"200ms\"", "ordr = \"200ms\""),
+        &[],
+        &["plan.toml:11", "no step `ordr`", "login, order"],
+    );
     refused(&probes, &with("[node.service]", "[node.servce]"), &[], &["no role `servce`", "one of postgres, service"]);
-    refused(&probes, &PLAN[..PLAN.find("[node.postgres]").unwrap()], &[], &["role `postgres` was measured", "add [node.postgres]"]);
+    refused(
+        &probes,
+        &PLAN[..PLAN.find("[node.postgres]").unwrap()],
+        &[],
+        &["role `postgres` was measured", "add [node.postgres]"],
+    );
     refused(&probes, &with("hours = 2", "hours = 0"), &[], &["plan.toml:8", "`hours` is 0", "above 0"]);
     refused(&probes, PLAN, &["--set", "half_within=2h"], &["`half_within` is", "come evenly", "after --set"]);
     refused(&folder(&there, "empty"), PLAN, &[], &["there is no capacity.json", "help: name the folder"]);
@@ -276,4 +297,41 @@ fn mistakes_are_told_with_their_place_and_nothing_is_written() {
     swept(&sweep, &[(1, 400.0)]);
     refused(&sweep, PLAN, &[], &["that is a sweep", "--sweep"]);
     refused(&probes, PLAN, &["--sweep", probes.to_str().unwrap()], &["no sweep to which a law could be fitted"]);
+}
+
+#[test]
+fn the_commands_of_the_page_do_what_it_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let there = tempfile::tempdir().unwrap();
+    let (probes, sweep) = (folder(&there, "probes"), folder(&there, "sweep"));
+    measured(&probes, "row lock", |_| vec![row()]);
+    swept(&sweep, &[(1, 400.0), (2, 780.0), (4, 1_500.0), (8, 2_800.0), (16, 5_000.0)]);
+    let page = std::fs::read_to_string(root.join("docs/forecast.md")).unwrap();
+    let mut seen = [0, 0];
+    for line in page.lines().filter(|line| line.starts_with("target/release/seckill ")) {
+        let (command, comment) = line.split_once('#').unwrap_or((line, ""));
+        let place = |word: &str| match word {
+            "DIR" => probes.display().to_string(),
+            "SWEEP" => sweep.display().to_string(),
+            _ => word.to_owned(),
+        };
+        let mut words: Vec<String> = command.split_whitespace().skip(1).map(place).collect();
+        let measures = words[0] == "capacity";
+        if measures {
+            // Everything is read, and nothing is started between such bounds.
+            words.extend(["--from", "3", "--to", "2"].map(str::to_owned));
+        }
+        let output = Command::new(env!("CARGO_BIN_EXE_seckill")).args(&words).current_dir(&root).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        let expected = if measures {
+            Some(2)
+        } else {
+            comment.trim().strip_prefix("exit code ").and_then(|code| code.parse().ok())
+        };
+        assert!(expected.is_some(), "{line}");
+        assert_eq!(output.status.code(), expected, "{line}\n{said}");
+        assert!(!measures || said.contains("the first below the second"), "{line}\n{said}");
+        seen[usize::from(measures)] += 1;
+    }
+    assert_eq!(seen, [3, 2]);
 }

@@ -1,5 +1,5 @@
-//! When the buyers of a sale come: at once most of them, then ever fewer. The rate falls as `exp(−k·t)`, where `k` follows from the time
-//! within which half of them are there.
+//! When the buyers of a sale come: at once most of them, then ever fewer. The rate falls as `exp(−k·t)`, where `k`
+//! follows from the time within which half of them are there.
 
 use rand::RngExt;
 
@@ -50,7 +50,8 @@ impl Curve {
         Some(-(share * (-self.decay * self.within_s).exp_m1()).ln_1p() / self.decay)
     }
 
-    /// The moments of the first `most` arrivals, drawn by the seed: those of a Poisson process along the curve, `times` as dense.
+    /// The moments of the first `most` arrivals, drawn by the seed: those of a Poisson process along the curve,
+    /// `times` as dense.
     pub fn first(&self, most: usize, times: f64, seed: u64) -> Vec<f64> {
         let mut rng = random::stream(seed, 2);
         let mut count = 0.0;

@@ -65,7 +65,9 @@ pub fn read(folder: &Path) -> Result<Evidence, ForecastError> {
         seen.push((probe, judge::read_summary(&folder.join(&probe.folder))?));
     }
     seen.sort_by(|a, b| a.0.rate.total_cmp(&b.0.rate));
-    let Some((first, _)) = seen.first() else { return Err(ForecastError::TooFew { folder: folder.to_owned(), points: 0 }) };
+    let Some((first, _)) = seen.first() else {
+        return Err(ForecastError::TooFew { folder: folder.to_owned(), points: 0 });
+    };
     let ordering = ordering_steps(&folder.join(&first.folder).join("scenario.toml"))?;
     let mut groups: Vec<Vec<&(&Probe, Summary)>> = Vec::new();
     for one in &seen {
@@ -105,7 +107,6 @@ fn point(group: &[&(&Probe, Summary)], ordering: &BTreeSet<String>, found: &Foun
     let count = group.len() as f64;
     let mean = |of: &dyn Fn(&(&Probe, Summary)) -> f64| group.iter().map(|one| of(one)).sum::<f64>() / count;
     let rate = mean(&|(probe, _)| probe.rate);
-    let held = group.iter().filter(|(probe, _)| probe.holds()).count();
     let sent = |summary: &Summary| summary.load.sent.max(1) as f64;
     let summary = &group[0].1;
     let mut names = summary.latency.step_order.clone();
@@ -123,7 +124,7 @@ fn point(group: &[&(&Probe, Summary)], ordering: &BTreeSet<String>, found: &Foun
         steps: names.into_iter().map(step).collect(),
         orders: mean(&|(_, s)| s.goodput.committed_orders as f64 / sent(s)),
         goodput: mean(&|(_, s)| s.goodput.per_second),
-        holds: held * 2 >= group.len() && rate <= found.rate_interval[0],
+        holds: rate <= found.rate_interval[0],
         probes: group.iter().map(|(probe, _)| probe.folder.clone()).collect(),
     }
 }
@@ -131,7 +132,8 @@ fn point(group: &[&(&Probe, Summary)], ordering: &BTreeSet<String>, found: &Foun
 /// The percentiles of several probes at one rate, in their geometric mean.
 fn latencies(stats: &[&LatencyStats]) -> Latencies {
     let together = |of: &dyn Fn(&LatencyStats) -> Option<u64>| {
-        let seen: Vec<f64> = stats.iter().filter_map(|stats| of(stats)).map(|us| (us.max(1) as f64 / 1e6).ln()).collect();
+        let seen: Vec<f64> =
+            stats.iter().filter_map(|stats| of(stats)).map(|us| (us.max(1) as f64 / 1e6).ln()).collect();
         (!seen.is_empty()).then(|| (seen.iter().sum::<f64>() / seen.len() as f64).exp())
     };
     let p99_s = together(&|stats| stats.us_p99);
@@ -144,7 +146,9 @@ fn latencies(stats: &[&LatencyStats]) -> Latencies {
     let exponent = |q: f64| -(1.0 - q).ln();
     let mut knots: Vec<(f64, f64)> = quantiles.into_iter().filter_map(|(q, s)| Some((exponent(q), s?))).collect();
     let samples = stats.iter().map(|stats| stats.count).min().unwrap_or(0).max(2) as f64;
-    if let Some(max) = together(&|stats| Some(stats.us_max)).filter(|_| knots.last().is_some_and(|l| samples.ln() > l.0)) {
+    if let Some(max) =
+        together(&|stats| Some(stats.us_max)).filter(|_| knots.last().is_some_and(|l| samples.ln() > l.0))
+    {
         knots.push((samples.ln(), max));
     }
     // Means of percentiles of different probes may cross.
@@ -177,8 +181,8 @@ fn demand(seen: &[(&Probe, Summary)]) -> BTreeMap<String, Line> {
     roles.into_iter().filter_map(|role| Some((role.clone(), line(role)?))).collect()
 }
 
-/// How many orders per second a row takes, by how many sessions waited for its lock at the highest rate that holds: of a single
-/// server of which the share ρ is in use, ρ² / (1 − ρ) wait in the mean.
+/// How many orders per second a row takes, by how many sessions waited for its lock at the highest rate that holds:
+/// of a single server of which the share ρ is in use, ρ² / (1 − ρ) wait in the mean.
 fn row_orders(probes: &[Probe]) -> Option<f64> {
     let probe = probes.iter().filter(|probe| probe.holds()).max_by(|a, b| a.rate.total_cmp(&b.rate))?;
     let waiting = probe.waits.values().filter_map(|waits| waits.get("lock")).copied().fold(0.0, f64::max);
@@ -210,7 +214,13 @@ mod tests {
 
     #[test]
     fn percentiles_of_several_probes_are_put_together() {
-        let stats = |p99| LatencyStats { count: 5_000, us_p50: Some(1_000), us_p99: Some(p99), us_max: 50_000, ..Default::default() };
+        let stats = |p99| LatencyStats {
+            count: 5_000,
+            us_p50: Some(1_000),
+            us_p99: Some(p99),
+            us_max: 50_000,
+            ..Default::default()
+        };
         let (a, b) = (stats(4_000), stats(9_000));
         let both = latencies(&[&a, &b]);
         assert!((both.p99_s.unwrap() - 0.006).abs() < 1e-6, "{both:?}");

@@ -1,9 +1,10 @@
 //! How many nodes for a million buyers: a plan, from what was measured.
 //!
-//! The probes of a capacity search say what an arrival costs each role ([`regression`]), and how latency grows with the rate up to where
-//! something gives out. A queue is fitted to that, and has to predict points that were held back ([`model`]), or the plan says first
-//! that it rests on nothing. Then the sale is simulated with as many nodes as its limits take ([`queue`], [`sizing`]). Nodes multiply processors;
-//! they do not multiply a row's lock, so beyond what was seen of that the plan is refused, with what to measure.
+//! The probes of a capacity search say what an arrival costs each role ([`regression`]), and how latency grows with
+//! the rate up to where something gives out. A queue is fitted to that, and has to predict points that were held back
+//! ([`model`]), or the plan says first that it rests on nothing. Then the sale is simulated with as many nodes as its
+//! limits take ([`queue`], [`sizing`]). Nodes multiply processors; they do not multiply a row's lock, so beyond what
+//! was seen of that the plan is refused, with what to measure.
 //!
 //! Nothing here makes load or starts anything.
 
@@ -300,18 +301,22 @@ pub fn save(folder: &Path, forecast: &Forecast) -> Result<(), ForecastError> {
 fn fits(loaded: &LoadedPlan, evidence: &Evidence) -> Result<(), ScenarioError> {
     let plan = &loaded.plan;
     let steps: Vec<&str> = evidence.points[0].steps.iter().map(|step| step.name.as_str()).collect();
-    for step in plan.limits.keys().filter(|step| !steps.contains(&step.as_str())) {
+    if let Some(step) = plan.limits.keys().find(|step| !steps.contains(&step.as_str())) {
         let help = format!("one of {}", steps.join(", "));
         return Err(loaded.pointing_at(&format!("limits.{step}"), format!("no step `{step}` was measured"), help));
     }
     let roles: Vec<&str> = evidence.roles().map(|(role, _)| role.as_str()).collect();
-    for role in plan.node.keys().filter(|role| *role != "generator" && !roles.contains(&role.as_str())) {
+    if let Some(role) = plan.node.keys().find(|role| *role != "generator" && !roles.contains(&role.as_str())) {
         let help = format!("one of {}, or generator", roles.join(", "));
         return Err(loaded.pointing_at(&format!("node.{role}"), format!("no role `{role}` was measured"), help));
     }
     if let Some(role) = roles.iter().find(|role| !plan.node.contains_key(**role)) {
         let help = format!("add [node.{role}] with its `cpus`, `speed` and `price_per_hour`");
-        return Err(loaded.pointing_at("node", format!("the role `{role}` was measured, and has no node to run on"), help));
+        return Err(loaded.pointing_at(
+            "node",
+            format!("the role `{role}` was measured, and has no node to run on"),
+            help,
+        ));
     }
     Ok(())
 }
@@ -357,4 +362,3 @@ fn validation(evidence: &Evidence, held: &HeldBack, step: usize, doubt: Option<[
         judged: held.judged,
     }
 }
-

@@ -1,9 +1,11 @@
-//! What was measured, as points at some rate; the queue that explains them; and whether it predicts points that it was not fitted to.
+//! What was measured, as points at some rate; the queue that explains them; and whether it predicts points that it
+//! was not fitted to.
 //!
-//! A point's latency is what its steps take with nobody in the way, as the lowest point saw it, and what is waited at the
-//! resource that gives out first. Three numbers are fitted to the points: that resource's capacity, how much its service
-//! times vary, and a factor of the undisturbed latency. The fit minimises the sum of the absolute logarithms of predicted over
-//! measured, which one odd point does not decide, by the method of Nelder and Mead (*A simplex method for function minimization*, 1965).
+//! A point's latency is what its steps take with nobody in the way, as the lowest point saw it, and what is waited at
+//! the resource that gives out first. Three numbers are fitted to the points: that resource's capacity, how much its
+//! service times vary, and a factor of the undisturbed latency. The fit minimises the sum of the absolute logarithms
+//! of predicted over measured, which one odd point does not decide, by the method of Nelder and Mead (*A simplex
+//! method for function minimization*, 1965).
 
 use super::queue::{self, Demand, Station, Step};
 use super::regression::student;
@@ -37,7 +39,8 @@ pub struct StepSeen {
 /// A distribution of latencies as far as its percentiles tell it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Latencies {
-    /// Quantiles, as `−ln(1 − q)` and seconds, in order. Between them it is taken to be exponential, which is a straight line here.
+    /// Quantiles, as `−ln(1 − q)` and seconds, in order. Between them it is taken to be exponential, which is a
+    /// straight line here.
     pub knots: Vec<(f64, f64)>,
     /// The 99th percentile in seconds, if there were enough samples.
     pub p99_s: Option<f64>,
@@ -73,7 +76,8 @@ pub struct Point {
     pub orders: f64,
     /// Committed orders per second.
     pub goodput: f64,
-    /// Whether it lies where things hold: fits and judgements are about these.
+    /// Whether it lies below the capacity: fits and judgements of TP99 are about these, whatever a single probe came
+    /// to.
     pub holds: bool,
     /// Its probes.
     pub probes: Vec<String>,
@@ -128,7 +132,8 @@ pub struct HeldBack {
 impl HeldBack {
     /// Whether the prediction is as close as it has to be: goodput, TP99.
     pub fn close(&self) -> [bool; 2] {
-        let [goodput, p99] = self.off.map(|off| (off.exp() - 1.0).abs());
+        // The error of the prediction, as a share of what was measured.
+        let [goodput, p99] = self.off.map(|off| ((-off).exp() - 1.0).abs());
         [goodput <= GOODPUT_WITHIN, p99 <= TP99_WITHIN]
     }
 }
@@ -266,11 +271,13 @@ fn nelder_mead(f: &impl Fn(&[f64; 3]) -> f64, start: [f64; 3], size: [f64; 3]) -
     simplex[0]
 }
 
-/// Holds back one point after the other, fits the queue to the others, and predicts it. The lowest is always needed, since it
-/// tells the undisturbed latency. Points are ordered by rate; those that do not hold are predicted and not judged.
+/// Holds back one point after the other, fits the queue to the others, and predicts it. The lowest is always needed,
+/// since it tells the undisturbed latency. Points are ordered by rate; those that do not hold are predicted and not
+/// judged.
 pub fn hold_back(points: &[Point], limit: Limit, step: usize) -> Vec<HeldBack> {
     let one = |index: usize| {
-        let others: Vec<&Point> = points.iter().enumerate().filter(|(n, _)| *n != index).map(|(_, point)| point).collect();
+        let others: Vec<&Point> =
+            points.iter().enumerate().filter(|(n, _)| *n != index).map(|(_, point)| point).collect();
         let fitted = fit(&others, limit, step)?;
         let point = &points[index];
         let station = [station(limit, &fitted, &point.steps)];
@@ -292,8 +299,9 @@ pub fn validated(held: &[HeldBack]) -> bool {
     judged.len() >= FEWEST && judged.iter().all(|held| held.close() == [true, true])
 }
 
-/// Factors between which a figure lies with 95% for what was predicted: goodput, TP99. They rest on how far off the predictions of
-/// points held back were (Quenouille's and Tukey's jackknife as it is used for prediction); none with too few of them.
+/// Factors between which a figure lies with 95% for what was predicted: goodput, TP99. They rest on how far off the
+/// predictions of points held back were (Quenouille's and Tukey's jackknife as it is used for prediction); none with
+/// too few of them.
 pub fn doubt(held: &[HeldBack]) -> Option<[f64; 2]> {
     let judged: Vec<&HeldBack> = held.iter().filter(|held| held.judged).collect();
     let n = judged.len();
@@ -369,7 +377,11 @@ pub(super) mod tests {
         // From a rate on, something else is in the way that the points below it know nothing of.
         let broken = points(|rate| {
             let slower = Station { nodes: 1, servers: 1, mean_s: 0.0021, variability: 2.0, orders_only: false };
-            if rate > 220.0 && rate < 360.0 { vec![row(0.002, 1.0), Station { mean_s: 0.0009, ..slower }] } else { vec![row(0.002, 1.0)] }
+            if rate > 220.0 && rate < 360.0 {
+                vec![row(0.002, 1.0), Station { mean_s: 0.0009, ..slower }]
+            } else {
+                vec![row(0.002, 1.0)]
+            }
         });
         let held = hold_back(&broken, Limit::Serial, 1);
         assert!(!validated(&held), "{:?}", held.iter().map(|held| held.off).collect::<Vec<_>>());

@@ -1,13 +1,13 @@
 //! An open network of queues in a row, simulated.
 //!
-//! Each station has nodes, each node some servers and one line in front of them, served first come, first served; requests
-//! are dealt out to the nodes in turns. What a request waits is known once it is known when a server is free (Kiefer and
-//! Wolfowitz, *On the theory of queues with many servers*, 1955). So an event is a request at a station, and events are
-//! taken in the order of time.
+//! Each station has nodes, each node some servers and one line in front of them, served first come, first served;
+//! requests are dealt out to the nodes in turns. What a request waits is known once it is known when a server is free
+//! (Kiefer and Wolfowitz, *On the theory of queues with many servers*, 1955). So an event is a request at a station,
+//! and events are taken in the order of time.
 //!
-//! Service times are Weibull: `mean · Eᵃ / Γ(1 + a)` for an exponential E. One number `a` says how much they vary, from 0 (all the same)
-//! over 1 (exponential) to what has a heavier tail; and the same E under another `a` gives a comparable time, so that two
-//! simulations differ by what was changed and not by chance (common random numbers).
+//! Service times are Weibull: `mean · Eᵃ / Γ(1 + a)` for an exponential E. One number `a` says how much they vary,
+//! from 0 (all the same) over 1 (exponential) to what has a heavier tail; and the same E under another `a` gives a
+//! comparable time, so that two simulations differ by what was changed and not by chance (common random numbers).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -117,7 +117,11 @@ pub fn simulate(demand: &Demand<'_>, stations: &[Station], seed: u64) -> Waited 
         under_way: BinaryHeap::new(),
         services: random::stream(seed, 0),
         steps: random::stream(seed, 1),
-        out: Waited { waits: vec![Vec::new(); demand.steps.len()], ordered_s: [f64::INFINITY, 0.0], ..Waited::default() },
+        out: Waited {
+            waits: vec![Vec::new(); demand.steps.len()],
+            ordered_s: [f64::INFINITY, 0.0],
+            ..Waited::default()
+        },
     };
     for (number, at) in demand.arrivals.iter().enumerate() {
         let at_ns = (at * 1e9) as u64;
@@ -336,7 +340,10 @@ mod tests {
         let requests = (all.waits[0].len() + 1_000) as f64;
         let added: f64 = all.by_station.iter().sum::<f64>() * requests;
         let waited: f64 = all.waits.iter().flatten().sum();
-        assert!((added / waited - 1.0).abs() < 1e-6 && all.orders == 1_000 && all.ordered_s[1] > 90.0, "{added} {waited}");
+        assert!(
+            (added / waited - 1.0).abs() < 1e-6 && all.orders == 1_000 && all.ordered_s[1] > 90.0,
+            "{added} {waited}"
+        );
         let few = seen(30);
         assert!(few.orders == 30 && few.ordered_s[1] < 10.0 && few.by_station[1] < all.by_station[1] / 5.0, "{few:?}");
     }

@@ -46,7 +46,8 @@ mod tests {
         let found = line(&exact).unwrap();
         assert!((found.slope - 2.0).abs() < 1e-9 && (found.at_rest - 3.0).abs() < 1e-9, "{found:?}");
         // By hand: residuals of ±0.3 around slope 2.
-        let noisy: Vec<(f64, f64)> = exact.iter().zip([0.3, -0.3, 0.0, -0.3, 0.3]).map(|(p, e)| (p.0, p.1 + e)).collect();
+        let noisy: Vec<(f64, f64)> =
+            exact.iter().zip([0.3, -0.3, 0.0, -0.3, 0.3]).map(|(p, e)| (p.0, p.1 + e)).collect();
         let found = line(&noisy).unwrap();
         let [low, high] = found.slope_interval;
         assert!(low < 2.0 && high > 2.0 && (high - low - 2.0 * 3.182 * (0.36f64 / 3.0 / 10.0).sqrt()).abs() < 0.01);

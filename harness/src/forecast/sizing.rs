@@ -101,7 +101,11 @@ impl Basis<'_> {
     fn stations(&self, roles: &[Sized], rows: u32) -> Vec<Station> {
         let (requests, efficiency) = (self.requests(), self.efficiency());
         let fitted_to = |processors: bool| {
-            if matches!(self.evidence.limit, Limit::Processors(_)) == processors { self.fitted.variability } else { 1.0 }
+            if matches!(self.evidence.limit, Limit::Processors(_)) == processors {
+                self.fitted.variability
+            } else {
+                1.0
+            }
         };
         let mut out: Vec<Station> = roles
             .iter()
@@ -136,7 +140,8 @@ impl Basis<'_> {
 
     /// Whether all limits hold, with the doubt there is.
     fn holds(&self, predicted: &Predicted) -> bool {
-        self.limits().all(|(index, limit_s)| predicted.p99_s[index] * self.doubt.map_or(1.0, |doubt| doubt[1]) <= limit_s)
+        self.limits()
+            .all(|(index, limit_s)| predicted.p99_s[index] * self.doubt.map_or(1.0, |doubt| doubt[1]) <= limit_s)
     }
 
     fn limits(&self) -> impl Iterator<Item = (usize, f64)> {
@@ -200,7 +205,8 @@ pub fn size(basis: &Basis<'_>) -> Forecast {
         peak_requests_per_second: peak * requests,
         peak_orders_per_second: peak * orders,
         // The last unit is sold when its buyer comes, or when the row is through with all of them.
-        sold_out_after_s: sold_out.map(|at| at.max(basis.row().map_or(0.0, |row| plan.stock as f64 / row / f64::from(rows)))),
+        sold_out_after_s: sold_out
+            .map(|at| at.max(basis.row().map_or(0.0, |row| plan.stock as f64 / row / f64::from(rows)))),
         latency: latency(basis, &expected, &predicted),
         funnel: funnel(basis, orders),
         assumptions: assumptions(basis, &nodes, rows),
@@ -254,12 +260,17 @@ fn rows(basis: &Basis<'_>, needed: f64) -> (u32, Option<Refusal>) {
         if times >= needed / held.max(1e-9) {
             return (count, None);
         }
-        let why = format!("{rates}; by the sweep, {count} of {} do {times:.1} times as much and more of it does less", path(basis));
+        let why = format!(
+            "{rates}; by the sweep, {count} of {} do {times:.1} times as much and more of it does less",
+            path(basis)
+        );
         let remedy = "let fewer in at once, by admission or by a longer `half_within`, or deduct otherwise";
         return (count, Some(Refusal { why, remedy: remedy.to_owned() }));
     }
     match (evidence.limit, row) {
-        (Limit::Processors(_), row) if row.is_none_or(|row| needed <= row * WORK) && needed <= held * BEYOND => (1, None),
+        (Limit::Processors(_), row) if row.is_none_or(|row| needed <= row * WORK) && needed <= held * BEYOND => {
+            (1, None)
+        }
         (Limit::Processors(_), Some(row)) if needed > row * WORK => {
             let why = format!(
                 "{rates}; processors gave out first there, but by the sessions that waited, the lock of the item's row gives out at \
@@ -300,8 +311,8 @@ fn path<'a>(basis: &Basis<'a>) -> &'a str {
     basis.sweep.map_or("", |sweep| sweep.path.as_str())
 }
 
-/// How many of what was swept, and how many times as much as one that does: as few as do `times` as much, or as many as do
-/// most. No more than were measured.
+/// How many of what was swept, and how many times as much as one that does: as few as do `times` as much, or as many
+/// as do most. No more than were measured.
 fn swept(basis: &Basis<'_>, times: f64) -> Option<(u32, f64)> {
     let sweep = basis.sweep?;
     let of = match basis.evidence.resource.as_deref() {
@@ -311,9 +322,10 @@ fn swept(basis: &Basis<'_>, times: f64) -> Option<(u32, f64)> {
     let law = sweep.law.filter(|_| sweep.path.ends_with(of))?;
     let most = sweep.points.iter().map(|(count, _)| *count).max()?;
     let does = |count: u32| law.at(f64::from(count)) / law.one;
-    (1..=most).find(|count| does(*count) >= times).or_else(|| (1..=most).max_by(|a, b| does(*a).total_cmp(&does(*b)))).map(
-        |count| (count, does(count)),
-    )
+    (1..=most)
+        .find(|count| does(*count) >= times)
+        .or_else(|| (1..=most).max_by(|a, b| does(*a).total_cmp(&does(*b))))
+        .map(|count| (count, does(count)))
 }
 
 /// Roles that cannot carry it with as many nodes as there may be.
@@ -326,8 +338,17 @@ fn too_small(basis: &Basis<'_>, roles: &[Sized], rate: f64) -> Vec<Refusal> {
         if cpus > have {
             let nodes = format::plural(u64::from(role.nodes), "node");
             out.push(Refusal {
-                why: format!("{} takes {} processors at the peak, and {nodes} of {} have {have}", role.role, format::number(cpus), role.cpus),
-                remedy: format!("give it larger nodes: --set node.{}.cpus={}", role.role, (cpus / f64::from(role.nodes)).ceil()),
+                why: format!(
+                    "{} takes {} processors at the peak, and {nodes} of {} have {have}",
+                    role.role,
+                    format::number(cpus),
+                    role.cpus
+                ),
+                remedy: format!(
+                    "give it larger nodes: --set node.{}.cpus={}",
+                    role.role,
+                    (cpus / f64::from(role.nodes)).ceil()
+                ),
             });
         }
         if role.nodes > basis.plan.linear_to {
@@ -422,7 +443,8 @@ fn latency(basis: &Basis<'_>, expected: &Predicted, with_headroom: &Predicted) -
 /// How many get how far: by the share of the measured arrivals that made each step, and by the stock.
 fn funnel(basis: &Basis<'_>, orders: f64) -> Vec<Funnel> {
     let buyers = basis.plan.buyers as f64;
-    let row = |name: &str, buyers: Option<f64>| Funnel { name: name.to_owned(), buyers: buyers.map(|n| n.round() as u64) };
+    let row =
+        |name: &str, buyers: Option<f64>| Funnel { name: name.to_owned(), buyers: buyers.map(|n| n.round() as u64) };
     let mut out = vec![row("come", Some(buyers))];
     for step in &basis.evidence.points[0].steps {
         out.push(row(&format!("make the step {}", step.name), Some(buyers * step.times.min(1.0))));

@@ -1,4 +1,5 @@
-//! A forecast for people: what a manager reads first, then what it rests on. Markdown, which also reads well in a terminal, and a page.
+//! A forecast for people: what a manager reads first, then what it rests on. Markdown, which also reads well in a
+//! terminal, and a page.
 
 use askama::Template;
 
@@ -40,7 +41,9 @@ fn warnings(forecast: &Forecast) -> Vec<String> {
             format::plural(judged.count() as u64, "rate")
         ));
     }
-    out.extend(forecast.refusals.iter().map(|refusal| format!("Refused: {}. What to do: {}.", refusal.why, refusal.remedy)));
+    out.extend(
+        forecast.refusals.iter().map(|refusal| format!("Refused: {}. What to do: {}.", refusal.why, refusal.remedy)),
+    );
     out
 }
 
@@ -51,7 +54,8 @@ fn answer(forecast: &Forecast) -> String {
         .nodes
         .iter()
         .map(|nodes| {
-            let [count, cpus] = [(nodes.count, "node"), (nodes.cpus, "processor")].map(|(n, of)| format::plural(u64::from(n), of));
+            let [count, cpus] =
+                [(nodes.count, "node"), (nodes.cpus, "processor")].map(|(n, of)| format::plural(u64::from(n), of));
             format!("{count} of {} with {cpus}", nodes.role)
         })
         .collect();
@@ -60,11 +64,18 @@ fn answer(forecast: &Forecast) -> String {
         .iter()
         .filter_map(|latency| {
             let limit = latency.limit_us?;
-            Some(format!("TP99 of {} is expected to be {} ({} is the limit)", latency.step, us(latency.us_p99), us(limit)))
+            Some(format!(
+                "TP99 of {} is expected to be {} ({} is the limit)",
+                latency.step,
+                us(latency.us_p99),
+                us(limit)
+            ))
         })
         .collect();
     let sold_out = match forecast.sold_out_after_s {
-        Some(at) => format!("The stock of {} is sold {} after the opening", format::count(plan.stock), format::millis(at * 1e3)),
+        Some(at) => {
+            format!("The stock of {} is sold {} after the opening", format::count(plan.stock), format::millis(at * 1e3))
+        }
         None => format!("The stock of {} is not sold out", format::count(plan.stock)),
     };
     let opens = if plan.opens.is_empty() { String::new() } else { format!(" at {}", format::one_line(&plan.opens)) };
@@ -101,7 +112,12 @@ fn nodes(forecast: &Forecast) -> Table {
         .collect();
     rows.push(vec!["all".into(), String::new(), String::new(), String::new(), money(forecast, forecast.cost)]);
     let below = vec![format!("The item's stock lies in {}.", format::plural(u64::from(forecast.shards), "row"))];
-    Table { title: "Nodes and cost", head: vec!["role", "nodes", "processors of each", "in use at the peak", "cost"], rows, below }
+    Table {
+        title: "Nodes and cost",
+        head: vec!["role", "nodes", "processors of each", "in use at the peak", "cost"],
+        rows,
+        below,
+    }
 }
 
 fn latency(forecast: &Forecast) -> Table {
@@ -145,7 +161,9 @@ fn fleet(forecast: &Forecast) -> Table {
         ]
     });
     let below = match &forecast.fleet {
-        Some(_) => "`fleet/` beside this page has the manifests: kubectl apply -k fleet, once your scenario and your image stand in it.",
+        Some(_) => {
+            "`fleet/` beside this page has the manifests: kubectl apply -k fleet, once your scenario and your image stand in it."
+        }
         None => "The generator's efficiency was not measured.",
     };
     Table {

@@ -34,12 +34,17 @@ pub(in crate::report) fn draw(forecast: &Forecast) -> Result<Option<String>, Rep
             }
             frame.rates()?;
             let more = peak * (1.0 + forecast.plan.headroom);
-            canvas.rect(frame.x(peak)..frame.x(more.min(most)), super::capacity::TOP..frame.foot(), Paint::P50.tint(0.15))?;
-            canvas.path(&[(frame.x(peak), super::capacity::TOP), (frame.x(peak), frame.foot())], Paint::P50.line(1.5))?;
+            canvas.rect(
+                frame.x(peak)..frame.x(more.min(most)),
+                super::capacity::TOP..frame.foot(),
+                Paint::P50.tint(0.15),
+            )?;
+            canvas
+                .path(&[(frame.x(peak), super::capacity::TOP), (frame.x(peak), frame.foot())], Paint::P50.line(1.5))?;
             let at = super::capacity::TOP - 9.0;
             canvas.text("planned, and its headroom", frame.x(peak) - 4.0, at, HPos::Right, Paint::Ink)?;
             if let Some(limit) = limit {
-                canvas.path(&[(frame.left, y(limit)), (frame.x(most), y(limit))], Paint::Fail.line(1.5))?;
+                canvas.path(&[(frame.left, y(limit)), (frame.x(most), y(limit))], Paint::Bad.line(1.5))?;
                 canvas.text("limit", frame.left + 4.0, y(limit) - 8.0, HPos::Left, Paint::Ink)?;
             }
             let line: Vec<(f64, f64)> = forecast.curve.iter().map(|p| (frame.x(p.rate), y(p.us_p99))).collect();
@@ -64,7 +69,11 @@ pub(in crate::report) fn draw_validation(forecast: &Forecast) -> Result<Option<S
     let (low, high) = (seen().fold(f64::INFINITY, f64::min), seen().fold(1.0, f64::max));
     let range = log_range(low as u64, high as u64);
     let most = forecast.validation.iter().map(|row| row.rate).fold(0.0, f64::max) * 1.06;
-    let label = format!("TP99 of {} at {} rates that were held back: predicted and measured.", forecast.model.step, forecast.validation.len());
+    let label = format!(
+        "TP99 of {} at {} rates that were held back: predicted and measured.",
+        forecast.model.step,
+        forecast.validation.len()
+    );
     let svg = render(
         &label,
         |room| room.pick(300.0, 260.0),
@@ -80,7 +89,10 @@ pub(in crate::report) fn draw_validation(forecast: &Forecast) -> Result<Option<S
                 if let Some([from, to]) = row.us_p99.interval {
                     canvas.path(&[(x, y(from)), (x, y(to))], Paint::P50.line(5.0))?;
                 }
-                canvas.path(&[(x - 7.0, y(row.us_p99.predicted)), (x + 7.0, y(row.us_p99.predicted))], Paint::Ink.line(1.5))?;
+                canvas.path(
+                    &[(x - 7.0, y(row.us_p99.predicted)), (x + 7.0, y(row.us_p99.predicted))],
+                    Paint::Ink.line(1.5),
+                )?;
                 let Some(measured) = row.us_p99.measured else { continue };
                 match row.judged {
                     true => canvas.dot(x, y(measured), 4.0, Paint::Ok.solid())?,
