@@ -21,12 +21,14 @@ use crate::load::slice::Slice;
 use crate::progress::Progress;
 use crate::report::{self, Render, Terminal};
 use crate::run::{self, RunError};
+use crate::scenario::forecast::LoadedPlan;
 use crate::scenario::{self, Loaded, ScenarioError};
 use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
 use crate::{
-    bench, calibrate, doctor, drill, exit, history, judge, kill_soak, merge, mutants, stack, stdout, toxiproxy,
+    bench, calibrate, doctor, drill, exit, forecast, history, judge, kill_soak, merge, mutants, stack, stdout,
+    toxiproxy,
 };
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
@@ -254,6 +256,9 @@ enum Command {
         /// target.reference.pool=1,2,4,8,16.
         #[arg(long, value_name = "PATH=N,N,...")]
         sweep: Option<capacity::Sweep>,
+        /// Then a forecast for this plan; rates below the capacity are probed as well, for it to be fitted to and held against.
+        #[arg(long, value_name = "PLAN", conflicts_with = "sweep")]
+        forecast: Option<PathBuf>,
         /// Overrides a value of the scenario.
         #[arg(long, value_name = "PATH=VALUE")]
         set: Vec<String>,
@@ -264,6 +269,23 @@ enum Command {
         #[arg(long)]
         out: Option<PathBuf>,
         /// How the report is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// How many nodes for so many buyers: a plan with its cost, from the probes of `seckill capacity`.
+    Forecast {
+        /// The folder that `seckill capacity` made.
+        folder: PathBuf,
+        /// The plan: who is expected, what it may run on, what that costs.
+        #[arg(long, value_name = "FILE")]
+        plan: PathBuf,
+        /// Overrides a value of the plan: KEY=VALUE, such as buyers=2000000 or node.service.cpus=8.
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// A folder of `seckill capacity --sweep`: how much more shards, or connections, do.
+        #[arg(long, value_name = "DIR")]
+        sweep: Option<PathBuf>,
+        /// How the forecast is printed.
         #[arg(long, value_enum, default_value = "text")]
         output: Output,
     },
@@ -541,13 +563,33 @@ pub fn main() -> i32 {
             let asked = calibrate::Asked { seconds, only, mistake };
             calibrate::run(&asked, output == Output::Json, &runtime, &on_interrupt())
         }
-        Command::Capacity { scenario, from, to, probes, within, precision, sweep, set, seed, out, output } => {
-            let asked = Asked { set, between: [from, to], probes, within, precision: precision / 100.0, sweep };
-            match load(&scenario, &asked.set, seed, None) {
-                Ok(loaded) => find_capacity(&loaded, &asked, out, output),
+        Command::Capacity {
+            scenario,
+            from,
+            to,
+            probes,
+            within,
+            precision,
+            sweep,
+            forecast,
+            set,
+            seed,
+            out,
+            output,
+        } => {
+            let ladder = forecast.is_some();
+            let asked = Asked { set, between: [from, to], probes, within, precision: precision / 100.0, sweep, ladder };
+            // A mistake in the plan is told before anything is measured for it.
+            let plan = forecast.map(|path| scenario::forecast::load(&path, &[])).transpose();
+            match plan.and_then(|plan| Ok((load(&scenario, &asked.set, seed, None)?, plan))) {
+                Ok((loaded, plan)) => find_capacity(&loaded, &asked, plan.as_ref(), out, output),
                 Err(error) => refuse(&error),
             }
         }
+        Command::Forecast { folder, plan, set, sweep, output } => match scenario::forecast::load(&plan, &set) {
+            Ok(plan) => make_forecast(&folder, &plan, sweep.as_deref(), output),
+            Err(error) => refuse(&error),
+        },
         Command::SoakKill { times, seed, jobs, more, scenario, output } => {
             let asked = kill_soak::Asked { times, seed, jobs: usize::from(jobs), scenario, more };
             kill_soak::run(&asked, output == Output::Json, &on_interrupt())
@@ -626,8 +668,34 @@ fn print_kept(result: &impl Serialize, text: impl FnOnce() -> String, folder: &P
     }
 }
 
-/// Looks for the capacity, or sweeps, and prints the report.
-fn find_capacity(loaded: &Loaded, asked: &Asked, out: Option<PathBuf>, output: Output) -> i32 {
+/// Makes a forecast from a folder of probes, and prints it.
+fn make_forecast(folder: &Path, plan: &LoadedPlan, sweep: Option<&Path>, output: Output) -> i32 {
+    match forecast::run(folder, plan, sweep) {
+        Ok(made) => {
+            match output {
+                Output::Json => println!("{}", serde_json::to_string_pretty(&made).unwrap_or_default()),
+                Output::Text => {
+                    println!(
+                        "{}\nforecast: {}",
+                        report::forecast::markdown(&made),
+                        folder.join("forecast.html").display()
+                    );
+                }
+            }
+            made.exit_code
+        }
+        Err(error) => complain(&error.to_string(), error.exit_code()),
+    }
+}
+
+/// Looks for the capacity, or sweeps, and prints the report; then the forecast, if there is a plan for one.
+fn find_capacity(
+    loaded: &Loaded,
+    asked: &Asked,
+    plan: Option<&LoadedPlan>,
+    out: Option<PathBuf>,
+    output: Output,
+) -> i32 {
     let folder = out.clone().unwrap_or_else(|| default_folder(&format!("{}-capacity", loaded.scenario.name)));
     let Some(runtime) = runtime() else { return exit::INTERNAL };
     let cancel = on_interrupt();
@@ -636,7 +704,14 @@ fn find_capacity(loaded: &Loaded, asked: &Asked, out: Option<PathBuf>, output: O
             if out.is_none() {
                 point_latest_at(&folder);
             }
-            finish_capacity(Ok(()), report, &folder, output)
+            let Some(plan) = plan else { return finish_capacity(Ok(()), report, &folder, output) };
+            // For programs there is one document, and this one is kept.
+            let found = match output {
+                Output::Json => report.exit_code,
+                Output::Text => finish_capacity(Ok(()), report, &folder, output),
+            };
+            let made = make_forecast(&folder, plan, None, output);
+            if exit::severity(found) > exit::severity(made) { found } else { made }
         }
         Err(error) => {
             let code = match &error {

@@ -16,6 +16,7 @@ pub mod drain;
 pub mod drill;
 pub mod exit;
 pub mod fault;
+pub mod forecast;
 pub mod gate;
 pub mod history;
 pub mod judge;

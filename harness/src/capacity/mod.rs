@@ -48,6 +48,8 @@ pub struct Asked {
     pub precision: f64,
     /// Instead of the search: more of what, and how many of it.
     pub sweep: Option<Sweep>,
+    /// Whether rates below the capacity are probed as well, which a forecast is fitted to and held against.
+    pub ladder: bool,
 }
 
 /// A value of the scenario, and what it is set to.
@@ -216,6 +218,11 @@ pub enum CapacityError {
     Interrupted(PathBuf),
 }
 
+/// Shares of the capacity that a ladder probes, each as often.
+const LADDER: [f64; 6] = [0.25, 0.4, 0.55, 0.68, 0.8, 0.9];
+/// How often.
+const RUNGS: usize = 3;
+
 /// A probe may be made again once if the harness distrusts its own measurement.
 const REPEATS: u64 = 1;
 /// Beside the load, a run provisions, drains, audits and judges.
@@ -288,9 +295,10 @@ impl Probing<'_> {
         let [low, high] = self.between;
         let mut search = Search::new(low, high);
         let mut probes: Vec<Probe> = Vec::new();
+        // What the ladder takes is set aside for it.
+        let after = if self.asked.ladder { (LADDER.len() * RUNGS) as f64 } else { 0.0 };
         while (probes.len() as u32) < self.asked.probes {
-            let longest = probes.iter().map(|probe| probe.took_s).fold(0.0, f64::max);
-            if started.elapsed().as_secs_f64() + longest > self.asked.within.as_secs_f64() {
+            if !self.time_for(started, &probes, 1.0 + after) {
                 say("the time is up");
                 break;
             }
@@ -316,7 +324,43 @@ impl Probing<'_> {
             }
         }
         let found = conclude(&search, &probes, self.base_rate);
+        if self.asked.ladder {
+            self.ladder(&found, started, &mut probes, say).await?;
+        }
         Ok((probes, found))
+    }
+
+    /// Whether there is time for so many more probes.
+    fn time_for(&self, started: Instant, probes: &[Probe], more: f64) -> bool {
+        let longest = probes.iter().map(|probe| probe.took_s).fold(0.0, f64::max);
+        started.elapsed().as_secs_f64() + longest * more <= self.asked.within.as_secs_f64()
+    }
+
+    /// Probes shares of what was found, all of them before any again: what the machine does meanwhile then hits all alike.
+    async fn ladder(
+        &self,
+        found: &Found,
+        started: Instant,
+        probes: &mut Vec<Probe>,
+        say: &impl Fn(&str),
+    ) -> Result<(), CapacityError> {
+        let scales = || LADDER.iter().map(|share| significant((share * found.scale).max(self.between[0])));
+        for scale in (0..RUNGS).flat_map(|_| scales()) {
+            if !self.time_for(started, probes, 1.0) {
+                say("the time is up");
+                break;
+            }
+            let probe = self.probe(probes.len(), scale, &[]).await?;
+            say(&format!(
+                "[{}] {:.0} arrivals/s (scale {scale}), to fit a forecast: {} ({:.0} s)",
+                probes.len() + 1,
+                probe.rate,
+                in_words(&probe),
+                probe.took_s
+            ));
+            probes.push(probe);
+        }
+        Ok(())
     }
 
     async fn sweep(&self, sweep: &Sweep, say: &impl Fn(&str)) -> Result<(Vec<Probe>, SweepReport), CapacityError> {

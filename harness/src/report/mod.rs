@@ -10,6 +10,7 @@ pub mod capacity;
 pub(crate) mod chart;
 pub mod comparison;
 pub mod drill;
+pub mod forecast;
 pub(crate) mod format;
 mod html;
 mod junit;

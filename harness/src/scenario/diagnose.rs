@@ -253,7 +253,13 @@ fn syntax(path: &Path, text: &str, error: &toml_edit::TomlError) -> ScenarioErro
 }
 
 /// The message with all mistakes, each with its line, what is accepted, and the remedy.
-pub(crate) fn render(path: &Path, original: &str, text: &str, overrides: &[String], mistakes: &[Mistake]) -> ScenarioError {
+pub(crate) fn render(
+    path: &Path,
+    original: &str,
+    text: &str,
+    overrides: &[String],
+    mistakes: &[Mistake],
+) -> ScenarioError {
     let mut out = String::new();
     let origin = path.display().to_string();
     let renderer = Renderer::plain();

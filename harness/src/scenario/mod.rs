@@ -19,6 +19,7 @@ use crate::measure::slo::SloSpec;
 
 pub mod catalogue;
 pub(crate) mod diagnose;
+pub mod forecast;
 pub mod gate;
 pub mod journey;
 pub mod pause;

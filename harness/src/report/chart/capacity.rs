@@ -8,7 +8,7 @@ use crate::capacity::probe::{Outcome, Probe};
 use crate::capacity::{Report, SweepReport};
 use crate::report::format;
 
-const TOP: f64 = 22.0;
+pub(super) const TOP: f64 = 22.0;
 const BOTTOM: f64 = 40.0;
 const RIGHT: f64 = 16.0;
 
@@ -94,33 +94,33 @@ pub(in crate::report) fn draw_sweep(sweep: &SweepReport) -> Result<Option<String
 }
 
 /// A plot with a linear axis from zero below it.
-struct Frame<'c, 'a> {
-    canvas: &'c Canvas<'a>,
-    left: f64,
-    most: f64,
+pub(super) struct Frame<'c, 'a> {
+    pub(super) canvas: &'c Canvas<'a>,
+    pub(super) left: f64,
+    pub(super) most: f64,
 }
 
 impl Frame<'_, '_> {
-    fn foot(&self) -> f64 {
+    pub(super) fn foot(&self) -> f64 {
         self.canvas.height - BOTTOM
     }
 
-    fn x(&self, value: f64) -> f64 {
+    pub(super) fn x(&self, value: f64) -> f64 {
         self.left + value / self.most * (self.canvas.room.width - self.left - RIGHT)
     }
 
     /// The height of a share of the axis.
-    fn y(&self, share: f64) -> f64 {
+    pub(super) fn y(&self, share: f64) -> f64 {
         self.foot() - share * (self.foot() - TOP)
     }
 
-    fn line_across(&self, y: f64, label: &str) -> Drawn {
+    pub(super) fn line_across(&self, y: f64, label: &str) -> Drawn {
         let right = self.canvas.room.width - RIGHT;
         self.canvas.path(&[(self.left, y), (right, y)], Paint::Grid.line(1.0))?;
         self.canvas.text(label, self.left - 6.0, y, HPos::Right, Paint::Muted)
     }
 
-    fn rates(&self) -> Drawn {
+    pub(super) fn rates(&self) -> Drawn {
         for tick in round_ticks(&(0.0..self.most), self.canvas.room.pick(8, 4)) {
             let x = self.x(tick);
             self.canvas.path(&[(x, TOP), (x, self.foot())], Paint::Grid.line(1.0))?;

@@ -22,6 +22,7 @@ use crate::summary::Summary;
 pub(super) mod arrivals;
 pub(super) mod blast;
 pub(super) mod capacity;
+pub(super) mod forecast;
 pub(super) mod lanes;
 pub(super) mod latency;
 pub(super) mod outcomes;

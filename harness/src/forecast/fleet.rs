@@ -1,0 +1,52 @@
+//! The generators for a rehearsal at the scale of a plan: how many, and the manifests that start them.
+
+use super::Fleet;
+
+/// No more generators than this are planned: beyond it, a rehearsal of a part of the crowd says as much.
+pub const MOST: u64 = 1_000;
+
+/// Files of the manifests, by their names in the folder of the forecast; `kubectl apply -k DIR/fleet` starts them.
+pub fn files(fleet: &Fleet) -> Vec<(&'static str, Vec<u8>)> {
+    let base = [
+        ("fleet/base/generators.yaml", include_str!("../../../ci/kubernetes/base/generators.yaml")),
+        ("fleet/base/kustomization.yaml", include_str!("../../../ci/kubernetes/base/kustomization.yaml")),
+        ("fleet/base/scenario.toml", include_str!("../../../ci/kubernetes/base/scenario.toml")),
+        ("fleet/base/volume.yaml", include_str!("../../../ci/kubernetes/base/volume.yaml")),
+    ];
+    let mut out: Vec<(&str, Vec<u8>)> = base.iter().map(|(name, text)| (*name, text.as_bytes().to_vec())).collect();
+    out.push(("fleet/kustomization.yaml", overlay(fleet).into_bytes()));
+    out
+}
+
+fn overlay(fleet: &Fleet) -> String {
+    let shards = fleet.shards;
+    format!(
+        "# Generators for {:.0} requests per second, of which each makes {:.0} with a whole processor. Put your scenario into base/scenario.toml,\n\
+         # your image and the start here, and then: kubectl apply -k .\n\
+         apiVersion: kustomize.config.k8s.io/v1beta1\n\
+         kind: Kustomization\n\
+         namespace: rehearsal\n\
+         resources:\n  - base\n\
+         images:\n  - name: seckill\n    newName: registry.example/seckill\n    newTag: \"{}\"\n\
+         configMapGenerator:\n  - name: seckill-run\n    behavior: merge\n    literals:\n      - start=2026-11-22T22:00:00+08:00\n      - shards={shards}\n\
+         patches:\n  - target:\n      kind: Job\n      name: seckill-generators\n    patch: |-\n      - op: replace\n        path: /spec/completions\n        value: {shards}\n      - op: replace\n        path: /spec/parallelism\n        value: {shards}\n",
+        fleet.requests_per_second,
+        fleet.requests_per_cpu_s,
+        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_overlay_has_the_number_of_shards_where_the_job_and_the_generators_read_it() {
+        let fleet = Fleet { shards: 7, requests_per_second: 12_345.0, requests_per_cpu_s: 5_000.0, cost: 0.0 };
+        let files = files(&fleet);
+        let (_, text) = files.iter().find(|(name, _)| *name == "fleet/kustomization.yaml").unwrap();
+        let text = String::from_utf8_lossy(text);
+        assert!(text.contains("- shards=7\n") && text.matches("value: 7\n").count() == 2, "{text}");
+        assert_eq!(files.len(), 5);
+    }
+}
