@@ -27,8 +27,8 @@ use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
 use crate::{
-    bench, calibrate, doctor, drill, exit, forecast, history, judge, kill_soak, merge, mutants, stack, stdout,
-    toxiproxy,
+    adapt, bench, calibrate, doctor, drill, dry_run, exit, forecast, history, judge, kill_soak, merge, mutants, stack,
+    stdout, toxiproxy,
 };
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.
@@ -77,8 +77,22 @@ enum Command {
         /// No progress on stderr.
         #[arg(long)]
         quiet: bool,
+        /// Start nothing: print what would be done, to whom, when and how much.
+        #[arg(long, conflicts_with = "shard")]
+        dry_run: bool,
         #[command(flatten)]
         sharing: Sharing,
+    },
+    /// Check an adapter: one buyer of each cohort walks its journey against the live service, and each reply is explained.
+    Adapt {
+        /// The scenario file.
+        scenario: PathBuf,
+        /// Overrides a value of the scenario.
+        #[arg(long, value_name = "PATH=VALUE")]
+        set: Vec<String>,
+        /// How the report is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
     },
     /// Put the shards of a run together, judge and report it.
     Merge {
@@ -471,13 +485,18 @@ pub fn main() -> i32 {
     }
     log_to_stderr();
     match cli.command {
-        Command::Run { scenario, out, seed, set, variant, stack, output, quiet, sharing } => {
+        Command::Run { scenario, out, seed, set, variant, stack, output, quiet, dry_run, sharing } => {
             let chosen = choose_stack(set, stack, |set| load(&scenario, set, seed, variant.as_deref()));
             let checked = chosen.and_then(|(loaded, set)| match &variant {
                 Some(_) => Ok((loaded, set)),
                 None => each_variant_fits(&loaded, &set, seed).map(|()| (loaded, set)),
             });
             match checked {
+                Ok((loaded, _)) if dry_run => {
+                    let plan = dry_run::Plan::of(&loaded.scenario);
+                    print_result(&plan, || plan.text(), output);
+                    exit::PASS
+                }
                 Ok((loaded, _)) if sharing.shard.is_some() => run_shard(&loaded, sharing, out, output, quiet),
                 Ok((loaded, set)) if !loaded.scenario.variant.is_empty() => {
                     compare_variants(&loaded, &set, out, output, quiet)
@@ -486,6 +505,10 @@ pub fn main() -> i32 {
                 Err(error) => refuse(&error),
             }
         }
+        Command::Adapt { scenario, set, output } => match load(&scenario, &set, None, None) {
+            Ok(loaded) => check_adapter(&loaded, output),
+            Err(error) => refuse(&error),
+        },
         Command::Merge { shards, out, output } => match merge::merge(&shards, &out) {
             Ok(()) => finish(judge::judge_and_report(&out), &out, output),
             Err(error) => complain(&error.to_string(), exit::USAGE),
@@ -658,6 +681,39 @@ fn finish_comparison(saved: Result<(), CompareError>, comparison: Comparison, fo
     }
     print_kept(&comparison, || report::comparison::markdown(&comparison), folder, output);
     comparison.exit_code
+}
+
+/// Walks each journey once against the live service, and prints what its replies were taken for.
+fn check_adapter(loaded: &Loaded, output: Output) -> i32 {
+    let Some(runtime) = runtime() else { return exit::INTERNAL };
+    let run_id = Part::whole().run_id;
+    let logs = std::env::temp_dir().join(format!("seckill-{run_id}-logs"));
+    if let Err(error) = std::fs::create_dir(&logs) {
+        return complain(
+            &format!("cannot make {}: {error}; TMPDIR names another place", logs.display()),
+            exit::NO_STACK,
+        );
+    }
+    let provision = stack::Provision { run_id, logs: logs.clone(), listen: stack::LOCAL };
+    let cancel = on_interrupt();
+    let result = runtime.block_on(adapt::run(&loaded.scenario, &provision, &cancel));
+    let _ = std::fs::remove_dir_all(&logs);
+    match result {
+        Ok(None) => complain("interrupted", exit::UNKNOWN),
+        Err(error) => complain_of_stack(loaded, &error),
+        Ok(Some(report)) => {
+            print_result(&report, || adapt::text(&report), output);
+            if report.complete { exit::PASS } else { exit::UNKNOWN }
+        }
+    }
+}
+
+/// Prints a result for programs or for people.
+fn print_result(result: &impl Serialize, text: impl FnOnce() -> String, output: Output) {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(result).unwrap_or_default()),
+        Output::Text => println!("{}", text()),
+    }
 }
 
 /// Prints what is kept in a folder: for programs, or for people with the place of its page.
@@ -887,6 +943,9 @@ fn stack_up(loaded: &Loaded, listen: IpAddr) -> i32 {
                 }
                 cancel.cancelled().await;
                 api.end().await;
+                if let Some(cleaned) = stack.clean_up().await {
+                    eprintln!("{}", cleaned.unwrap_or_else(|why| why));
+                }
                 taken_down(stack).await;
                 exit::PASS
             }

@@ -237,7 +237,7 @@ impl FreshBuyer<'_> {
                 }
                 let said = classify::read(step, &reply, captured);
                 if said.classified.outcome != Outcome::Ok {
-                    let again = classify::worth_retrying(&said.classified, reply.status);
+                    let again = classify::worth_retrying(&said, reply.status);
                     return Err((said.classified.reason, again));
                 }
                 Ok(said.state)

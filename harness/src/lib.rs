@@ -3,6 +3,7 @@
 //! A **scenario** becomes a **run**: a stack is provisioned, goose fires an open-loop spike at it, a nemesis breaks things
 //! on a timeline, and everything that happened is written to a **history**. What is right of the history is pure.
 
+pub mod adapt;
 pub mod baseline;
 pub mod bench;
 pub mod calibrate;
@@ -14,6 +15,7 @@ pub mod compare;
 pub mod doctor;
 pub mod drain;
 pub mod drill;
+pub mod dry_run;
 pub mod exit;
 pub mod fault;
 pub mod forecast;

@@ -17,7 +17,7 @@ use crate::load::driver::{self, LoadError, LoadSpec};
 use crate::nemesis::{Nemesis, RealWorld, stop};
 use crate::progress::Progress;
 use crate::sampler::{Hypothesis, Sampler};
-use crate::scenario::{Loaded, Scenario, Target};
+use crate::scenario::{Item, Loaded, Scenario, Target};
 use crate::shard::{self, Part};
 use crate::stack::control::ItemSetup;
 use crate::stack::{self, Provision, Stack, StackError};
@@ -123,6 +123,12 @@ pub async fn record(
         () = cancel.cancelled() => return Err(RunError::Interrupted),
     };
     let outcome = on_stack(scenario, part, folder, &stack, progress, cancel).await;
+    if part.leads()
+        && let Some(cleaned) = stack.clean_up().await
+    {
+        // Nothing was recorded that it could be told in.
+        eprintln!("{}", cleaned.unwrap_or_else(|why| why));
+    }
     progress.say("taking the stack down");
     take_down(stack).await;
     outcome
@@ -231,6 +237,7 @@ async fn on_stack(
         Ok(ended) => ended,
         Err(error) => {
             recorder.event(&Event::Distrust { at_us: clock.now_us(), why: error.to_string() });
+            clean_up(stack, part, clock, &recorder).await;
             recorder.close(&format!("failed: {error}"))?;
             return Err(error.into());
         }
@@ -240,12 +247,25 @@ async fn on_stack(
     if is_whole(how) && part.leads() {
         audit(&spec, stack, folder, &recorder, progress, cancel).await;
     }
+    clean_up(stack, part, clock, &recorder).await;
     // The sampler looks at the wall clock while the load runs; this is for before and after.
     if let Some(why) = WallWatch::anchored_at(info.epoch_unix_us).look(clock.epoch_unix_us()) {
         recorder.event(&Event::Distrust { at_us: clock.now_us(), why });
     }
     recorder.close(how)?;
     Ok(how)
+}
+
+/// Takes the traces of the run out of somebody else's shop, and writes down what came of it.
+async fn clean_up(stack: &Stack, part: &Part, clock: Clock, recorder: &Recorder) {
+    if !part.leads() {
+        return;
+    }
+    let Some(cleaned) = stack.clean_up().await else { return };
+    if let Err(why) = &cleaned {
+        eprintln!("{why}");
+    }
+    recorder.event(&Event::Note { at_us: clock.now_us(), text: cleaned.unwrap_or_else(|why| why) });
 }
 
 /// Whether a run that ended so was healed, drained and audited.
@@ -352,9 +372,9 @@ async fn audit(
     progress: &Progress,
     cancel: &CancellationToken,
 ) {
-    let Some(control) = &stack.control else { return };
     progress.say("auditing");
-    let mut state: FinalState = match control.audit().await {
+    let Some(audited) = stack.audit(&spec.scenario.item).await else { return };
+    let mut state: FinalState = match audited {
         Ok(state) => state,
         Err(error) => {
             let why = format!("the final audit could not be made: {error}");
@@ -378,27 +398,19 @@ async fn audit(
     }
 }
 
-/// Puts the scenario's items on sale, at times counted from an epoch in Unix microseconds. Where there is no audit listener,
-/// nothing can be set up.
+/// Puts the scenario's items on sale, at times counted from an epoch in Unix microseconds: by the shop's own command, or by its
+/// audit listener. Where there is neither, nothing can be set up.
 ///
 /// # Errors
 /// The target refuses, or is not what the scenario says.
 pub async fn set_up_sale(scenario: &Scenario, stack: &Stack, epoch_unix_us: i64) -> Result<(), StackError> {
+    let items = items_from(scenario, epoch_unix_us);
+    if let Some(shop) = &stack.shop
+        && shop.set_up(&items).await?
+    {
+        return Ok(());
+    }
     let Some(control) = &stack.control else { return Ok(()) };
-    let items: Vec<ItemSetup> = scenario
-        .item
-        .iter()
-        .map(|item| ItemSetup {
-            id: item.id,
-            title: item.title.clone(),
-            price_cents: item.price_cents,
-            stock: item.stock,
-            per_user_limit: item.per_user_limit,
-            opens_at: epoch_unix_us + item.opens_at.micros(),
-            closes_at: epoch_unix_us + item.closes_at.micros(),
-            hold_ms: item.hold.micros() / 1_000,
-        })
-        .collect();
     control.reset(&items).await.map_err(|error| match &scenario.target {
         Target::Reference(_) => error,
         Target::External(_) => StackError::Setting {
@@ -408,6 +420,26 @@ pub async fn set_up_sale(scenario: &Scenario, stack: &Stack, epoch_unix_us: i64)
                 .to_owned(),
         },
     })
+}
+
+/// The items as a shop is told to sell them, at times counted from an epoch in Unix microseconds.
+fn items_from(scenario: &Scenario, epoch_unix_us: i64) -> Vec<ItemSetup> {
+    let told = |item: &Item| ItemSetup {
+        id: item.id,
+        title: item.title.clone(),
+        price_cents: item.price_cents,
+        stock: item.stock,
+        per_user_limit: item.per_user_limit,
+        opens_at: epoch_unix_us + item.opens_at.micros(),
+        closes_at: epoch_unix_us + item.closes_at.micros(),
+        hold_ms: item.hold.micros() / 1_000,
+    };
+    scenario.item.iter().map(told).collect()
+}
+
+/// What the buyers of a run are called, before their number.
+pub fn user_prefix(run_id: &str) -> String {
+    format!("r{run_id}-u")
 }
 
 fn run_info(scenario: &Scenario, part: &Part, clock: Clock) -> RunInfo {
@@ -420,7 +452,7 @@ fn run_info(scenario: &Scenario, part: &Part, clock: Clock) -> RunInfo {
         schedule_hash,
         timeline_hash: scenario.timeline_hash(),
         epoch_unix_us: part.start_unix_us.unwrap_or_else(|| clock.epoch_unix_us()),
-        user_prefix: format!("r{run_id}-u"),
+        user_prefix: user_prefix(run_id),
         key_prefix: format!("r{run_id}-k"),
         duration_us: scenario.load.duration.micros(),
         machine: machine(),

@@ -35,6 +35,9 @@ pub struct Summary {
     pub verdict_reason: String,
     /// What each invariant came to.
     pub invariants: Vec<Finding>,
+    /// What could be judged without the service's books; absent where there was an audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_side: Option<ClientSide>,
     /// Objectives of the scenario, each judged.
     pub slos: Vec<SloResult>,
     /// How the load went.
@@ -77,6 +80,15 @@ pub struct Summary {
     pub distrust: Vec<String>,
     /// Remarks with no bearing on the verdict.
     pub notes: Vec<String>,
+}
+
+/// What a run without an audit was judged from: what the buyers saw alone.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ClientSide {
+    /// Invariants that were judged from it.
+    pub judged: Vec<String>,
+    /// Those that could not be judged.
+    pub not_judged: Vec<String>,
 }
 
 /// A stop condition of the scenario that was met: everything was healed, and the load ended.

@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+#[path = "mistakes/adapters.rs"]
+mod adapters;
 #[path = "mistakes/faults.rs"]
 mod faults;
 mod support;
@@ -663,6 +665,11 @@ fn explained(sandbox: &Sandbox, scenario: &str, mistakes: &[Mistake]) {
         assert!(!sandbox.path("run").exists(), "{}: a run folder was made for nothing", mistake.name);
     }
     sandbox.assert_nothing_left();
+}
+
+#[test]
+fn each_mistake_in_an_adapter_is_explained_where_it_is() {
+    explained(&Sandbox::new(), adapters::SHOP, adapters::MISTAKES);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use toml::Spanned;
 
 use super::{ActiveFault, Fault, Place};
 use crate::history::ClockError;
-use crate::scenario::About;
 use crate::scenario::value::SignedDur;
+use crate::scenario::{About, Target};
 use crate::stack::control::Control;
 use crate::stack::{Stack, StackError};
 
@@ -63,6 +63,9 @@ pub(super) fn whose(about: &mut About<'_>, role: &Spanned<String>) {
     if about.scenario().roles().contains(&role.get_ref().as_str()) && role.get_ref() != WITH_A_CLOCK {
         let what = format!("the clock of \"{}\" cannot be set", role.get_ref());
         about.wrong(role.span(), what, format!("role = \"{WITH_A_CLOCK}\", whose clock decides"));
+    } else if matches!(&about.scenario().target, Target::External(external) if external.audit.is_none()) {
+        let help = "a clock is set by PUT /clock on the audit listener: name it with target.external.audit, or remove the fault";
+        about.wrong(role.span(), "this service has no listener that sets its clock", help);
     }
 }
 

@@ -50,7 +50,7 @@ impl Fault for PromoteReplica {
     }
 
     fn check(&self, about: &mut About<'_>) {
-        let there = about.scenario().roles().contains(&REDIS_REPLICA);
+        let there = about.scenario().own_roles().contains(&REDIS_REPLICA);
         if !there || self.role.get_ref() != REDIS_REPLICA {
             let what = format!("\"{}\" is no replica that could be promoted", self.role.get_ref());
             let help = "add redis = true and redis_replica = true to [target.reference]: the role \"redis-replica\"";

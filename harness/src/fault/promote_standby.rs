@@ -50,7 +50,7 @@ impl Fault for PromoteStandby {
     }
 
     fn check(&self, about: &mut About<'_>) {
-        let there = about.scenario().roles().contains(&STANDBY);
+        let there = about.scenario().own_roles().contains(&STANDBY);
         if !there || self.role.get_ref() != STANDBY {
             let what = format!("\"{}\" is no standby that could be promoted", self.role.get_ref());
             return about.parameter(

@@ -46,7 +46,7 @@ impl Fault for RedisFlush {
     }
 
     fn check(&self, about: &mut About<'_>) {
-        if !about.scenario().roles().contains(&REDIS) || self.role.get_ref() != REDIS {
+        if !about.scenario().own_roles().contains(&REDIS) || self.role.get_ref() != REDIS {
             let what = format!("\"{}\" is no Redis of this stack", self.role.get_ref());
             about.parameter("role", &what, "add redis = true to [target.reference]: the role \"redis\"");
         }

@@ -228,7 +228,7 @@ impl<'a> Buyer<'a> {
                 Outcome::Info if step.role == Role::Order => walk.unsettled = true,
                 _ => {}
             }
-            let again = classify::worth_retrying(&attempt.said.classified, attempt.status);
+            let again = classify::worth_retrying(&attempt.said, attempt.status);
             if !again || number >= retries.policy.attempts || shared.stopping() || !retries.may_retry() {
                 break;
             }
@@ -459,7 +459,7 @@ fn the_one_that_counts(first: (Attempt, Micros), twin: (Attempt, Micros)) -> (At
     let rank = |attempt: &Attempt| match attempt.said.classified.outcome {
         Outcome::Ok => 3,
         Outcome::Info => 2,
-        _ => i32::from(classify::worth_retrying(&attempt.said.classified, attempt.status)),
+        _ => i32::from(classify::worth_retrying(&attempt.said, attempt.status)),
     };
     let counts = if rank(&twin.0) > rank(&first.0) { twin.0 } else { first.0 };
     (counts, completed)

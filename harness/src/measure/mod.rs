@@ -8,9 +8,9 @@
 
 use jiff::Timestamp;
 
-use crate::check::{Finding, Rules};
+use crate::check::{Finding, Rules, Verdict};
 use crate::history::{COMPLETED, Event, FinalState, History, STOPPED};
-use crate::summary::{Load, SloResult, Summary};
+use crate::summary::{ClientSide, Load, SloResult, Summary};
 
 mod blast;
 mod faults;
@@ -85,6 +85,7 @@ pub fn summarize(
         verdict,
         exit_code,
         verdict_reason,
+        client_side: audit.is_none().then(|| client_side(&findings)),
         invariants: findings,
         slos,
         latency: phases::latency(history, &phases),
@@ -106,6 +107,14 @@ pub fn summarize(
         load,
         goodput,
     }
+}
+
+/// What was judged from the buyers' side alone, and what could not be.
+fn client_side(findings: &[Finding]) -> ClientSide {
+    let (unknown, known): (Vec<&Finding>, Vec<&Finding>) =
+        findings.iter().partition(|finding| finding.verdict == Verdict::Unknown);
+    let ids = |findings: Vec<&Finding>| findings.into_iter().map(|finding| finding.id.clone()).collect();
+    ClientSide { judged: ids(known), not_judged: ids(unknown) }
 }
 
 /// Every reason not to trust the measurement, each once.

@@ -197,7 +197,11 @@ fn invariants(out: &mut String, summary: &Summary) {
         let _ = writeln!(out, "\n### Invariants\n\nNone were judged.");
         return;
     }
-    let _ = writeln!(out, "\n### Invariants\n\n| | id | invariant | detail |\n|---|---|---|---|");
+    let _ = writeln!(out, "\n### Invariants");
+    if let Some(text) = words::client_side(summary) {
+        let _ = writeln!(out, "\n{text}");
+    }
+    let _ = writeln!(out, "\n| | id | invariant | detail |\n|---|---|---|---|");
     let mut findings: Vec<_> = summary.invariants.iter().collect();
     // What is cut of a long table should be what passed.
     findings

@@ -146,6 +146,9 @@ impl Page {
         if summary.invariants.is_empty() {
             self.line("  none were judged");
         }
+        if let Some(text) = words::client_side(summary) {
+            self.paragraph(2, &text, Some(Ink::Amber));
+        }
         let ids = widest(summary.invariants.iter().map(|f| f.id.as_str())).min(8);
         let names = widest(summary.invariants.iter().map(|f| f.name.as_str())).min(40);
         for finding in &summary.invariants {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::format;
 use crate::check::Verdict;
-use crate::summary::{FaultSummary, LatencyStats, Load, Summary};
+use crate::summary::{ClientSide, FaultSummary, LatencyStats, Load, Summary};
 
 /// How the run as a whole is to be read; it decides the colour of the banner and never softens the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +109,18 @@ pub(crate) fn exit_meaning(code: i32) -> &'static str {
         20 => "the stack could not be provisioned",
         _ => "not one of the documented codes",
     }
+}
+
+/// What a run without an audit was judged from.
+pub(crate) fn client_side(summary: &Summary) -> Option<String> {
+    let ClientSide { judged, not_judged } = summary.client_side.as_ref()?;
+    let list = |ids: &[String]| if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
+    Some(format!(
+        "There was no audit of what the service kept. Judged from the client's side alone: {}. Not judged: {}; give the service's books \
+         to judge them (an audit listener, queries, or a command).",
+        list(judged),
+        list(not_judged)
+    ))
 }
 
 /// What an invariant demands, for readers who do not know its id.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use crate::history::{Micros, Sample};
+use crate::history::{Micros, Outcome, Sample};
 use crate::load::client::Connection;
 use crate::load::clock::Clock;
 use crate::load::live::Live;
@@ -190,9 +190,12 @@ impl Request {
             Ok(reply) if (200..300).contains(&reply.status) || self.step.check.declares(reply.status) => {
                 degrade_level = reply.header("x-degrade-level").find_map(|level| level.trim().parse().ok());
                 let json = serde_json::from_slice::<Value>(reply.body).unwrap_or_default();
+                let met = self.step.rules.as_ref().and_then(|rules| rules.first(&reply, &json));
+                let refused = met.filter(|(met, _)| met.means.outcome() != Outcome::Ok);
+                let refused = refused.map(|(_, reason)| format!("`{name}` answered {reason}"));
                 available = self.available.as_ref().and_then(|pointer| json.pointer(pointer)?.as_i64());
                 let failed = self.step.check.failed(&reply, &json).map(|check| format!("`{name}`: {check}"));
-                failed.or_else(|| out_of_bounds(name, &json, self.bound.as_ref()?))
+                refused.or(failed).or_else(|| out_of_bounds(name, &json, self.bound.as_ref()?))
             }
             Ok(reply) => Some(format!("`{name}` answered {}", reply.status)),
             Err(broken) => Some(format!("`{name}`: {} within {:?}", broken.reason(), self.within)),

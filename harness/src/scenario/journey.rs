@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+use super::outcome::Rules;
 use super::pause::Pause;
 use super::reading::{Checks, Source};
 use super::template::{Piece, Template, Values, Variable};
 use super::value::Dur;
-use super::{Cohort, Repeat, RetryPolicy, Scenario, Step, TicketWords};
-use crate::history::{Micros, Role};
+use super::{Cohort, Repeat, ReplyPointers, RetryPolicy, Scenario, Step, TicketWords};
+use crate::history::{Micros, OrderState, Role};
 use crate::load::arrival::Arrival;
 use crate::load::client::Reply;
 use crate::random;
@@ -64,14 +65,18 @@ pub struct CompiledStep {
     pub needs: Vec<usize>,
     /// Values to keep: slot and place.
     pub capture: Vec<(usize, Source)>,
+    /// What its replies mean, where the status does not tell.
+    pub rules: Option<Box<Rules>>,
     /// What a success must hold.
     pub check: Checks,
     /// Where the order's id stands.
     pub order: Source,
     /// JSON pointer to its state.
     pub state: String,
-    /// JSON pointer to its amount.
-    pub amount_cents: String,
+    /// The service's words for states, as they are compared, and ours.
+    pub states: Vec<(String, OrderState)>,
+    /// Where its amount stands.
+    pub amount: Amount,
     /// JSON pointer to why a ticket's order was decided against.
     pub reason: String,
     /// The words in which a ticket says what became of it.
@@ -90,6 +95,51 @@ pub struct CompiledStep {
     pub share: f64,
     /// Whether the reply's body must be read as JSON at all.
     pub wants_json: bool,
+}
+
+/// Where a reply states an amount, and in which unit.
+#[derive(Debug, Clone)]
+pub struct Amount {
+    /// JSON pointer to it.
+    pub at: String,
+    /// How many of the currency's smallest unit one of its units is; none if it is a whole number of the smallest one.
+    pub scale: Option<u32>,
+}
+
+/// An order of this scale is a mistake.
+pub const MOST_SCALE: u32 = 1_000_000;
+
+impl Amount {
+    fn of(reply: &ReplyPointers) -> Amount {
+        match &reply.amount {
+            None => Amount { at: reply.amount_cents.clone(), scale: None },
+            Some(at) => {
+                let scale = reply.scale.as_ref().map_or(100, |scale| *scale.get_ref());
+                Amount { at: at.get_ref().clone(), scale: Some(scale) }
+            }
+        }
+    }
+
+    /// The amount in the smallest unit; -1 if none is stated, or one that cannot be read.
+    pub fn read(&self, json: &serde_json::Value) -> i64 {
+        let Some(value) = json.pointer(&self.at) else { return -1 };
+        match self.scale {
+            None => value.as_i64().unwrap_or(-1),
+            Some(scale) => decimal(&text_of(value), scale).unwrap_or(-1),
+        }
+    }
+}
+
+/// A decimal number times a scale, exactly; what is finer than the smallest unit is cut off.
+fn decimal(text: &str, scale: u32) -> Option<i64> {
+    let (sign, digits) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 15 || part.len() > 15 || !are_digits(whole) || !are_digits(part) {
+        return None;
+    }
+    let all: i128 = format!("{whole}{part}").parse().ok()?;
+    i64::try_from(sign * all * i128::from(scale) / 10_i128.pow(part.len() as u32)).ok()
 }
 
 /// The events that a step waits for.
@@ -281,6 +331,16 @@ impl CompiledStep {
         out.extend_from_slice(body);
     }
 
+    /// The state that a word of the service stands for.
+    pub fn state_of(&self, word: &str) -> OrderState {
+        let plain = || TicketWords::plain(word);
+        let declared = self.states.first().and_then(|_| {
+            let plain = plain();
+            self.states.iter().find(|(theirs, _)| *theirs == plain)
+        });
+        declared.map_or_else(|| OrderState::parse(word), |(_, state)| *state)
+    }
+
     /// Keeps the values that later steps need from a reply; `json` is its body, null where that was not read as JSON.
     pub fn keep(&self, reply: &Reply<'_>, json: &serde_json::Value, captured: &mut [String]) {
         for (slot, source) in &self.capture {
@@ -348,6 +408,7 @@ fn compile_step(
     let mut needs: Vec<usize> = head.captured().chain(body.iter().flat_map(Template::captured)).collect();
     needs.dedup();
     let check = Checks::compile(&step.check).map_err(|mut wrong| wrong.remove(0))?;
+    let rules = Rules::compile(&step.outcome, &scenario.outcome)?;
     let gives_ticket = matches!(step.role, Role::Order | Role::Lookup) && step.capture.contains_key(TICKET);
     let about_tickets = gives_ticket || step.role == Role::Ticket;
     let order = match &step.reply.order {
@@ -365,10 +426,12 @@ fn compile_step(
         body,
         needs,
         capture,
+        rules,
         check,
         order,
         state: step.reply.state.clone(),
-        amount_cents: step.reply.amount_cents.clone(),
+        states: step.reply.states.iter().map(|(word, state)| (TicketWords::plain(word), *state)).collect(),
+        amount: Amount::of(&step.reply),
         reason: step.reply.reason.clone(),
         words: TicketWords { pending, done, failed },
         ticket: slots.iter().position(|slot| slot == TICKET).filter(|_| about_tickets),
@@ -440,4 +503,33 @@ fn merge(pieces: Vec<Piece>) -> Vec<Piece> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_in_another_unit_is_read_exactly() {
+        for (text, scale, cents) in [
+            ("999.00", 100, Some(99_900)),
+            ("0.1", 100, Some(10)),
+            ("19", 100, Some(1_900)),
+            ("19.99", 1, Some(19)),
+            ("-5.5", 100, Some(-550)),
+            ("0.29", 100, Some(29)),
+            ("1e3", 100, None),
+            ("", 100, None),
+            (".5", 100, None),
+            ("12,50", 100, None),
+        ] {
+            assert_eq!(decimal(text, scale), cents, "{text}");
+        }
+        let amount = Amount { at: "/price".into(), scale: Some(100) };
+        assert_eq!(amount.read(&serde_json::json!({ "price": "999.00" })), 99_900);
+        assert_eq!(amount.read(&serde_json::json!({ "price": 12.5 })), 1_250);
+        assert_eq!(amount.read(&serde_json::json!({})), -1);
+        let cents = Amount { at: "/price".into(), scale: None };
+        assert_eq!(cents.read(&serde_json::json!({ "price": "9900" })), -1);
+    }
 }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
@@ -19,9 +18,11 @@ use crate::measure::slo::SloSpec;
 
 pub mod catalogue;
 pub(crate) mod diagnose;
+pub mod external;
 pub mod forecast;
 pub mod gate;
 pub mod journey;
+pub mod outcome;
 pub mod pause;
 pub mod reading;
 mod retry;
@@ -35,6 +36,8 @@ pub mod value;
 
 use catalogue::Catalogue;
 pub use diagnose::{ScenarioError, pointing_at};
+pub use external::External;
+use outcome::OutcomeRule;
 use pause::Pause;
 pub use retry::{Retry, RetryPolicy};
 pub use steady::{SteadyState, Stop};
@@ -65,6 +68,10 @@ pub struct Scenario {
     /// The requests that journeys are made of, by name.
     #[schemars(with = "BTreeMap<String, Step>")]
     pub step: BTreeMap<String, Spanned<Step>>,
+    /// What replies mean, where the status does not tell. Tried after the rules of the step; the first that holds decides.
+    #[serde(default)]
+    #[schemars(with = "Vec<OutcomeRule>")]
+    pub outcome: Vec<Spanned<OutcomeRule>>,
     /// Kinds of buyers, by name.
     #[schemars(with = "BTreeMap<String, Cohort>")]
     pub cohort: BTreeMap<String, Spanned<Cohort>>,
@@ -148,8 +155,8 @@ fn default_seed() -> u64 {
 pub enum Target {
     /// The reference service that comes with the harness.
     Reference(Reference),
-    /// A service that is already running and keeps the HTTP contract.
-    External(External),
+    /// Any other service, on this machine or in a private network that is named.
+    External(Box<External>),
 }
 
 /// The reference service.
@@ -328,32 +335,6 @@ impl Default for Reference {
     }
 }
 
-/// A service that is already running.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct External {
-    /// Where buyers reach it: `127.0.0.1:8080`, or `unix:/path/of/its/socket`.
-    #[schemars(with = "String")]
-    pub address: Spanned<String>,
-    /// Where its audit listener is; without one, only what the clients saw is judged.
-    #[schemars(with = "Option<String>")]
-    pub audit: Option<Spanned<String>>,
-    /// Where the audit listener of its payment dependency is, whose books are then held against the ledger.
-    #[schemars(with = "Option<String>")]
-    pub payments: Option<Spanned<String>>,
-    /// Private networks that it may be in, such as `10.99.0.0/24`; without one it has to be on this machine.
-    #[serde(default)]
-    #[schemars(with = "Vec<String>")]
-    pub allow: Vec<Spanned<String>>,
-}
-
-impl External {
-    /// The networks that it may be in.
-    pub fn allowed(&self) -> Vec<IpNet> {
-        self.allow.iter().filter_map(|text| value::network(text.get_ref()).ok()).collect()
-    }
-}
-
 /// An item on sale.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -514,6 +495,10 @@ pub struct Step {
     /// `check-...`; an order, payment, cancel, look-up or ticket is indeterminate with that reason, and acknowledges nothing.
     #[serde(default)]
     pub check: ReplyCheck,
+    /// What the step's replies mean, where the status does not tell; the first rule that holds decides.
+    #[serde(default)]
+    #[schemars(with = "Vec<OutcomeRule>")]
+    pub outcome: Vec<Spanned<OutcomeRule>>,
     /// Where a reply names the order, and which words it uses; those of the reference target by default.
     #[serde(default)]
     pub reply: ReplyPointers,
@@ -582,6 +567,16 @@ pub struct ReplyPointers {
     pub state: String,
     /// Its amount in the currency's smallest unit.
     pub amount_cents: String,
+    /// Its amount in another unit, as a number or a decimal text such as `"999.00"`; instead of `amount_cents`.
+    #[schemars(with = "Option<String>")]
+    pub amount: Option<Spanned<String>>,
+    /// How many of the smallest unit one of `amount`'s is: 100 if absent.
+    #[schemars(with = "Option<u32>")]
+    pub scale: Option<Spanned<u32>>,
+    /// The service's words for the states of an order: `{ WAIT_PAY = "held", "20" = "paid" }`. A word that is not here is taken as
+    /// it stands.
+    #[schemars(with = "BTreeMap<String, OrderState>")]
+    pub states: BTreeMap<String, OrderState>,
     /// Why a ticket's order was decided against.
     pub reason: String,
     /// States that say of a ticket that nothing is decided yet.
@@ -596,7 +591,19 @@ impl Default for ReplyPointers {
     fn default() -> Self {
         let TicketWords { pending, done, failed } = TicketWords::default();
         let (state, amount_cents, reason) = ("/state".into(), "/amount_cents".into(), "/reason".into());
-        ReplyPointers { order: None, state, amount_cents, reason, pending, done, failed }
+        let states = BTreeMap::new();
+        ReplyPointers {
+            order: None,
+            state,
+            amount_cents,
+            amount: None,
+            scale: None,
+            states,
+            reason,
+            pending,
+            done,
+            failed,
+        }
     }
 }
 
@@ -876,7 +883,7 @@ impl Scenario {
                 let abusive = self.cohort.iter().filter(|(_, cohort)| cohort.get_ref().abusive);
                 abusive.map(|(name, _)| name.clone()).collect()
             },
-            set_up: !matches!(&self.target, Target::External(external) if external.audit.is_none()),
+            set_up: !matches!(&self.target, Target::External(external) if !external.is_set_up()),
         }
     }
 

@@ -29,6 +29,18 @@ pub enum Source {
     Regex(BytesRegex),
 }
 
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Json(pointer) => f.write_str(pointer),
+            Source::Location => f.write_str("header:location"),
+            Source::Header(name) => write!(f, "header:{name}"),
+            Source::Cookie(name) => write!(f, "cookie:{name}"),
+            Source::Regex(regex) => write!(f, "regex:{regex}"),
+        }
+    }
+}
+
 impl Source {
     /// Reads a source as scenarios write it.
     ///
@@ -61,6 +73,11 @@ impl Source {
     /// Whether it needs the body as JSON.
     pub fn is_json(&self) -> bool {
         matches!(self, Source::Json(_))
+    }
+
+    /// Whether it stands in the head.
+    pub fn in_head(&self) -> bool {
+        matches!(self, Source::Location | Source::Header(_) | Source::Cookie(_))
     }
 
     /// The value in a reply; empty if it is not there. `json` is the body, null where it was not read as JSON. A value of

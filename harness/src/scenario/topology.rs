@@ -46,9 +46,9 @@ pub const TO_REDIS: &str = "service→redis";
 
 /// A link of a stack; a proxy stands on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Link {
+pub struct Link<'a> {
     /// Its name: who calls whom.
-    pub name: &'static str,
+    pub name: &'a str,
     /// What the proxy can read there.
     pub speaks: Protocol,
 }
@@ -63,9 +63,16 @@ impl Scenario {
     }
 
     /// The links of its stack, from the buyers on.
-    pub fn links(&self) -> Vec<Link> {
+    pub fn links(&self) -> Vec<Link<'_>> {
         let mut links = vec![Link { name: self.entrance(), speaks: self.spoken() }];
-        let Target::Reference(reference) = &self.target else { return links };
+        let reference = match &self.target {
+            Target::Reference(reference) => reference,
+            Target::External(external) => {
+                let behind = external.link.iter();
+                links.extend(behind.map(|(name, link)| Link { name, speaks: link.get_ref().protocol.protocol() }));
+                return links;
+            }
+        };
         if reference.access > 0 {
             links.push(Link { name: ACCESS_TO_SERVICE, speaks: Protocol::Http });
         }
@@ -86,8 +93,17 @@ impl Scenario {
         links
     }
 
-    /// The roles of its stack that processes belong to which the harness has started.
-    pub fn roles(&self) -> Vec<&'static str> {
+    /// The roles of its stack that processes belong to which may be broken: those that the harness has started, and those that
+    /// the scenario names.
+    pub fn roles(&self) -> Vec<&str> {
+        match &self.target {
+            Target::Reference(_) => self.own_roles(),
+            Target::External(external) => external.process.keys().map(String::as_str).collect(),
+        }
+    }
+
+    /// The roles of the reference service's stack, whose insides the harness knows.
+    pub fn own_roles(&self) -> Vec<&'static str> {
         let Target::Reference(reference) = &self.target else { return Vec::new() };
         let mut roles = vec!["service"];
         roles.extend(self.databases());
@@ -139,7 +155,7 @@ impl Scenario {
     /// The roles that can have a host of their own. The processes of the access layer share one.
     pub fn possible_hosts(&self) -> Vec<&'static str> {
         let one_of_several = |role: &&'static str| !self.access_processes().contains(role);
-        self.roles().into_iter().filter(one_of_several).collect()
+        self.own_roles().into_iter().filter(one_of_several).collect()
     }
 
     /// The roles that have one.

@@ -7,15 +7,17 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use toml::Spanned;
 
 use super::diagnose::{Mistake, Place};
-use super::journey::Journey;
+use super::journey::{Journey, MOST_SCALE};
+use super::outcome::{self, Means, OutcomeRule};
 use super::reading::{self, Checks, PLACES, Source, is_token};
-use super::value::{self, Dur, Size, normal_link};
+use super::value::{Dur, Size, normal_link};
 use super::{Cohort, Hosts, Reference, Retry, Runs, Scenario, Step, Target, TicketWords, template, topology};
 use crate::fault::proxy::Protocol;
 use crate::history::{INTENTS_PER_ARRIVAL, Micros, Role};
 use crate::load::arrival::Arrivals;
 use crate::load::client::entry;
 
+mod external;
 mod gate;
 mod steady;
 mod timeline;
@@ -37,6 +39,7 @@ pub(super) fn validate(scenario: &Scenario) -> Vec<Mistake> {
     load(scenario, &mut m);
     connection(scenario, &mut m);
     common_arrivals(scenario, &mut m);
+    outcomes("[[outcome]]", &scenario.outcome, Role::Read, &mut m);
     for (name, step) in &scenario.step {
         self::step(name, step, &mut m);
         if let Some((_, value)) =
@@ -237,39 +240,7 @@ fn target(target: &Target, m: &mut Mistakes) {
                 m.add(at(), what, "add payment = true, or remove it");
             }
         }
-        Target::External(external) => {
-            if let Some(payments) = external.payments.as_ref().filter(|_| external.audit.is_none()) {
-                m.add(
-                    payments.span(),
-                    "target.external.payments: without `audit` there is no ledger to hold the books against",
-                    "add audit = \"ADDRESS\", or remove it",
-                );
-            }
-            let all = [
-                ("address", Some(&external.address)),
-                ("audit", external.audit.as_ref()),
-                ("payments", external.payments.as_ref()),
-            ];
-            for (key, address) in all.into_iter().filter_map(|(key, address)| Some((key, address?))) {
-                if let Err(what) = value::endpoint(address.get_ref(), &external.allowed()) {
-                    m.add(
-                        address.span(),
-                        format!("target.external.{key}: {what}"),
-                        "an address of this machine, such as \"127.0.0.1:8080\", \"[::1]:8080\" or \"unix:/run/shop.sock\"; or \
-                         name the private network that it is in: allow = [\"10.99.0.0/24\"]",
-                    );
-                }
-            }
-            for network in &external.allow {
-                if let Err(what) = value::network(network.get_ref()) {
-                    m.add(
-                        network.span(),
-                        format!("target.external.allow: {what}"),
-                        "private networks only, such as \"10.99.0.0/24\" or \"fd00:1::/64\": a rehearsal is no attack on others",
-                    );
-                }
-            }
-        }
+        Target::External(external) => external::external(external, m),
     }
 }
 
@@ -396,6 +367,7 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
         }
     }
     body_and_reply(name, s, m);
+    outcomes(&format!("step \"{name}\""), &s.outcome, s.role, m);
     fraction(&format!("step.{name}.share"), s.share, step.span(), m);
     ticket(name, step, m);
     events(name, step, m);
@@ -452,6 +424,7 @@ fn body_and_reply(name: &str, s: &Step, m: &mut Mistakes) {
             );
         }
     }
+    amount(name, s, m);
     if s.check.status.as_ref().is_some_and(Vec::is_empty) {
         m.add(
             Place::key(&format!("step.{name}.check.status")),
@@ -465,6 +438,46 @@ fn body_and_reply(name: &str, s: &Step, m: &mut Mistakes) {
             format!("step \"{name}\": check: {why}"),
             "status = [200, 303] (from 200 to 399), json = { \"/state\" = \"open\" }, header = { content-type = \"text/html\" }, \
              body = \"in stock\", not_body = \"sorry\"; the last three are regexes",
+        );
+    }
+}
+
+/// Outcome rules that can be compiled, and mean what the step can mean.
+fn outcomes(whose: &str, rules: &[Spanned<OutcomeRule>], role: Role, m: &mut Mistakes) {
+    for rule in rules {
+        if let Err((at, why)) = outcome::Rules::compile(std::slice::from_ref(rule), &[]) {
+            m.add(at, format!("{whose}: outcome: {why}"), outcome::ACCEPTED);
+        } else if rule.get_ref().means == Means::Pending && !matches!(role, Role::Order | Role::Lookup | Role::Ticket) {
+            m.add(
+                rule.span(),
+                format!(
+                    "{whose}: outcome: `pending` is about an order that is not decided yet, and the step is about none"
+                ),
+                "means = \"ok\", \"fail\" or \"info\"; `pending` stands in steps with the role order, lookup or ticket",
+            );
+        }
+    }
+}
+
+/// An amount is stated in one unit.
+fn amount(name: &str, s: &Step, m: &mut Mistakes) {
+    if let Some(at) = &s.reply.amount
+        && let Err(why) = reading::pointer(at.get_ref())
+    {
+        m.add(at.span(), format!("step \"{name}\": reply.amount: {why}"), "a JSON pointer, such as \"/data/price\"");
+    }
+    let Some(scale) = &s.reply.scale else { return };
+    if s.reply.amount.is_none() {
+        m.add(
+            scale.span(),
+            format!("step \"{name}\": reply.scale is about reply.amount, and there is none"),
+            "name the place: reply = { amount = \"/data/price\", scale = 100 }; what stands at amount_cents needs no scale",
+        );
+    } else if !(1..=MOST_SCALE).contains(scale.get_ref()) {
+        m.add(
+            scale.span(),
+            format!("step \"{name}\": reply.scale is {}", scale.get_ref()),
+            format!("how many of the smallest unit one is, from 1 to {MOST_SCALE}: 100 cents are a euro"),
         );
     }
 }
@@ -771,7 +784,9 @@ impl About<'_> {
             return;
         }
         let help = if roles.is_empty() {
-            "the harness did not start this service, so it has no processes to break; use faults on links".to_owned()
+            "the harness did not start this service, so it has no processes to break; use faults on links, or say how they are \
+             started: [target.external.process.NAME]"
+                .to_owned()
         } else {
             format!("the processes of this stack are {}", roles.join(", "))
         };

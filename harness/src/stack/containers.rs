@@ -72,7 +72,7 @@ impl Yard {
 }
 
 /// The engine, if one answers.
-async fn engine() -> Result<Docker, StackError> {
+pub(crate) async fn engine() -> Result<Docker, StackError> {
     let missing = |why: String| StackError::Missing {
         why: format!("containers need a Docker engine, and none answers: {why}"),
         remedy: doctor::docker_remedy(),
@@ -91,7 +91,7 @@ fn refused(what: impl Into<String>) -> impl FnOnce(EngineError) -> StackError {
 }
 
 /// What the engine says, without the library's words about it.
-fn words(error: &EngineError) -> String {
+pub(crate) fn words(error: &EngineError) -> String {
     match error {
         EngineError::DockerResponseServerError { message, .. } => message.clone(),
         other => other.to_string(),

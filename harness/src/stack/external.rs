@@ -1,29 +1,87 @@
-//! An external stack: a service that is already running, on this machine or in a private network that the scenario names.
-//! We put a proxy in front of it, and nothing else.
+//! A service of somebody else: one that is already running, on this machine or in a private network that the scenario names, or
+//! one whose processes the scenario says how to start. We put a proxy in front of it, and one on each link that it names.
 
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 
-use super::control::Control;
+use self::books::Books;
+use self::hooks::{CleanUp, Environment};
+use self::process::Foreign;
+use super::control::{Control, ItemSetup};
 use super::leftovers::Run;
-use super::{Heirs, Provision, Stack, StackError};
+use super::{Component, Heirs, Provision, Stack, StackError};
 use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
 use crate::load::client::Entry;
 use crate::scenario::{External, Scenario, topology, value};
 
+pub mod books;
+pub mod hooks;
+pub mod process;
+
 const CONNECTION: &str = "load.connection";
 const ADDRESS: &str = "target.external.address";
 const PAYMENTS: &str = "target.external.payments";
+const LINK: &str = "target.external.link";
+const PROCESS: &str = "target.external.process";
 /// The key of the audit listener.
 pub const AUDIT: &str = "target.external.audit";
+/// The key of the command that sets a shop up.
+pub const SETUP: &str = "target.external.setup";
 
-/// Puts a proxy in front of the service and checks that both its listeners answer.
+/// What the scenario says of a shop besides its address: how its books are read, how it is set up and cleaned up.
+#[derive(Debug)]
+pub struct Shop {
+    /// Its books, where there is no audit listener.
+    pub books: Option<Books>,
+    /// Takes the traces of the run away.
+    pub cleanup: Option<CleanUp>,
+    setup: Option<Vec<String>>,
+    told: Environment,
+}
+
+impl Shop {
+    fn of(external: &External, run_id: &str) -> Shop {
+        let told = hooks::environment(run_id, external.address.get_ref());
+        let sql = external.sql.as_ref().map(|sql| {
+            let queries = sql.get_ref().clone();
+            let config = crate::scenario::external::postgres(queries.url.get_ref(), &external.allowed());
+            let config = Box::new(config.expect("a validated scenario names a Postgres"));
+            Books::Sql { config, queries, prefix: crate::run::user_prefix(run_id) }
+        });
+        let command = external.audit_command.as_ref().map(|command| {
+            let command = command.get_ref().clone();
+            Books::Command { command, told: told.clone() }
+        });
+        let cleanup = external.cleanup.as_ref().map(|spec| CleanUp::new(spec.get_ref().clone(), told.clone()));
+        let setup = external.setup.as_ref().map(|command| command.get_ref().clone());
+        Shop { books: sql.or(command), cleanup, setup, told }
+    }
+
+    /// Has the shop set up by its command; false if it has none.
+    ///
+    /// # Errors
+    /// The command failed.
+    pub async fn set_up(&self, items: &[ItemSetup]) -> Result<bool, StackError> {
+        let Some(command) = &self.setup else { return Ok(false) };
+        let mut told = self.told.clone();
+        told.extend(hooks::of_items(items));
+        hooks::run(SETUP, command, &told).await?;
+        Ok(true)
+    }
+}
+
+/// Starts what the scenario says how to start, puts proxies in front of the service and on its links, and checks that the service
+/// and its audit listeners answer.
 ///
 /// # Errors
-/// An address is not of this machine, or nobody answers there.
+/// An address is not of this machine, nobody answers there, or a process does not come up. Nothing is left running.
 pub async fn up(scenario: &Scenario, external: &External, provision: &Provision) -> Result<Stack, StackError> {
     let address = endpoint_of(ADDRESS, external.address.get_ref(), external)?;
+    let shop = Shop::of(external, &provision.run_id);
+    // The links first: a process may want its database at once.
+    let behind = links(scenario, external)?;
+    let components = processes(external, &address, &shop.told, provision).await?;
     reachable(ADDRESS, &address).await?;
     let control = match &external.audit {
         None => None,
@@ -48,26 +106,85 @@ pub async fn up(scenario: &Scenario, external: &External, provision: &Provision)
         protocol: scenario.spoken(),
         seed: scenario.seed,
     })?;
-    let entry = Entry::of(scenario, proxy.listen_addr(), None).map_err(StackError::Other)?;
+    let mut entry = Entry::of(scenario, proxy.listen_addr(), None).map_err(StackError::Other)?;
+    entry.tag(external.tag().map(|header| (header, provision.run_id.as_str())));
     shakes_hands(&entry).await?;
-    let addresses = vec![
+    let mut addresses = vec![
         ("service (through its proxy)".to_owned(), format!("{}://{}", entry.scheme(), entry.address)),
         ("service, directly".to_owned(), format!("{}://{address}", entry.scheme())),
     ];
+    addresses.extend(behind.iter().map(|link| (format!("{} (proxy)", link.name()), link.listen_addr().to_string())));
     let run = Run::of_id(&provision.run_id);
-    let (links, notes, hosts) = (vec![proxy], Vec::new(), Vec::new());
+    let (mut links, hosts) = (vec![proxy], Vec::new());
+    links.extend(behind);
     Ok(Stack {
         links,
-        components: Vec::new(),
+        components,
         control,
+        shop: Some(shop),
         entry,
         addresses,
-        notes,
+        notes: notes(external),
         hosts,
         run,
         heirs: Heirs::default(),
         guard: None,
     })
+}
+
+/// What a reader of the report should know of what the scenario leaves out.
+fn notes(external: &External) -> Vec<String> {
+    let untold = "nobody set the sale up (no target.external.setup and no audit listener): that the scenario's stock, opening and \
+                  limits are the shop's own is taken on trust";
+    (!external.is_set_up()).then(|| untold.to_owned()).into_iter().collect()
+}
+
+/// A proxy on each link behind the service.
+fn links(scenario: &Scenario, external: &External) -> Result<Vec<Proxy>, StackError> {
+    let start = |(name, link): (&String, &toml::Spanned<crate::scenario::external::ShopLink>)| {
+        let link = link.get_ref();
+        let listen = link.listen.parse().map_err(|_| StackError::Setting {
+            key: LINK,
+            what: format!("`{}` is no address", link.listen),
+            help: "an address on loopback, such as 127.0.0.1:6432".to_owned(),
+        })?;
+        let upstream = endpoint_of(LINK, &link.upstream, external)?;
+        let protocol = link.protocol.protocol();
+        Ok(Proxy::start(ProxyConfig { name: name.clone(), listen, upstream, protocol, seed: scenario.seed })?)
+    };
+    external.link.iter().map(start).collect()
+}
+
+/// The processes that the scenario names; those that do not run are started.
+async fn processes(
+    external: &External,
+    address: &Endpoint,
+    told: &Environment,
+    provision: &Provision,
+) -> Result<Vec<Box<dyn Component>>, StackError> {
+    let mut components: Vec<Box<dyn Component>> = Vec::new();
+    for (role, process) in &external.process {
+        let process = process.get_ref();
+        let ready = match &process.ready {
+            Some(ready) => endpoint_of(PROCESS, ready, external)?,
+            None => address.clone(),
+        };
+        if process.pid_file.is_none() && process.container.is_none() && reachable(PROCESS, &ready).await.is_ok() {
+            return Err(StackError::Setting {
+                key: PROCESS,
+                what: format!("{role} is to be started, and somebody answers at {ready} already"),
+                help: "end the one that runs; or name it by its pid_file or its container instead".to_owned(),
+            });
+        }
+        let foreign = Foreign::new(role, process, told.clone(), &provision.logs, ready).await?;
+        foreign.provision().await?;
+        components.push(Box::new(foreign));
+    }
+    // They may need each other before they answer.
+    for component in &components {
+        component.ready(Duration::from_secs(60)).await?;
+    }
+    Ok(components)
 }
 
 /// Connects once with all that the scenario says of connections, since a certificate that does not fit would otherwise only

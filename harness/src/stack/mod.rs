@@ -14,8 +14,9 @@ use ipnet::IpNet;
 use nix::sys::signal::Signal;
 
 use crate::fault::proxy::Proxy;
+use crate::history::FinalState;
 use crate::load::client::Entry;
-use crate::scenario::{Scenario, Target};
+use crate::scenario::{Item, Scenario, Target};
 
 pub mod cgroup;
 pub mod containers;
@@ -132,6 +133,10 @@ pub trait Component: Send + Sync + std::fmt::Debug {
     fn quota(&self) -> Option<&dyn Quota> {
         None
     }
+    /// Whether it was started for the run, so that it ends with it.
+    fn is_ours(&self) -> bool {
+        true
+    }
     /// The components that it consists of, where it is several that play one role; each can be broken alone.
     fn members(&self) -> &[Box<dyn Component>] {
         &[]
@@ -231,6 +236,8 @@ pub struct Stack {
     pub components: Vec<Box<dyn Component>>,
     /// The target's control listener, if it has one.
     pub control: Option<Control>,
+    /// What the scenario says of somebody else's shop: its books, its set-up, its clean-up.
+    pub shop: Option<external::Shop>,
     /// How buyers reach the target: through the proxy on the first link.
     pub entry: Entry,
     /// Addresses for people: what, where.
@@ -304,6 +311,24 @@ impl Stack {
         Some(format!("target={{external={{address=\"{entry}\",audit=\"{}\"{payments}{allow}}}}}", control.endpoint()))
     }
 
+    /// What the target kept, from one snapshot of its books; nothing where nobody tells.
+    ///
+    /// # Errors
+    /// The books cannot be read.
+    pub async fn audit(&self, items: &[Item]) -> Option<Result<FinalState, StackError>> {
+        match (&self.control, self.shop.as_ref().and_then(|shop| shop.books.as_ref())) {
+            (Some(control), _) => Some(control.audit().await),
+            (None, Some(books)) => Some(books.audit(items).await),
+            (None, None) => None,
+        }
+    }
+
+    /// Takes the traces of the run out of somebody else's shop, once; what came of it, for people. Nothing where that is not asked
+    /// for, or was done.
+    pub async fn clean_up(&self) -> Option<Result<String, String>> {
+        self.shop.as_ref()?.cleanup.as_ref()?.make().await
+    }
+
     /// The proxy on a link.
     ///
     /// # Errors
@@ -359,7 +384,7 @@ impl Stack {
         for proxy in &self.links {
             proxy.shutdown();
         }
-        for component in self.components.iter().rev() {
+        for component in self.components.iter().rev().filter(|component| component.is_ours()) {
             let _ = component.stop(FAREWELL).await;
         }
         if let Some(guard) = self.guard.take() {

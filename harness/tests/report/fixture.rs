@@ -38,6 +38,7 @@ pub fn passing() -> Summary {
         verdict: Verdict::Pass,
         exit_code: 0,
         verdict_reason: "All 12 invariants hold over 41,812 requests and 6,214 ledger rows; every planned fault was injected, healed and recovered from.".into(),
+        client_side: None,
         invariants: invariants(),
         slos: vec![
             slo("order p99 <= 500 ms in phase spike", Some(true), "412 ms"),
@@ -517,6 +518,7 @@ pub fn empty() -> Summary {
         verdict: Verdict::Unknown,
         exit_code: 12,
         verdict_reason: String::new(),
+        client_side: None,
         invariants: vec![],
         slos: vec![],
         load: Load::default(),

@@ -28,6 +28,8 @@ pub struct Entry {
     /// Whether a connection serves more than one request.
     pub reuse: bool,
     tls: Option<Arc<Tls>>,
+    /// The header line by which the traffic of a rehearsal is known; empty if there is none.
+    tag: String,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,7 @@ impl ConnectError {
 impl Entry {
     /// A plain one: HTTP/1.1 over connections that are kept.
     pub fn plain(address: SocketAddr) -> Entry {
-        Entry { address, http2: false, reuse: true, tls: None }
+        Entry { address, http2: false, reuse: true, tls: None, tag: String::new() }
     }
 
     /// The one that a scenario describes. `certificate` is the one that the stack made for itself, in PEM, if it did.
@@ -94,7 +96,7 @@ impl Entry {
                 }
             },
         };
-        Ok(Entry { address, http2, reuse: spec.reuse, tls: tls.map(Arc::new) })
+        Ok(Entry { address, http2, reuse: spec.reuse, tls: tls.map(Arc::new), tag: String::new() })
     }
 
     /// `http` or `https`.
@@ -107,7 +109,12 @@ impl Entry {
         let host = self.tls.as_ref().and_then(|tls| tls.host.clone()).unwrap_or_else(|| self.address.to_string());
         // HTTP/2 knows no such header (RFC 9113 8.2.2), and a connection is closed there without a word.
         let close = if self.reuse || self.http2 { "" } else { "connection: close\r\n" };
-        format!("host: {host}\r\nuser-agent: seckill-rehearsal\r\n{close}")
+        format!("host: {host}\r\nuser-agent: seckill-rehearsal\r\n{close}{}", self.tag)
+    }
+
+    /// From now on every request bears this header, with this value.
+    pub fn tag(&mut self, header: Option<(&str, &str)>) {
+        self.tag = header.map_or_else(String::new, |(name, value)| format!("{name}: {value}\r\n"));
     }
 
     /// Connects, and agrees on encryption where there is some.

@@ -61,6 +61,7 @@ struct Page<'a> {
     facts: Vec<(&'static str, String)>,
     cards: Vec<Card>,
     invariants: Vec<Invariant<'a>>,
+    client_side: Option<String>,
     tally: String,
     slos: Vec<(Tone, &'static str, &'a str, &'a str)>,
     timeline: Option<Figure>,
@@ -151,6 +152,7 @@ impl<'a> Page<'a> {
             facts: facts(summary),
             cards: cards(summary),
             invariants: invariants(summary, &time)?,
+            client_side: words::client_side(summary),
             tally: tally(summary),
             slos: summary
                 .slos

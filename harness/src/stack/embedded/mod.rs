@@ -202,7 +202,7 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
         components.push(Box::new(Group::new(topology::ACCESS, members.collect())));
     }
     let (control, hosts, heirs, guard) = (Some(control), ground.hosts, Heirs::default(), Some(guard));
-    Ok(Stack { links, components, control, entry, addresses, notes, hosts, run, heirs, guard })
+    Ok(Stack { links, components, control, shop: None, entry, addresses, notes, hosts, run, heirs, guard })
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, StackError> {
