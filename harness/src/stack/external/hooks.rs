@@ -1,5 +1,6 @@
 //! Commands of the scenario that are run beside a rehearsal: they set the shop up, print its books, clean it up.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::process::Command;
 use crate::scenario::external::Cleanup;
 use crate::stack::StackError;
 use crate::stack::control::ItemSetup;
+use crate::stack::process::tail_of;
 
 /// How long a command may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -74,6 +76,33 @@ pub async fn run(key: &str, command: &[String], told: &[(&'static str, String)])
     let said: Vec<char> = said.trim().chars().collect();
     let tail: String = said[said.len().saturating_sub(MOST_QUOTED)..].iter().collect();
     Err(failed(format!("ended with {}: {tail}", output.status)))
+}
+
+/// Runs a command that leaves something in the background, which may keep what the command writes to open: it goes into a log.
+///
+/// # Errors
+/// It cannot be started, did not end in time, or ended with another code than 0; the end of the log.
+pub async fn run_into(
+    log: &Path,
+    key: &str,
+    command: &[String],
+    told: &[(&'static str, String)],
+) -> Result<(), StackError> {
+    let failed = |what: String| StackError::Other(format!("{key}: `{}` {what}", command.join(" ")));
+    let (program, arguments) = command.split_first().ok_or_else(|| failed("names no program".to_owned()))?;
+    let open = std::fs::OpenOptions::new().create(true).append(true).open(log);
+    let out = open.map_err(|error| StackError::io(format!("cannot write the log {}", log.display()), error))?;
+    let error = out.try_clone().map_err(|error| StackError::io("cannot share the log", error))?;
+    let mut prepared = Command::new(program);
+    prepared.args(arguments).envs(told.iter().map(|(name, value)| (name, value)));
+    prepared.stdin(Stdio::null()).stdout(out).stderr(error).process_group(0).kill_on_drop(true);
+    let mut child = prepared.spawn().map_err(|error| failed(format!("cannot be started: {error}")))?;
+    match tokio::time::timeout(PATIENCE, child.wait()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(failed(format!("ended with {status}:\n{}", tail_of(log)))),
+        Ok(Err(error)) => Err(failed(format!("could not be waited for: {error}"))),
+        Err(_) => Err(failed(format!("did not end within {} s", PATIENCE.as_secs()))),
+    }
 }
 
 /// The clean-up of a run, which is made once.

@@ -233,8 +233,7 @@ impl Component for Foreign {
             let Some(command) = &self.spec.start else { return Ok(()) };
             if self.spec.pid_file.is_some() {
                 // It goes into the background by itself.
-                hooks::run(&self.key("start"), command, &self.told).await?;
-                return Ok(());
+                return hooks::run_into(&self.log, &self.key("start"), command, &self.told).await;
             }
             let child = self.spawn(command)?;
             *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
@@ -350,6 +349,24 @@ mod tests {
         }
         shop.start().await.unwrap();
         assert!(shop.stop(Duration::from_secs(5)).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn one_in_the_background_is_known_by_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid").display().to_string();
+        // It keeps what it was started with open, as many do.
+        let start = ["sh", "-c", &format!("sleep 60 & echo $! > {file}")].map(str::to_owned).to_vec();
+        let spec = ShopProcess { start: Some(start), pid_file: Some(file), ..ShopProcess::default() };
+        let (_listener, shop) = shop(folder.path(), spec.clone()).await;
+        shop.provision().await.unwrap();
+        shop.ready(PATIENCE).await.unwrap();
+        assert_eq!((shop.pids().len(), shop.is_ours()), (1, true));
+        let again = Foreign::new("shop", &spec, Vec::new(), folder.path(), shop.ready.clone()).await.unwrap();
+        again.provision().await.unwrap();
+        assert!(!again.is_ours() && again.pids() == shop.pids(), "one that runs already is left to its owner");
+        assert_eq!(shop.kill().await.unwrap(), 1);
+        assert!(again.pids().is_empty());
     }
 
     #[tokio::test]
