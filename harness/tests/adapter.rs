@@ -57,7 +57,7 @@ impl Example {
     fn seckill(&self, words: &[&str]) -> Ended {
         let sets: Vec<&str> = self.sets.iter().map(String::as_str).collect();
         let _room = Room::for_rehearsals(1);
-        self.sandbox.seckill(&[words, &sets].concat())
+        self.sandbox.seckill(&[words, sets.as_slice()].concat())
     }
 }
 
@@ -273,9 +273,9 @@ fn the_books_of_a_postgres_are_read_from_one_snapshot_and_never_written() {
                 LEDGER,
                 "the shop's stock has no column `available`: it must have item, available",
             ),
-            (STOCK, &LEDGER.replace("o.count AS quantity", "o.count"), "ledger has no column `quantity`"),
-            (STOCK, &LEDGER.replace("AS state", "AS stat"), "a column `stat`, which nobody reads"),
-            (STOCK, &LEDGER.replace("e.at,", "e.at::date AS at,"), "`at` is `2026-11-28`"),
+            (STOCK, LEDGER.replace("o.count AS quantity", "o.count").as_str(), "ledger has no column `quantity`"),
+            (STOCK, LEDGER.replace("AS state", "AS stat").as_str(), "a column `stat`, which nobody reads"),
+            (STOCK, LEDGER.replace("e.at,", "e.at::date AS at,").as_str(), "`at` is `2026-11-28`"),
             ("SELECT nothing", LEDGER, "target.external.sql: stock: column \"nothing\" does not exist"),
             (
                 "WITH gone AS (DELETE FROM goods RETURNING *) SELECT id AS item, left_over AS available FROM gone",
@@ -348,7 +348,7 @@ fn a_container_of_the_shop_is_broken_by_its_name_and_never_ended_unasked() {
         shop.ready(Duration::from_secs(20)).await.unwrap();
         assert_eq!((shop.pids().len(), container.status().as_str()), (1, "running"));
         assert!(!shop.is_ours(), "it ran before, and goes on when the rehearsal is over");
-        assert!(shop.stop(Duration::from_secs(10)).await.unwrap());
+        assert!(shop.stop(Duration::from_secs(1)).await.unwrap());
         let nobody = ShopProcess { container: Some("no-such-shop".to_owned()), ..ShopProcess::default() };
         let error = Foreign::new("shop", &nobody, Vec::new(), &sandbox.path(""), ready).await.unwrap_err().to_string();
         assert!(error.contains("target.external.process.shop: container \"no-such-shop\""), "{error}");

@@ -154,7 +154,7 @@ impl Foreign {
         }
     }
 
-    /// Ends it if we started it; somebody else's goes on.
+    /// Asks it to end, and waits until it has.
     async fn end(&self, limit: Duration) -> Result<bool, StackError> {
         let pids = self.pids();
         match (&self.spec.stop, &self.docker, &self.spec.container) {
@@ -165,7 +165,8 @@ impl Foreign {
                 stopped.map_err(|error| self.failed(containers::words(&error)))?;
                 self.look().await?;
             }
-            _ => self.signal(&self.root().into_iter().collect::<Vec<_>>(), Signal::SIGTERM),
+            // To all of them, as service managers do: a shell in front of the shop hands no signal on.
+            _ => self.signal(&pids, Signal::SIGTERM),
         }
         Ok(self.gone(&pids, limit).await)
     }
