@@ -605,6 +605,7 @@ impl Onlooker for Desk {
                 state.steady = sample.steady;
                 state.degrade_level = sample.degrade_level.or(state.degrade_level);
             }
+            Event::LoadTotals(_) => lock(&self.state).stage = Stage::Settling,
             Event::Stopped { stop, why, .. } => {
                 let mut state = lock(&self.state);
                 state.stopped = Some(format!("{stop}: {why}"));
