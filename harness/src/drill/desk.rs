@@ -584,7 +584,7 @@ fn view_of(plan: &FaultPlan) -> FaultView {
 }
 
 impl Onlooker for Desk {
-    fn ops<'a>(&self, ops: &mut dyn Iterator<Item = Glimpse<'a>>) {
+    fn ops(&self, ops: &mut dyn Iterator<Item = Glimpse<'_>>) {
         let mut flow = lock(&self.flow);
         ops.for_each(|op| flow.count(&op));
     }
