@@ -465,12 +465,16 @@ fn in_a_browser_people_see_and_press_with_a_keyboard_and_hear_what_it_is() {
     for width in [360, 1920] {
         let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500 });
         browser.call("Emulation.setDeviceMetricsOverride", &size);
-        assert_eq!(browser.eval("document.documentElement.scrollWidth"), width, "nothing is wider than the screen");
+        let fits = browser.eval("document.documentElement.scrollWidth <= innerWidth");
+        assert_eq!(fits, true, "something is wider than the {width} pixels of the screen");
     }
     let heard = browser.heard();
     let hears = |role: &str, name: &str| heard.iter().any(|(r, n)| r == role && n.starts_with(name));
     assert!(hears("button", "Acknowledge: Say that the sale is open") && hears("button", "Stop and heal"), "{heard:?}");
-    assert!(hears("image", "Stock left: ") && hears("heading", "A short drill"), "{heard:?}");
+    assert!(
+        (hears("image", "Stock left: ") || hears("img", "Stock left: ")) && hears("heading", "A short drill"),
+        "{heard:?}"
+    );
     assert_eq!(browser.eval("document.getElementById('urgent').textContent.includes('Now due: Say that')"), true);
 
     let key =

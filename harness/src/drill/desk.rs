@@ -584,7 +584,7 @@ fn view_of(plan: &FaultPlan) -> FaultView {
 }
 
 impl Onlooker for Desk {
-    fn ops<'a>(&self, ops: &mut dyn Iterator<Item = Glimpse<'a>>) {
+    fn ops(&self, ops: &mut dyn Iterator<Item = Glimpse<'_>>) {
         let mut flow = lock(&self.flow);
         ops.for_each(|op| flow.count(&op));
     }
@@ -605,6 +605,7 @@ impl Onlooker for Desk {
                 state.steady = sample.steady;
                 state.degrade_level = sample.degrade_level.or(state.degrade_level);
             }
+            Event::LoadTotals(_) => lock(&self.state).stage = Stage::Settling,
             Event::Stopped { stop, why, .. } => {
                 let mut state = lock(&self.state);
                 state.stopped = Some(format!("{stop}: {why}"));

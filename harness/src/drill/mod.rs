@@ -312,7 +312,7 @@ async fn shown_by(command: &str) -> Result<String, String> {
     let last = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
         let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        line.chars().filter(|c| !c.is_control()).take(MOST_EVIDENCE).collect::<String>()
+        line.trim().chars().filter(|c| !c.is_control()).take(MOST_EVIDENCE).collect::<String>()
     };
     if !output.status.success() {
         return Err(format!("`{command}` ended with {}: {}", output.status, last(&output.stderr)));

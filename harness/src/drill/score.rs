@@ -14,8 +14,10 @@ use crate::summary::{FaultSummary, Summary};
 const BIN_US: Micros = 250_000;
 /// A shop is dead that answers nobody for so long.
 const DEAD_MS: f64 = 1_000.0;
-/// What belongs to a fault ends so long after its recovery, or its healing if none was seen.
+/// A signal that comes so long after a fault's healing is something else's doing.
 const TAIL_US: Micros = 2_000_000;
+/// An alert may come so long after a fault is over.
+const ALERT_US: Micros = 60_000_000;
 /// A signal has gone when it stays away for so long.
 const GONE_US: Micros = 1_000_000;
 
@@ -438,10 +440,16 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// When what belongs to a fault ends.
+    /// When a fault is over: recovered from, or healed if no recovery was seen.
     fn end_us(fault: &FaultSummary) -> Micros {
-        let end = fault.recovered_at_ms.or(fault.healed_at_ms).map(us);
-        end.map_or(Micros::MAX, |end| end.saturating_add(TAIL_US))
+        fault.recovered_at_ms.or(fault.healed_at_ms).map_or(Micros::MAX, us)
+    }
+
+    /// Until when an alert is about a fault: monitoring takes its time, but what comes after the next injection is about that.
+    fn told_by_us(fault: &FaultSummary, summary: &Summary) -> Micros {
+        let end = Self::end_us(fault);
+        let later = summary.faults.iter().filter_map(|other| other.injected_at_ms.map(us)).filter(|at| *at >= end);
+        later.min().unwrap_or(Micros::MAX).min(end.saturating_add(ALERT_US))
     }
 
     fn fault(&self, fault: &FaultSummary, summary: &Summary) -> FaultScore {
@@ -455,10 +463,11 @@ impl<'a> Seen<'a> {
         let lossy: Vec<usize> =
             mine.iter().copied().filter(|bin| self.bins[*bin].is_above(self.drill.loss_limit)).collect();
         let unsteady = self.samples.iter().find(|s| (from..until).contains(&s.at_us) && !s.steady).map(|s| s.at_us);
-        let first_loss = lossy.first().map(|bin| (*bin as Micros * BIN_US).max(from));
+        let first_loss = lossy.first().map(|bin| (*bin as Micros + 1) * BIN_US);
         let seen = unsteady.into_iter().chain(first_loss).min();
+        let told_by = Self::told_by_us(fault, summary);
         let alert =
-            self.alerts.iter().find(|alert| alert.status == "firing" && (from..until).contains(&us(alert.at_ms)));
+            self.alerts.iter().find(|alert| alert.status == "firing" && (from..told_by).contains(&us(alert.at_ms)));
         let silent_ms = self.silent_ms(&mine);
         let shop = match (silent_ms >= DEAD_MS, lossy.is_empty()) {
             (true, _) => Shop::Dead,
@@ -625,7 +634,6 @@ impl<'a> Seen<'a> {
 /// From the injection to the first moment at which a signal is there; and from the healing to the first from which it stays away.
 fn seen_and_gone(signal: &[(Micros, bool)], injected_ms: f64, healed_ms: Option<f64>) -> (Option<f64>, Option<f64>) {
     let (injected, healed) = (us(injected_ms), healed_ms.map(us));
-    // What is there well after the healing is something else's doing.
     let until = healed.map_or(Micros::MAX, |healed| healed.saturating_add(TAIL_US));
     // One that was there before has not changed since, as meters are only written when they do.
     let before = signal.iter().rev().find(|(at, _)| *at < injected).is_some_and(|(_, there)| *there);

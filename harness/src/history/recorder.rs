@@ -139,7 +139,7 @@ pub struct Glimpse<'a> {
 /// happen: an onlooker has to be quick. What it does changes nothing of what is written.
 pub trait Onlooker: Send + Sync + std::fmt::Debug {
     /// Sees a batch of ops.
-    fn ops<'a>(&self, ops: &mut dyn Iterator<Item = Glimpse<'a>>);
+    fn ops(&self, ops: &mut dyn Iterator<Item = Glimpse<'_>>);
 
     /// Sees an event.
     fn event(&self, event: &Event);

@@ -60,7 +60,7 @@ fn headline(score: &Score) -> String {
     };
     let injected = score.faults.iter().filter(|fault| fault.injected_at_ms.is_some()).count();
     let recovered = score.faults.iter().filter(|fault| fault.recovered_ms.is_some()).count();
-    let missed = score.expectations.iter().filter(|expect| expect.outcome.is_missed()).count();
+    let met = score.expectations.iter().filter(|expect| expect.outcome == ExpectOutcome::Met).count();
     let asked = score.runbook.iter().filter(|step| step.due_ms.is_some()).count();
     let in_time = score.runbook.iter().filter(|step| step.outcome == StepOutcome::InTime).count();
     let people = match score.attended {
@@ -68,9 +68,9 @@ fn headline(score: &Score) -> String {
         false => "nobody was asked to acknowledge anything".to_owned(),
     };
     format!(
-        "{word}; {recovered} of {} recovered from; {} of {} not as expected; {people}",
+        "{word}; {recovered} of {} recovered from; {} of {} met; {people}",
         format::plural(injected as u64, "fault"),
-        missed,
+        met,
         format::plural(score.expectations.len() as u64, "expectation"),
     )
 }
