@@ -59,12 +59,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_overlay_has_the_number_of_shards_where_the_job_and_the_generators_read_it() {
+    fn the_overlay_is_the_example_with_its_own_number_of_shards() {
         let fleet = Fleet { shards: 7, requests_per_second: 12_345.0, requests_per_cpu_s: 5_000.0, cost: 0.0 };
         let files = files(&fleet);
         let (_, text) = files.iter().find(|(name, _)| *name == "fleet/kustomization.yaml").unwrap();
         let text = String::from_utf8_lossy(text);
         assert!(text.contains("- shards=7\n") && text.matches("value: 7\n").count() == 2, "{text}");
         assert_eq!(files.len(), 5);
+        // The example is held against the schemas of Kubernetes by ci/manifests.sh.
+        let example = include_str!("../../../ci/kubernetes/example/kustomization.yaml").replace("../base", "base");
+        let plain = |text: &str| text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+        assert_eq!(plain(&overlay(&Fleet { shards: 4, ..fleet })), plain(&example));
     }
 }
