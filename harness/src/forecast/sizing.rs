@@ -244,8 +244,11 @@ fn not_understood(evidence: &Evidence) -> Vec<Refusal> {
 fn rows(basis: &Basis<'_>, needed: f64) -> (u32, Option<Refusal>) {
     let evidence = basis.evidence;
     let held = evidence.orders_held;
-    // What was measured to hold needs no model.
-    if needed <= held * 1.001 {
+    let served = evidence.points.iter().map(|point| point.goodput).fold(0.0, f64::max);
+    // What was measured to hold is in the regime that was measured; so is what leaves the row room, if rates up to it
+    // were probed.
+    let row_has_room = evidence.limit == Limit::Serial && basis.row().is_some_and(|row| needed <= row * WORK);
+    if needed <= held * 1.001 || (row_has_room && needed <= served) {
         return (1, None);
     }
     let resource = evidence.resource.as_deref().unwrap_or("nothing that was seen");
@@ -255,7 +258,7 @@ fn rows(basis: &Basis<'_>, needed: f64) -> (u32, Option<Refusal>) {
         format::number(held)
     );
     let row = basis.row();
-    let divided = row.map_or(1, |row| (needed / (row * WORK)).ceil().max(1.0) as u32);
+    let divided = row.map_or(1, |row| (needed / (row * WORK)).ceil().max(2.0) as u32);
     if let Some((count, times)) = swept(basis, needed / held.max(1e-9)) {
         if times >= needed / held.max(1e-9) {
             return (count, None);
