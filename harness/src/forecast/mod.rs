@@ -153,7 +153,7 @@ pub struct Validation {
     pub goodput: Compared,
     /// TP99 of the step: predicted, its interval, measured.
     pub us_p99: Compared,
-    /// Whether it counts: points beyond the capacity do not.
+    /// Whether it counts: points at the capacity or beyond do not.
     pub judged: bool,
 }
 

@@ -79,7 +79,11 @@ fn answer(forecast: &Forecast) -> String {
         None => format!("The stock of {} is not sold out", format::count(plan.stock)),
     };
     let opens = if plan.opens.is_empty() { String::new() } else { format!(" at {}", format::one_line(&plan.opens)) };
-    let holds = if forecast.refusals.is_empty() { "take" } else { "would take, were everything as measured," };
+    let holds = if forecast.validated && forecast.refusals.is_empty() {
+        "take"
+    } else {
+        "would take, were everything as measured,"
+    };
     format!(
         "{} buyers{opens}, {} a second at the busiest moment, {holds} {}, for {} in {} hours. {}. {sold_out}. {}% \
          more may come.",
@@ -187,7 +191,7 @@ fn validation(forecast: &Forecast) -> Table {
             format!("{} ({})", us(row.us_p99.predicted), interval(row.us_p99.interval, us)),
             row.us_p99.measured.map_or(format::NONE.to_owned(), us),
             close(&row.us_p99),
-            if row.judged { "yes" } else { "no: beyond the capacity" }.to_owned(),
+            if row.judged { "yes" } else { "no: at the capacity or beyond" }.to_owned(),
         ]
     });
     let model = &forecast.model;
