@@ -359,7 +359,7 @@ fn too_small(basis: &Basis<'_>, roles: &[Sized], rate: f64) -> Vec<Refusal> {
                     role.nodes, role.role, basis.plan.linear_to
                 ),
                 remedy: format!(
-                    "measure how it scales with nodes and raise `linear_to`, or take larger nodes: --set \
+                    "measure how it scales with nodes and raise linear_to, or take larger nodes: --set \
                      node.{}.cpus={}",
                     role.role,
                     role.cpus * 2
@@ -472,7 +472,7 @@ fn assumptions(basis: &Basis<'_>, nodes: &[Nodes], rows: u32) -> Vec<String> {
         ));
     }
     out.push(
-        "Processors of the planned nodes do what `speed` says against those of the measured machine, and the network \
+        "Processors of the planned nodes do what their speed in the plan says against those of the measured machine, and the network \
          between them adds nothing to the undisturbed latency."
             .to_owned(),
     );

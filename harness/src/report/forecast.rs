@@ -167,7 +167,7 @@ fn fleet(forecast: &Forecast) -> Table {
     });
     let below = match &forecast.fleet {
         Some(_) => {
-            "`fleet/` beside this page has the manifests: kubectl apply -k fleet, once your scenario and your image \
+            "fleet/ beside this page has the manifests: kubectl apply -k fleet, once your scenario and your image \
              stand in it."
         }
         None => "The generator's efficiency was not measured.",
