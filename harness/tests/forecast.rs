@@ -238,7 +238,7 @@ fn a_lock_is_not_multiplied_by_nodes_unless_that_was_measured() {
     let (code, divided) = made(&probes, &arguments);
     assert_eq!(code, Some(0), "{:#}", divided["refusals"]);
     // 2,500 orders a second, where 400 are known to hold: so many rows as do 6.3 times as much, with 2% of contention.
-    assert_eq!(divided["shards"], 7, "{:#}", divided["latency"]);
+    assert_eq!(divided["shards"], 8, "{:#}", divided["latency"]);
     let arguments = ["--set", "buyers=6000000", "--sweep", sweep.to_str().unwrap()];
     let (code, beyond) = made(&probes, &arguments);
     assert_eq!(code, Some(12), "no more rows than were measured: {:#}", beyond["shards"]);
@@ -281,7 +281,7 @@ fn mistakes_are_told_with_their_place_and_nothing_is_written() {
         &probes,
         &with("order = \"200ms\"", "ordr = \"200ms\""),
         &[],
-        &["plan.toml:11", "no step `ordr`", "login, order"],
+        &["plan.toml:12", "no step `ordr`", "login, order"],
     );
     refused(&probes, &with("[node.service]", "[node.servce]"), &[], &["no role `servce`", "one of postgres, service"]);
     refused(

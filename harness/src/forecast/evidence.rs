@@ -16,6 +16,8 @@ use crate::{judge, random, scenario};
 
 /// Probes whose rates differ by no more than this, as a share, are one point.
 const ONE_POINT: f64 = 0.05;
+/// Up to such a share of the capacity, predictions of TP99 are judged; closer to it, chance decides.
+const BELOW: f64 = 0.95;
 /// Of the processors of a machine, so much is work; the rest goes to interrupts and switching.
 pub const WORK: f64 = 0.85;
 /// Fewer sessions than these, in the mean, say nothing of a lock.
@@ -87,10 +89,10 @@ pub fn read(folder: &Path) -> Result<Evidence, ForecastError> {
         None | Some("processors" | "generator" | "virtual buyers") => Limit::Processors(report.machine.cpus as usize),
         Some(_) => Limit::Serial,
     };
-    let held = || points.iter().filter(|point| point.holds);
+    let held = seen.iter().filter(|(probe, _)| probe.holds());
     let orders: u64 = seen.iter().map(|(_, summary)| summary.goodput.committed_orders).sum();
     let paid: i64 = seen.iter().map(|(_, summary)| summary.goodput.units_sold).sum();
-    let orders_held = held().map(|point| point.goodput).fold(0.0, f64::max);
+    let orders_held = held.map(|(_, summary)| summary.goodput.per_second).fold(0.0, f64::max);
     let (cpu, row_orders) = (demand(&seen), row_orders(&report.probes));
     let paid = (paid > 0 && orders > 0).then(|| (paid as f64 / orders as f64).min(1.0));
     Ok(Evidence { found, cpu, limit, resource, orders_held, row_orders, paid, points, report })
@@ -124,7 +126,7 @@ fn point(group: &[&(&Probe, Summary)], ordering: &BTreeSet<String>, found: &Foun
         steps: names.into_iter().map(step).collect(),
         orders: mean(&|(_, s)| s.goodput.committed_orders as f64 / sent(s)),
         goodput: mean(&|(_, s)| s.goodput.per_second),
-        holds: rate <= found.rate_interval[0],
+        holds: rate <= BELOW * found.rate,
         probes: group.iter().map(|(probe, _)| probe.folder.clone()).collect(),
     }
 }

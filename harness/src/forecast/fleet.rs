@@ -19,20 +19,38 @@ pub fn files(fleet: &Fleet) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn overlay(fleet: &Fleet) -> String {
-    let shards = fleet.shards;
+    let Fleet { shards, requests_per_second, requests_per_cpu_s, .. } = fleet;
+    let version = env!("CARGO_PKG_VERSION");
     format!(
-        "# Generators for {:.0} requests per second, of which each makes {:.0} with a whole processor. Put your scenario into base/scenario.toml,\n\
-         # your image and the start here, and then: kubectl apply -k .\n\
-         apiVersion: kustomize.config.k8s.io/v1beta1\n\
-         kind: Kustomization\n\
-         namespace: rehearsal\n\
-         resources:\n  - base\n\
-         images:\n  - name: seckill\n    newName: registry.example/seckill\n    newTag: \"{}\"\n\
-         configMapGenerator:\n  - name: seckill-run\n    behavior: merge\n    literals:\n      - start=2026-11-22T22:00:00+08:00\n      - shards={shards}\n\
-         patches:\n  - target:\n      kind: Job\n      name: seckill-generators\n    patch: |-\n      - op: replace\n        path: /spec/completions\n        value: {shards}\n      - op: replace\n        path: /spec/parallelism\n        value: {shards}\n",
-        fleet.requests_per_second,
-        fleet.requests_per_cpu_s,
-        env!("CARGO_PKG_VERSION"),
+        r#"# Generators for {requests_per_second:.0} requests per second, of which each makes {requests_per_cpu_s:.0} with a whole processor.
+# Put your scenario into base/scenario.toml, your image and the start here, and then: kubectl apply -k .
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+namespace: rehearsal
+resources:
+  - base
+images:
+  - name: seckill
+    newName: registry.example/seckill
+    newTag: "{version}"
+configMapGenerator:
+  - name: seckill-run
+    behavior: merge
+    literals:
+      - start=2026-11-22T22:00:00+08:00
+      - shards={shards}
+patches:
+  - target:
+      kind: Job
+      name: seckill-generators
+    patch: |-
+      - op: replace
+        path: /spec/completions
+        value: {shards}
+      - op: replace
+        path: /spec/parallelism
+        value: {shards}
+"#
     )
 }
 
@@ -41,12 +59,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_overlay_has_the_number_of_shards_where_the_job_and_the_generators_read_it() {
+    fn the_overlay_is_the_example_with_its_own_number_of_shards() {
         let fleet = Fleet { shards: 7, requests_per_second: 12_345.0, requests_per_cpu_s: 5_000.0, cost: 0.0 };
         let files = files(&fleet);
         let (_, text) = files.iter().find(|(name, _)| *name == "fleet/kustomization.yaml").unwrap();
         let text = String::from_utf8_lossy(text);
         assert!(text.contains("- shards=7\n") && text.matches("value: 7\n").count() == 2, "{text}");
         assert_eq!(files.len(), 5);
+        // The example is held against the schemas of Kubernetes by ci/manifests.sh.
+        let example = include_str!("../../../ci/kubernetes/example/kustomization.yaml").replace("../base", "base");
+        let plain = |text: &str| text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+        assert_eq!(plain(&overlay(&Fleet { shards: 4, ..fleet })), plain(&example));
     }
 }

@@ -38,7 +38,8 @@ pub const KEPT: Kept = Kept { file: "forecast.json", maker: "seckill forecast" }
 pub enum ForecastError {
     /// The folder has no search.
     #[error(
-        "{}: there is no capacity.json\nhelp: name the folder that `seckill capacity SCENARIO` made, or make one with --forecast PLAN",
+        "{}: there is no capacity.json\nhelp: name the folder that `seckill capacity SCENARIO` made, or make one with \
+         --forecast PLAN",
         .0.display()
     )]
     NoCapacity(PathBuf),
@@ -50,14 +51,15 @@ pub enum ForecastError {
     Sweep(PathBuf),
     /// It has no sweep.
     #[error(
-        "{}: there is no sweep to which a law could be fitted\nhelp: make one, such as seckill capacity SCENARIO --sweep target.reference.shards=1,2,4,8",
+        "{}: there is no sweep to which a law could be fitted\nhelp: make one, such as seckill capacity SCENARIO \
+         --sweep target.reference.shards=1,2,4,8",
         .0.display()
     )]
     NoSweep(PathBuf),
     /// There is too little to fit anything to.
     #[error(
-        "{}: probes at {points} different rates can be trusted, and a model takes three at least, to be believed five\n\
-         help: measure again with --forecast PLAN, which adds probes below the capacity",
+        "{}: probes at {points} different rates can be trusted, and a model takes three at least, to be believed \
+         five\nhelp: measure again with --forecast PLAN, which adds probes below the capacity",
         folder.display()
     )]
     TooFew {
@@ -151,7 +153,7 @@ pub struct Validation {
     pub goodput: Compared,
     /// TP99 of the step: predicted, its interval, measured.
     pub us_p99: Compared,
-    /// Whether it counts: points beyond the capacity do not.
+    /// Whether it counts: points at the capacity or beyond do not.
     pub judged: bool,
 }
 

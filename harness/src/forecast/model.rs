@@ -21,7 +21,9 @@ const GOODPUT_WEIGHT: f64 = 4.0;
 /// Simulations whose mean is a prediction. A fit makes do with one: it has many points, and many predictions to make.
 pub const REPLICAS: u64 = 4;
 /// Steps of the search.
-const ITERATIONS: usize = 50;
+const ITERATIONS: usize = 35;
+/// A fit simulates no more probes of a point once it has so many arrivals: it has to be made for each point held back.
+const FIT_ARRIVALS: usize = 6_000;
 
 /// A step as it was measured at one point.
 #[derive(Debug, Clone, PartialEq)]
@@ -194,12 +196,23 @@ fn off(point: &Point, predicted: &Predicted, step: usize) -> [f64; 2] {
     [goodput, p99]
 }
 
+/// As many probes as a fit takes.
+fn enough(probes: &[Vec<f64>]) -> &[Vec<f64>] {
+    let mut arrivals = 0;
+    let fewer = probes.iter().position(|probe| {
+        arrivals += probe.len();
+        arrivals >= FIT_ARRIVALS
+    });
+    &probes[..fewer.map_or(probes.len(), |last| last + 1)]
+}
+
 /// How far the queue is off its points, the first of which is the one with the lowest rate.
 fn misfit(points: &[&Point], limit: Limit, step: usize, fitted: &Fitted) -> f64 {
     let mut sum = 0.0;
     for point in points {
         let station = [station(limit, fitted, &point.steps)];
-        let predicted = predict(&point.arrivals, &points[0].steps, fitted.factor, &station, u64::MAX, 1);
+        let arrivals = enough(&point.arrivals);
+        let predicted = predict(arrivals, &points[0].steps, fitted.factor, &station, u64::MAX, 1);
         let [goodput, p99] = off(point, &predicted, step);
         // Beyond the capacity, what is served tells it; latency only tells for how long that went on.
         sum += GOODPUT_WEIGHT * goodput.abs() + if point.holds { p99.abs() } else { 0.0 };
@@ -221,7 +234,7 @@ pub fn fit(points: &[&Point], limit: Limit, step: usize) -> Option<Fitted> {
     };
     let mut starts: Vec<(f64, [f64; 3])> = Vec::new();
     for beyond in [1.02, 1.15, 1.4] {
-        for variability in [0.5, 1.2, 2.0] {
+        for variability in [0.7, 1.6] {
             let x = [(highest * beyond).ln(), variability, -0.05];
             starts.push((left(&x), x));
         }

@@ -139,13 +139,22 @@ impl Simulation<'_> {
     /// Takes all events up to a moment.
     fn work_until(&mut self, until_ns: u64) {
         while self.under_way.peek().is_some_and(|Reverse(event)| event.at_ns <= until_ns) {
-            let Some(Reverse(event)) = self.under_way.pop() else { break };
-            match self.stations.get(usize::from(event.station)) {
+            let Some(Reverse(mut event)) = self.under_way.pop() else { break };
+            if event.station == 0 {
+                let order = self.demand.steps[usize::from(event.step)].order;
+                event.sells = order && self.out.orders < self.demand.stock;
+                self.out.orders += u64::from(event.sells);
+            }
+            match self.station(usize::from(event.station), event.sells) {
                 None => self.done(event),
-                Some(station) if station.orders_only && !event.sells => self.on(event, 0),
-                Some(station) => self.serve(event, station.variability),
+                Some(index) => self.serve(event, index),
             }
         }
+    }
+
+    /// The first station from this one on that such a request comes to.
+    fn station(&self, from: usize, sells: bool) -> Option<usize> {
+        (from..self.stations.len()).find(|index| sells || !self.stations[*index].orders_only)
     }
 
     /// The first step from this one on that the arrival makes.
@@ -154,7 +163,7 @@ impl Simulation<'_> {
             let whole = step.times.floor();
             let times = whole as u16 + u16::from(self.steps.random::<f64>() < step.times - whole);
             if times > 0 {
-                return self.request(Event {
+                return self.under_way.push(Reverse(Event {
                     at_ns,
                     arrival,
                     step: index as u16,
@@ -162,21 +171,14 @@ impl Simulation<'_> {
                     left: times - 1,
                     sells: false,
                     waited_ns: 0,
-                });
+                }));
             }
         }
     }
 
-    fn request(&mut self, event: Event) {
-        let sells = self.demand.steps[usize::from(event.step)].order && self.out.orders < self.demand.stock;
-        self.out.orders += u64::from(sells);
-        self.under_way.push(Reverse(Event { sells, ..event }));
-    }
-
-    fn serve(&mut self, event: Event, variability: f64) {
-        let index = usize::from(event.station);
+    fn serve(&mut self, event: Event, index: usize) {
         let exponential = -(1.0 - self.services.random::<f64>()).ln();
-        let takes = (self.scale[index] * exponential.powf(variability)) as u64;
+        let takes = (self.scale[index] * exponential.powf(self.stations[index].variability)) as u64;
         let nodes = &mut self.free[index];
         let node = self.turn[index] % nodes.len();
         self.turn[index] += 1;
@@ -186,12 +188,12 @@ impl Simulation<'_> {
         drop(server);
         let wait = start - event.at_ns;
         self.waited_ns[index] += wait;
-        self.on(Event { waited_ns: event.waited_ns + wait, at_ns: start, ..event }, takes);
-    }
-
-    /// Through with a station.
-    fn on(&mut self, event: Event, takes: u64) {
-        self.under_way.push(Reverse(Event { station: event.station + 1, at_ns: event.at_ns + takes, ..event }));
+        let event = Event { at_ns: start + takes, waited_ns: event.waited_ns + wait, ..event };
+        match self.station(index + 1, event.sells) {
+            // Nothing is decided when a request is done, so that need not wait for its time.
+            None => self.done(event),
+            Some(next) => self.under_way.push(Reverse(Event { station: next as u16, ..event })),
+        }
     }
 
     fn done(&mut self, event: Event) {
@@ -204,7 +206,8 @@ impl Simulation<'_> {
         }
         let at_ns = event.at_ns + (self.demand.steps[step].then_s * 1e9) as u64;
         if event.left > 0 {
-            self.request(Event { at_ns, station: 0, left: event.left - 1, waited_ns: 0, ..event });
+            let again = Event { at_ns, station: 0, left: event.left - 1, waited_ns: 0, ..event };
+            self.under_way.push(Reverse(again));
         } else {
             self.begin(at_ns, event.arrival, step + 1);
         }

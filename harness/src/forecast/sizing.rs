@@ -244,8 +244,11 @@ fn not_understood(evidence: &Evidence) -> Vec<Refusal> {
 fn rows(basis: &Basis<'_>, needed: f64) -> (u32, Option<Refusal>) {
     let evidence = basis.evidence;
     let held = evidence.orders_held;
-    // What was measured to hold needs no model.
-    if needed <= held * 1.001 {
+    let served = evidence.points.iter().map(|point| point.goodput).fold(0.0, f64::max);
+    // What was measured to hold is in the regime that was measured; so is what leaves the row room, if rates up to it
+    // were probed.
+    let row_has_room = evidence.limit == Limit::Serial && basis.row().is_some_and(|row| needed <= row * WORK);
+    if needed <= held * 1.001 || (row_has_room && needed <= served) {
         return (1, None);
     }
     let resource = evidence.resource.as_deref().unwrap_or("nothing that was seen");
@@ -255,7 +258,7 @@ fn rows(basis: &Basis<'_>, needed: f64) -> (u32, Option<Refusal>) {
         format::number(held)
     );
     let row = basis.row();
-    let divided = row.map_or(1, |row| (needed / (row * WORK)).ceil().max(1.0) as u32);
+    let divided = row.map_or(1, |row| (needed / (row * WORK)).ceil().max(2.0) as u32);
     if let Some((count, times)) = swept(basis, needed / held.max(1e-9)) {
         if times >= needed / held.max(1e-9) {
             return (count, None);
@@ -273,8 +276,8 @@ fn rows(basis: &Basis<'_>, needed: f64) -> (u32, Option<Refusal>) {
         }
         (Limit::Processors(_), Some(row)) if needed > row * WORK => {
             let why = format!(
-                "{rates}; processors gave out first there, but by the sessions that waited, the lock of the item's row gives out at \
-                 about {}: another regime, of which nothing was measured",
+                "{rates}; processors gave out first there, but by the sessions that waited, the lock of the item's \
+                 row gives out at about {}: another regime, of which nothing was measured",
                 format::number(row)
             );
             (divided, Some(Refusal { why, remedy: shard_remedy(divided) }))
@@ -287,11 +290,9 @@ fn rows(basis: &Basis<'_>, needed: f64) -> (u32, Option<Refusal>) {
         (Limit::Serial, _) => {
             let why = format!("{rates}; what gave out first is: {resource}. Nodes do not multiply that");
             let remedy = match resource {
-                "connection pool" => {
-                    "measure with more connections: seckill capacity SCENARIO --sweep target.reference.pool=4,8,16,32, and give its \
-                     folder to seckill forecast --sweep"
-                        .to_owned()
-                }
+                "connection pool" => "measure with more connections: seckill capacity SCENARIO --sweep \
+                 target.reference.pool=4,8,16,32, and give its folder to seckill forecast --sweep"
+                    .to_owned(),
                 _ => shard_remedy(divided),
             };
             (divided, Some(Refusal { why, remedy }))
@@ -301,9 +302,9 @@ fn rows(basis: &Basis<'_>, needed: f64) -> (u32, Option<Refusal>) {
 
 fn shard_remedy(divided: u32) -> String {
     format!(
-        "divide the stock, into {divided} rows if each did as much as this one, and measure that: seckill capacity SCENARIO \
-         --set target.strategy=shards --sweep target.reference.shards=1,2,4,8, and give its folder to seckill forecast --sweep; \
-         or let fewer in at once"
+        "divide the stock, into {divided} rows if each did as much as this one, and measure that: seckill capacity \
+         SCENARIO --set target.strategy=shards --sweep target.reference.shards=1,2,4,8, and give its folder to \
+         seckill forecast --sweep; or let fewer in at once"
     )
 }
 
@@ -358,7 +359,8 @@ fn too_small(basis: &Basis<'_>, roles: &[Sized], rate: f64) -> Vec<Refusal> {
                     role.nodes, role.role, basis.plan.linear_to
                 ),
                 remedy: format!(
-                    "measure how it scales with nodes and raise `linear_to`, or take larger nodes: --set node.{}.cpus={}",
+                    "measure how it scales with nodes and raise linear_to, or take larger nodes: --set \
+                     node.{}.cpus={}",
                     role.role,
                     role.cpus * 2
                 ),
@@ -384,9 +386,13 @@ fn too_slow(basis: &Basis<'_>, predicted: &Predicted) -> Vec<Refusal> {
                 (basis.plan.headroom * 100.0).round(),
                 micros(predicted.p99_s[index] * doubt),
                 micros(limit_s),
-                if alone > 0.0 { format!("with hardly anybody there it is {}", micros(alone)) } else { "more nodes do not help".to_owned() },
+                match alone > 0.0 {
+                    true => format!("with hardly anybody there it is {}", micros(alone)),
+                    false => "more nodes do not help".to_owned(),
+                },
             ),
-            remedy: "let fewer in at once, make the step faster, loosen its limit, or measure longer so that the interval is narrower".to_owned(),
+            remedy: "let fewer in at once, make the step faster, loosen its limit, or measure longer for a narrower interval"
+                .to_owned(),
         }
     })
     .collect()
@@ -460,30 +466,35 @@ fn assumptions(basis: &Basis<'_>, nodes: &[Nodes], rows: u32) -> Vec<String> {
     let mut out = Vec::new();
     for nodes in nodes.iter().filter(|nodes| nodes.count > 1) {
         out.push(format!(
-            "{} nodes of {} do {} times as much as one, each with a line of its own that requests are dealt out to in turns. Up to {} that is taken to be so.",
+            "{} nodes of {} do {} times as much as one, each with a line of its own that requests are dealt out to in \
+             turns. Up to {} that is taken to be so.",
             nodes.count, nodes.role, nodes.count, basis.plan.linear_to
         ));
     }
     out.push(
-        "Processors of the planned nodes do what `speed` says against those of the measured machine, and the network between them adds \
-         nothing to the undisturbed latency."
+        "Processors of the planned nodes do what their speed in the plan says against those of the measured machine, and the network \
+         between them adds nothing to the undisturbed latency."
             .to_owned(),
     );
     if basis.plan.stock < basis.plan.buyers {
         out.push(
-            "Whoever comes after the stock is sold costs as many processors as a buyer, and does not wait for the item's row. A refusal \
-             is usually cheaper, so there will be some to spare."
+            "Whoever comes after the stock is sold costs as many processors as a buyer, and does not wait for the \
+             item's row. A refusal is usually cheaper, so there will be some to spare."
                 .to_owned(),
         );
     }
     match (basis.evidence.limit, basis.row()) {
-        (Limit::Processors(_), None) => out.push("The lock of the item's row was hardly waited for, so it is left out.".to_owned()),
+        (Limit::Processors(_), None) => {
+            out.push("The lock of the item's row was hardly waited for, so it is left out.".to_owned())
+        }
         (Limit::Processors(_), Some(row)) => out.push(format!(
-            "One row takes {} orders per second, by the sessions that waited for its lock at the highest rate that holds.",
+            "One row takes {} orders per second, by the sessions that waited for its lock at the highest rate that \
+             holds.",
             format::number(row)
         )),
         (Limit::Serial, _) => out.push(format!(
-            "Processors had room when {} gave out, so {:.0}% of them are taken to be of use, with exponential service times.",
+            "Processors had room when {} gave out, so {:.0}% of them are taken to be of use, with exponential service \
+             times.",
             basis.evidence.resource.as_deref().unwrap_or("it"),
             WORK * 100.0
         )),

@@ -35,9 +35,9 @@ fn warnings(forecast: &Forecast) -> Vec<String> {
         let judged = forecast.validation.iter().filter(|row| row.judged);
         let close = judged.clone().filter(|row| row.goodput.close && row.us_p99.close).count();
         out.push(format!(
-            "Not validated: of {} that were held back below the capacity, {close} were predicted closely enough (goodput within 10%, TP99 \
-             within 20%; three or more, and all of them, have to be). Do not rely on the figures below: measure again, for longer and on a \
-             machine that has nothing else to do.",
+            "Not validated: of {} that were held back below the capacity, {close} were predicted closely enough \
+             (goodput within 10%, TP99 within 20%; three or more, and all of them, have to be). Do not rely on the \
+             figures below: measure again, for longer and on a machine that has nothing else to do.",
             format::plural(judged.count() as u64, "rate")
         ));
     }
@@ -79,9 +79,14 @@ fn answer(forecast: &Forecast) -> String {
         None => format!("The stock of {} is not sold out", format::count(plan.stock)),
     };
     let opens = if plan.opens.is_empty() { String::new() } else { format!(" at {}", format::one_line(&plan.opens)) };
-    let holds = if forecast.refusals.is_empty() { "take" } else { "would take, were everything as measured," };
+    let holds = if forecast.validated && forecast.refusals.is_empty() {
+        "take"
+    } else {
+        "would take, were everything as measured,"
+    };
     format!(
-        "{} buyers{opens}, {} a second at the busiest moment, {holds} {}, for {} in {} hours. {}. {sold_out}. {}% more may come.",
+        "{} buyers{opens}, {} a second at the busiest moment, {holds} {}, for {} in {} hours. {}. {sold_out}. {}% \
+         more may come.",
         format::count(plan.buyers),
         format::number(forecast.peak_arrivals_per_second),
         nodes.join(", "),
@@ -162,7 +167,8 @@ fn fleet(forecast: &Forecast) -> Table {
     });
     let below = match &forecast.fleet {
         Some(_) => {
-            "`fleet/` beside this page has the manifests: kubectl apply -k fleet, once your scenario and your image stand in it."
+            "fleet/ beside this page has the manifests: kubectl apply -k fleet, once your scenario and your image \
+             stand in it."
         }
         None => "The generator's efficiency was not measured.",
     };
@@ -185,16 +191,18 @@ fn validation(forecast: &Forecast) -> Table {
             format!("{} ({})", us(row.us_p99.predicted), interval(row.us_p99.interval, us)),
             row.us_p99.measured.map_or(format::NONE.to_owned(), us),
             close(&row.us_p99),
-            if row.judged { "yes" } else { "no: beyond the capacity" }.to_owned(),
+            if row.judged { "yes" } else { "no: at the capacity or beyond" }.to_owned(),
         ]
     });
     let model = &forecast.model;
     let below = vec![
-        "Each rate was predicted by a queue that was fitted to the others only; the lowest is needed by all, for the undisturbed latency."
+        "Each rate was predicted by a queue that was fitted to the others only; the lowest is needed by all, for the \
+         undisturbed latency."
             .to_owned(),
         format!(
-            "What gives out first: {}, at {} arrivals per second on the machine that was measured. Its service times have a squared \
-             coefficient of variation of {}; the undisturbed latency counts {} times. Fitted points are off by a factor of {} in the mean.",
+            "What gives out first: {}, at {} arrivals per second on the machine that was measured. Its service times \
+             have a squared coefficient of variation of {}; the undisturbed latency counts {} times. Fitted points \
+             are off by a factor of {} in the mean.",
             format::one_line(&model.resource),
             format::number(model.capacity),
             format::number(model.variation),

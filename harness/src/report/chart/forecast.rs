@@ -55,7 +55,8 @@ pub(in crate::report) fn draw(forecast: &Forecast) -> Result<Option<String>, Rep
     Ok(Some(svg))
 }
 
-/// Draws how well points that were held back were predicted: a dot is what was measured, a bar the interval of the prediction.
+/// Draws how well points that were held back were predicted: a dot is what was measured, a bar the interval of the
+/// prediction.
 pub(in crate::report) fn draw_validation(forecast: &Forecast) -> Result<Option<String>, ReportError> {
     let seen = || {
         forecast.validation.iter().flat_map(|row| {
