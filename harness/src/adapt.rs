@@ -512,7 +512,7 @@ fn clip(text: &str) -> String {
 /// The report for people.
 pub fn text(report: &Report) -> String {
     let mut lines = Vec::new();
-    for Walked { cohort, steps } in &report.cohorts {
+    for Walked { cohort, steps, .. } in &report.cohorts {
         lines.push(format!("cohort {cohort}"));
         for step in steps {
             lines.extend(step_lines(step));
