@@ -376,6 +376,10 @@ mod tests {
         let start = ["sh", "-c", "echo no port >&2; exit 4"].map(str::to_owned).to_vec();
         let (_listener, shop) = shop(folder.path(), ShopProcess { start: Some(start), ..ShopProcess::default() }).await;
         shop.start().await.unwrap();
+        // Somebody answers at its address all the time, as if it had been faster than its end.
+        while shop.ended().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let error = shop.ready(PATIENCE).await.unwrap_err().to_string();
         assert!(error.contains("process.shop: it ended with exit status: 4") && error.contains("no port"), "{error}");
     }
