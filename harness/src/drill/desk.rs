@@ -545,7 +545,7 @@ fn step_state(drill: &Drill, step: &Step) -> StepState {
 /// Since when a step is due.
 fn due_s(step: &Step, faults: &[FaultView], now_us: Micros) -> Option<f64> {
     if let Some(at) = step.at {
-        return (now_us >= at.micros()).then(|| at.0.as_secs_f64());
+        return (now_us >= at.micros()).then_some(at.0.as_secs_f64());
     }
     let after = step.after.as_deref()?;
     let meant = faults.iter().filter(|fault| Drill::is_meant(after, &fault.id, &fault.kind));

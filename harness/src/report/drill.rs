@@ -67,12 +67,12 @@ fn headline(score: &Score) -> String {
         true => format!("{in_time} of {asked} steps were acknowledged in time"),
         false => "nobody was asked to acknowledge anything".to_owned(),
     };
-    format!(
-        "{word}; {recovered} of {} recovered from; {} of {} met; {people}",
-        format::plural(injected as u64, "fault"),
-        met,
-        format::plural(score.expectations.len() as u64, "expectation"),
-    )
+    let faults = format!("{recovered} of {} recovered from", format::plural(injected as u64, "fault"));
+    let expected = match score.expectations.len() {
+        0 => String::new(),
+        all => format!("{met} of {} met; ", format::plural(all as u64, "expectation")),
+    };
+    format!("{word}; {faults}; {expected}{people}")
 }
 
 fn sections(score: &Score, summary: &Summary) -> Vec<Section> {
