@@ -67,6 +67,9 @@ script_step 'toxiproxy client' sh ci/toxiproxy.sh
 script_step 'container image' sh ci/image/test.sh
 
 heading cargo test --locked --release --workspace --no-fail-fast
+# Most tests rehearse something, which is mostly waiting: one more at a time than there are processors leaves fewer of them idle.
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc 2>/dev/null || echo 2) + 1))}
+export RUST_TEST_THREADS
 started=$(date +%s)
 # The results go through a pipe to be counted, and a pipe has only the exit code of its end.
 {
