@@ -9,7 +9,8 @@ use support::Sandbox;
 fn seeded_bugs_are_found_and_the_correct_target_is_not_accused() {
     let sandbox = Sandbox::new();
     let catalogue = concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/mutants/catalogue.toml");
-    let mut command = sandbox.command(&["mutants", "--seeds", "1", "--output", "json", "--catalogue", catalogue]);
+    let mut command =
+        sandbox.command(&["mutants", "--seeds", "1", "--jobs", "3", "--output", "json", "--catalogue", catalogue]);
     // By a crowd for the last unit, by a reply cut after the commit, and one that cannot be planted yet.
     let output = command.args(["--bug", "0", "--bug", "4", "--bug", "17", "--bug", "20"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

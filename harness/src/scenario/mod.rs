@@ -152,6 +152,7 @@ fn default_seed() -> u64 {
 /// What is rehearsed.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[expect(clippy::large_enum_variant, reason = "a scenario has one of them")]
 pub enum Target {
     /// The reference service that comes with the harness.
     Reference(Reference),
