@@ -210,7 +210,7 @@ fn a_plan_within_what_was_measured_is_validated_and_adds_up() {
     let (code, slow) = made(&probes, &["--set", "node.service.speed=0.05", "--set", "hours=1"]);
     let (count, cost) = nodes(&slow, "service");
     // 250 arrivals a second, 0.8 ms each, on twentieths of processors of which 85% are of use, in pairs.
-    assert_eq!((code, count >= 3 && count <= 5, cost), (Some(0), true, count as f64 * 0.5), "{slow:#}");
+    assert_eq!((code, (3..=5).contains(&count), cost), (Some(0), true, count as f64 * 0.5), "{slow:#}");
     // A limit that is lower than what it takes with nobody in the way cannot be kept by any number of nodes.
     let (code, tight) = made(&probes, &["--set", "limits.order=10ms"]);
     assert_eq!(code, Some(12));
