@@ -8,15 +8,13 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::history::{FinalState, OrderState, Outcome, Role};
-use crate::load::buyer::follow::{Following, Told};
-use crate::load::classify::{self, Said};
-use crate::load::client::{Broken, Connection, Reply};
+use crate::load::buyer::alone::Alone;
+use crate::load::classify::Said;
+use crate::load::client::{Connection, Reply};
 use crate::load::clock::unix_us;
-use crate::load::cookies::Jar;
 use crate::run;
 use crate::scenario::journey::{CompiledStep, Journey, TICKET, text_of};
 use crate::scenario::outcome::Met;
-use crate::scenario::template::Values;
 use crate::scenario::{Scenario, Target};
 use crate::stack::{self, Provision, Stack, StackError};
 
@@ -231,15 +229,7 @@ fn audited_as(scenario: &Scenario, audited: Result<FinalState, StackError>, coho
 }
 
 /// A buyer on its way.
-struct Buyer<'a> {
-    journey: &'a Journey,
-    connection: Connection,
-    header_lines: String,
-    user: String,
-    key: String,
-    captured: Vec<String>,
-    cookies: Jar,
-}
+struct Buyer<'a>(Alone<'a>);
 
 /// What one exchange came to.
 struct Exchanged {
@@ -258,15 +248,9 @@ struct Shown {
 }
 
 async fn walk(journey: &Journey, run_id: &str, number: usize, stack: &Stack) -> Walked {
-    let mut buyer = Buyer {
-        journey,
-        connection: Connection::new(&stack.entry),
-        header_lines: stack.entry.header_lines(),
-        user: format!("{}a{number}", run::user_prefix(run_id)),
-        key: format!("r{run_id}-ka{number}"),
-        captured: vec![String::new(); journey.slots.len()],
-        cookies: Jar::default(),
-    };
+    let (mut connection, header_lines) = (Connection::new(&stack.entry), stack.entry.header_lines());
+    let names = (format!("{}a{number}", run::user_prefix(run_id)), format!("r{run_id}-ka{number}"));
+    let mut buyer = Buyer(Alone::new(journey, &mut connection, header_lines.as_bytes(), names));
     let (mut steps, mut order, mut pending, mut settled) = (Vec::new(), String::new(), false, true);
     for step in &journey.steps {
         let left_out = match step.role {
@@ -281,12 +265,7 @@ async fn walk(journey: &Journey, run_id: &str, number: usize, stack: &Stack) -> 
             steps.push(Stepped { step: name, role, taken_for, reason: why.to_owned(), ..Stepped::default() });
             continue;
         }
-        let missing: Vec<&str> = step
-            .needs
-            .iter()
-            .filter(|slot| buyer.captured[**slot].is_empty())
-            .map(|slot| journey.slots[*slot].as_str())
-            .collect();
+        let missing: Vec<&str> = buyer.0.missing(step).collect();
         if !missing.is_empty() {
             let problems = vec![format!("it sends ${{{}}}, which no reply has given", missing.join("}, ${"))];
             let (name, role) = (step.name.clone(), step.role.name().to_owned());
@@ -308,7 +287,7 @@ async fn walk(journey: &Journey, run_id: &str, number: usize, stack: &Stack) -> 
             break;
         }
     }
-    Walked { cohort: journey.cohort.clone(), user: buyer.user, key: buyer.key, steps }
+    Walked { cohort: journey.cohort.clone(), user: buyer.0.user, key: buyer.0.key, steps }
 }
 
 impl Buyer<'_> {
@@ -327,36 +306,12 @@ impl Buyer<'_> {
     }
 
     async fn once(&mut self, step: &CompiledStep) -> Exchanged {
-        let Buyer { journey, connection, header_lines, user, key, captured, cookies } = self;
-        let values =
-            Values { user, key, item: journey.item, quantity: journey.quantity, captured, cookies: cookies.header() };
-        let bytes = step.request(&values, header_lines.as_bytes());
+        let bytes = self.0.request(step, self.0.journey.quantity);
         let line = String::from_utf8_lossy(bytes.split(|byte| *byte == b'\r').next().unwrap_or_default());
         let request = line.trim_end_matches(" HTTP/1.1").to_owned();
-        let event;
-        let answer = match &step.stream {
-            None => connection.exchange(&bytes, PATIENCE).await,
-            Some(stream) => {
-                let mut following = Following::default();
-                let next = following.next(connection, &bytes, (step, stream), PATIENCE);
-                event = tokio::time::timeout(stream.within.0.max(PATIENCE), next).await.unwrap_or(Err(Broken::Timeout));
-                connection.close();
-                event.as_ref().map(Told::reply).map_err(|broken| *broken)
-            }
-        };
-        match answer {
-            Err(broken) => {
-                let said = Said::only(classify::broken(broken));
-                Exchanged { request, status: None, said, shown: Shown::default() }
-            }
-            Ok(reply) => {
-                if journey.cookies {
-                    cookies.keep(&reply);
-                }
-                let said = classify::read(step, &reply, captured);
-                Exchanged { request, status: Some(reply.status), said, shown: Shown::of(&reply) }
-            }
-        }
+        let (said, replied) = self.0.send(step, &bytes, PATIENCE, Shown::of).await;
+        let (status, shown) = replied.map_or((None, Shown::default()), |(status, shown)| (Some(status), shown));
+        Exchanged { request, status, said, shown }
     }
 
     /// What a step came to, with all that was not found.
@@ -365,13 +320,13 @@ impl Buyer<'_> {
         let ok = said.classified.outcome == Outcome::Ok;
         let (mut problems, mut hints) = (Vec::new(), Vec::new());
         // Whoever sends a negative quantity is there to be refused.
-        if !ok && self.journey.quantity > 0 {
+        if !ok && self.0.journey.quantity > 0 {
             let body = if shown.body.is_empty() { "nothing".to_owned() } else { format!("`{}`", shown.body) };
             problems.push(format!("the journey ends here, at a reply that is no success; its body is {body}"));
         }
         let mut captured = Vec::new();
         for (slot, source) in step.capture.iter().filter(|_| ok) {
-            let (name, value) = (&self.journey.slots[*slot], &self.captured[*slot]);
+            let (name, value) = (&self.0.journey.slots[*slot], &self.0.captured[*slot]);
             // A ticket is only given where an order is not decided at once.
             let needed = name != TICKET || said.state == OrderState::Pending;
             if !value.is_empty() {

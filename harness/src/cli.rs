@@ -43,7 +43,7 @@ pub struct Cli {
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub enum Output {
     /// For people.
     Text,
     /// For programs: only JSON on stdout.
@@ -796,7 +796,6 @@ fn finish_drill(
 ) -> i32 {
     match reviewed {
         Ok((score, summary)) => {
-            let output = if output == Output::Json { drill::Output::Json } else { drill::Output::Text };
             drill::print(&score, &summary, folder, output);
             score.exit_code
         }
@@ -1079,8 +1078,12 @@ pub(crate) fn complain(message: &str, code: i32) -> i32 {
 
 /// `reports/runs/<time>-<scenario>`, with a number behind it if that is taken.
 pub(crate) fn default_folder(name: &str) -> PathBuf {
+    folder_in(Path::new("reports/runs"), name)
+}
+
+/// `<base>/<time>-<name>`, with a number behind it if that is taken.
+pub(crate) fn folder_in(base: &Path, name: &str) -> PathBuf {
     let time = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
-    let base = PathBuf::from("reports/runs");
     let first = base.join(format!("{time}-{name}"));
     if !first.exists() {
         return first;

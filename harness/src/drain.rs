@@ -10,13 +10,11 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::history::{DrainProbe, OrderState, Outcome, Role, StockRow};
-use crate::load::buyer::follow::{Following, Told};
+use crate::load::buyer::alone::Alone;
 use crate::load::classify;
-use crate::load::client::{Broken, Connection, Entry};
-use crate::load::cookies::Jar;
+use crate::load::client::{Connection, Entry};
 use crate::scenario::Scenario;
 use crate::scenario::journey::{CompiledStep, Journey};
-use crate::scenario::template::Values;
 
 /// Buyers at work at once. A shop at rest is not to be loaded here.
 const AT_ONCE: i64 = 16;
@@ -26,6 +24,8 @@ const MOST: i64 = 50_000;
 /// When so many buyers in a row have come to nothing, however often each of them tried, the others are not sent: a shop that takes
 /// no orders takes none of thousands either, and each would try for seconds.
 const GIVEN_UP_AFTER: i64 = 64;
+/// How long one reply may take.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// What one fresh buyer came to.
 enum Bought {
@@ -83,16 +83,9 @@ async fn probe_item(journey: Arc<Journey>, row: &StockRow, entry: &Entry, (user,
                 if n >= buyers || in_vain.load(Ordering::Relaxed) >= GIVEN_UP_AFTER {
                     return bought;
                 }
-                let buyer = FreshBuyer {
-                    journey: &journey,
-                    connection: &mut connection,
-                    user: format!("{user}{n}"),
-                    key: format!("{key}{n}"),
-                    captured: vec![String::new(); journey.slots.len()],
-                    cookies: Jar::default(),
-                    header_lines: header_lines.as_bytes(),
-                };
-                let came_to = buyer.buy().await;
+                let names = (format!("{user}{n}"), format!("{key}{n}"));
+                let buyer = Alone::new(&journey, &mut connection, header_lines.as_bytes(), names);
+                let came_to = FreshBuyer(buyer).buy().await;
                 match came_to {
                     Bought::Other(_) => in_vain.fetch_add(1, Ordering::Relaxed),
                     Bought::Sold | Bought::SoldOut => in_vain.swap(0, Ordering::Relaxed),
@@ -129,23 +122,15 @@ async fn probe_item(journey: Arc<Journey>, row: &StockRow, entry: &Entry, (user,
 /// Why an attempt came to nothing, and whether another one can help.
 type Failed = (String, bool);
 
-/// A buyer that nobody has seen before, on its way through a journey.
-struct FreshBuyer<'a> {
-    journey: &'a Journey,
-    connection: &'a mut Connection,
-    user: String,
-    key: String,
-    captured: Vec<String>,
-    cookies: Jar,
-    header_lines: &'a [u8],
-}
+/// A buyer who wants one unit of what is left.
+struct FreshBuyer<'a>(Alone<'a>);
 
 impl FreshBuyer<'_> {
     /// Walks the journey up to and including its order, and pays if the journey has a way to: the hold of a probe that
     /// takes long would otherwise expire, and be sold to another of its buyers.
     async fn buy(mut self) -> Bought {
         let (mut ordered, mut pending, mut placed) = (false, false, false);
-        for step in self.journey.steps.iter().filter(|s| !s.only_unsettled) {
+        for step in self.0.journey.steps.iter().filter(|s| !s.only_unsettled) {
             if step.role == Role::Ticket && !pending {
                 continue;
             }
@@ -210,37 +195,17 @@ impl FreshBuyer<'_> {
 
     /// One attempt at one step: the state of the order, as far as it is said.
     async fn once(&mut self, step: &CompiledStep) -> Result<OrderState, Failed> {
-        let FreshBuyer { journey, connection, user, key, captured, cookies, header_lines } = self;
-        if let Some(missing) = step.needs.iter().find(|slot| captured[**slot].is_empty()) {
-            return Err((format!("missing-{}", journey.slots[*missing]), false));
+        if let Some(missing) = self.0.missing(step).next() {
+            return Err((format!("missing-{missing}"), false));
         }
-        let (quantity, sent) = (1, cookies.header());
-        let values = Values { user, key, item: journey.item, quantity, captured, cookies: sent };
-        let request = step.request(&values, header_lines);
-        let limit = Duration::from_secs(5);
-        let event;
-        let answer = match &step.stream {
-            None => connection.exchange(&request, limit).await,
-            Some(stream) => {
-                let mut following = Following::default();
-                let next = following.next(connection, &request, (step, stream), limit);
-                event = tokio::time::timeout(stream.within.0.max(limit), next).await.unwrap_or(Err(Broken::Timeout));
-                connection.close();
-                event.as_ref().map(Told::reply).map_err(|broken| *broken)
-            }
-        };
-        match answer {
-            Err(broken) => Err((broken.reason().to_owned(), true)),
-            Ok(reply) => {
-                if journey.cookies {
-                    cookies.keep(&reply);
-                }
-                let said = classify::read(step, &reply, captured);
-                if said.classified.outcome != Outcome::Ok {
-                    let again = classify::worth_retrying(&said, reply.status);
-                    return Err((said.classified.reason, again));
-                }
-                Ok(said.state)
+        let request = self.0.request(step, 1);
+        let (said, replied) = self.0.send(step, &request, LIMIT, |_| ()).await;
+        match replied {
+            None => Err((said.classified.reason, true)),
+            Some(_) if said.classified.outcome == Outcome::Ok => Ok(said.state),
+            Some((status, ())) => {
+                let again = classify::worth_retrying(&said, status);
+                Err((said.classified.reason, again))
             }
         }
     }

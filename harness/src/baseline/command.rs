@@ -2,21 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 
 use super::{diff, of_runs, read, save, text};
-use crate::cli::complain;
+use crate::cli::{Output, complain};
 use crate::exit;
 use crate::trend::{self, TrendError};
-
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Text,
-    /// For programs: only JSON on stdout.
-    Json,
-}
 
 /// What is done with baselines.
 #[derive(Debug, Subcommand)]

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use statrs::distribution::{ContinuousCDF, StudentsT};
-
 use super::generator::{CONNECTIONS, sustained};
 use super::{Context, Figure, Unmeasured, server};
+use crate::measure::line;
 use crate::workbench::drive::{Shot, drive_watched};
 use crate::workbench::rss_bytes;
 
@@ -36,11 +35,11 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
     for (millions, bytes) in &parts {
         context.say(&format!("  at {millions:.2} million requests: {:.2} MiB", mib(*bytes)));
     }
-    let Some(slope) = slope(&parts) else {
+    let Some(line) = line::fit(&parts) else {
         return Err(Unmeasured::Failed(format!("{} samples of the memory are too few", samples.len())));
     };
     let (from, until) = (mib(samples[0].1), mib(samples[samples.len() - 1].1));
-    let day = slope.map(|bytes| mib(bytes * rate * DAY_S / 1e6));
+    let day = [line.slope, line.slope_interval[0], line.slope_interval[1]].map(|bytes| mib(bytes * rate * DAY_S / 1e6));
     let detail = format!(
         "{:.1} million requests at {rate:.0} per second, {from:.1} MiB at the beginning and \
          {until:.1} MiB at the end; a day at this rate would come to {:.0} MiB, {:.0} to {:.0}",
@@ -49,8 +48,8 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Figure>, Unmeasured> {
         day[1],
         day[2],
     );
-    let mut figure = Figure::new("rss_slope", slope[0], "bytes per million requests").detail(&detail);
-    figure.interval = Some([slope[1], slope[2]]);
+    let mut figure = Figure::new("rss_slope", line.slope, "bytes per million requests").detail(&detail);
+    figure.interval = Some(line.slope_interval);
     Ok(vec![figure])
 }
 
@@ -65,38 +64,9 @@ fn means(samples: &[(f64, f64)], parts: usize) -> Vec<(f64, f64)> {
     samples.chunks_exact(length).map(|part| (mean(part, |s| s.0), mean(part, |s| s.1))).collect()
 }
 
-/// The slope of the least-squares line and its 95% confidence interval by Student's distribution (N. R. Draper and H. Smith,
-/// *Applied Regression Analysis*, 3rd ed. (1998), section 1.4); none for fewer than three points.
-fn slope(points: &[(f64, f64)]) -> Option<[f64; 3]> {
-    let count = points.len() as f64;
-    let free = count - 2.0;
-    let student = StudentsT::new(0.0, 1.0, free).ok()?;
-    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
-    let (x, y) = (mean(|p| p.0), mean(|p| p.1));
-    let sum = |of: &dyn Fn(f64, f64) -> f64| points.iter().map(|p| of(p.0 - x, p.1 - y)).sum::<f64>();
-    let sxx = sum(&|dx, _| dx * dx);
-    let slope = sum(&|dx, dy| dx * dy) / sxx;
-    let residual = sum(&|dx, dy| (dy - slope * dx).powi(2));
-    let half = student.inverse_cdf(0.975) * (residual / free / sxx).sqrt();
-    slope.is_finite().then_some([slope, slope - half, slope + half])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_slope_of_a_known_line_and_its_interval() {
-        let line: Vec<(f64, f64)> = (0..10).map(|x| (f64::from(x), 3.0 + 2.0 * f64::from(x))).collect();
-        let [slope_of_it, low, high] = slope(&line).unwrap();
-        assert!((slope_of_it - 2.0).abs() < 1e-12 && (high - low).abs() < 1e-6);
-        // By hand: x = 1..5, y = 1, 3, 2, 5, 4 has the slope 0.8, residuals of 3.6, and t(3) = 3.182.
-        let points = [(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (4.0, 5.0), (5.0, 4.0)];
-        let [slope_of_it, low, high] = slope(&points).unwrap();
-        assert!((slope_of_it - 0.8).abs() < 1e-12);
-        assert!((high - low - 2.0 * 3.182_446 * (3.6_f64 / 3.0 / 10.0).sqrt()).abs() < 1e-4, "{low} to {high}");
-        assert_eq!(slope(&points[..2]), None);
-    }
 
     #[test]
     fn parts_are_equal_and_averaged() {

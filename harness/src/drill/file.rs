@@ -5,7 +5,7 @@
 //! and played again, like any other.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -429,9 +429,4 @@ impl Found {
             self.tell(at, &format!("`after`: the scenario breaks nothing called \"{after}\""), &one_of(&names));
         }
     }
-}
-
-/// Where the folders of drills are.
-pub fn home() -> PathBuf {
-    PathBuf::from("reports/drills")
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{complain, complain_of_run, load, point_latest_at, refuse};
+use crate::cli::{Output, complain, complain_of_run, folder_in, load, point_latest_at, refuse};
 use crate::judge::{self, JudgeError};
 use crate::kept::{Kept, KeptError};
 use crate::progress::Progress;
@@ -41,6 +41,8 @@ use screen::Screen;
 pub const KEPT: Kept = Kept { file: "drill.json", maker: "seckill drill" };
 /// The drill as it was held, in its folder.
 pub const FILE: &str = "drill.toml";
+/// Where the folders of drills are.
+const HOME: &str = "reports/drills";
 /// How long a command of the checklist may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
 /// So much of what it prints is kept as evidence.
@@ -75,15 +77,6 @@ pub struct Arguments {
     /// No progress on stderr.
     #[arg(long)]
     quiet: bool,
-}
-
-/// How the review is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// For people.
-    Text,
-    /// For programs: only JSON on stdout.
-    Json,
 }
 
 /// Why a drill's folder cannot be reviewed.
@@ -122,7 +115,7 @@ pub fn main(arguments: &Arguments, runtime: &tokio::runtime::Runtime, cancel: &C
         Ok(checklist) => checklist,
         Err(blank) => return complain(&not_ready(&arguments.drill, &blank), exit::USAGE),
     };
-    let folder = arguments.out.clone().unwrap_or_else(|| default_folder(&read.drill.name));
+    let folder = arguments.out.clone().unwrap_or_else(|| folder_in(Path::new(HOME), &read.drill.name));
     let held = stdout::kept_for_results(arguments.quiet, || {
         runtime.block_on(hold(arguments, &read, checklist, &folder, cancel))
     });
@@ -250,13 +243,6 @@ pub fn print(score: &Score, summary: &Summary, folder: &Path, output: Output) {
             println!("review: {}", folder.join("review.html").display());
         }
     }
-}
-
-/// `reports/drills/<time>-<drill>`, with a number behind it if that is taken.
-fn default_folder(name: &str) -> PathBuf {
-    let first = file::home().join(format!("{}-{name}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S")));
-    let numbered = (2..).map(|n| PathBuf::from(format!("{}-{n}", first.display())));
-    std::iter::once(first.clone()).chain(numbered).find(|path| !path.exists()).unwrap_or(first)
 }
 
 /// The scores of a drill to compare with: that of the folder, or of the latest one of the same name beside this one.

@@ -7,10 +7,10 @@ use rand::RngExt;
 
 use super::ForecastError;
 use super::model::{Latencies, Limit, Point, StepSeen};
-use super::regression::{self, Line};
 use crate::capacity::probe::{Outcome, Probe};
 use crate::capacity::{self, Found, Report, SweepReport};
 use crate::history::{HARNESS_ROLES, Role};
+use crate::measure::line::{self, Line};
 use crate::summary::{LatencyStats, Series, Summary};
 use crate::{judge, random, scenario};
 
@@ -178,7 +178,7 @@ fn demand(seen: &[(&Probe, Summary)]) -> BTreeMap<String, Line> {
     let roles: BTreeSet<&String> = seen.iter().flat_map(|(_, summary)| summary.cost.cpu_s.keys()).collect();
     let line = |role: &String| {
         let at = |summary: &Summary| Some((summary.load.sent as f64, *summary.cost.cpu_s.get(role)?));
-        regression::line(&seen.iter().filter_map(|(_, summary)| at(summary)).collect::<Vec<_>>())
+        line::fit(&seen.iter().filter_map(|(_, summary)| at(summary)).collect::<Vec<_>>())
     };
     roles.into_iter().filter_map(|role| Some((role.clone(), line(role)?))).collect()
 }

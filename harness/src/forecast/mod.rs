@@ -1,6 +1,6 @@
 //! How many nodes for a million buyers: a plan, from what was measured.
 //!
-//! The probes of a capacity search say what an arrival costs each role ([`regression`]), and how latency grows with
+//! The probes of a capacity search say what an arrival costs each role ([`crate::measure::line`]), and how latency grows with
 //! the rate up to where something gives out. A queue is fitted to that, and has to predict points that were held back
 //! ([`model`]), or the plan says first that it rests on nothing. Then the sale is simulated with as many nodes as its
 //! limits take ([`queue`], [`sizing`]). Nodes multiply processors; they do not multiply a row's lock, so beyond what
@@ -13,7 +13,6 @@ pub mod evidence;
 mod fleet;
 pub mod model;
 pub mod queue;
-pub mod regression;
 pub mod sizing;
 
 use std::path::{Path, PathBuf};

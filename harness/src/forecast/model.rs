@@ -8,7 +8,7 @@
 //! method for function minimization*, 1965).
 
 use super::queue::{self, Demand, Station, Step};
-use super::regression::student;
+use crate::measure::line::student;
 
 /// Goodput has to be predicted this closely, as a share.
 pub const GOODPUT_WITHIN: f64 = 0.10;

@@ -6,6 +6,7 @@ use super::model::{self, Fitted, Limit, Predicted};
 use super::queue::{Station, variation};
 use super::{CurvePoint, Demand, Fleet, Forecast, Funnel, Latency, Model, Nodes, Refusal, fleet};
 use crate::capacity::{Kind, SweepReport};
+use crate::measure::line::Line;
 use crate::report::format;
 use crate::scenario::forecast::Plan;
 
@@ -78,7 +79,7 @@ impl Basis<'_> {
 
     fn roles(&self, with_headroom: f64) -> Vec<Sized> {
         let efficiency = self.efficiency();
-        let sized = |(role, line): (&String, &super::regression::Line)| {
+        let sized = |(role, line): (&String, &Line)| {
             let node = &self.plan.node[role];
             let cpu_s = line.slope.max(1e-7);
             let one = ONE_OF_A_KIND.contains(&role.as_str());
@@ -422,7 +423,7 @@ fn generators(basis: &Basis<'_>, requests_per_second: f64) -> Option<Fleet> {
 }
 
 fn demand(evidence: &Evidence) -> Vec<Demand> {
-    let demand = |(role, line): (&String, &super::regression::Line)| Demand {
+    let demand = |(role, line): (&String, &Line)| Demand {
         role: role.clone(),
         cpu_s_per_1000: line.slope * 1e3,
         interval: line.slope_interval.map(|slope| slope * 1e3),

@@ -17,7 +17,8 @@ use crate::random;
 use crate::scenario::journey::{CompiledStep, Journey};
 use crate::scenario::template::Values;
 
-pub(crate) mod follow;
+pub(crate) mod alone;
+mod follow;
 
 use follow::Following;
 

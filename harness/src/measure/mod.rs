@@ -17,6 +17,7 @@ mod faults;
 mod goodput;
 mod hash;
 pub mod hlog;
+pub mod line;
 pub mod load;
 mod outcomes;
 pub mod phases;

@@ -320,14 +320,6 @@ fn checklist(score: &Score) -> Option<Section> {
     })
 }
 
-fn verdict(score: &Score) -> &'static str {
-    match score.verdict {
-        Verdict::Pass => "pass",
-        Verdict::Unknown => "unknown",
-        Verdict::Fail => "fail",
-    }
-}
-
 /// Cells of a table in Markdown: what would end one is written otherwise.
 fn plain(text: &str) -> String {
     text.replace('|', "\\|")
@@ -337,7 +329,7 @@ fn plain(text: &str) -> String {
 pub fn markdown(score: &Score, summary: &Summary) -> String {
     let title = if score.title.is_empty() { &score.drill } else { &score.title };
     let mut out = format!("# {}\n\n{}.\n\n", format::one_line(title), headline(score));
-    out.push_str(&format!("Verdict: **{}**. {}\n\n", verdict(score), format::one_line(&score.verdict_reason)));
+    out.push_str(&format!("Verdict: **{}**. {}\n\n", score.verdict.name(), format::one_line(&score.verdict_reason)));
     if let Some(stopped) = &score.stopped {
         out.push_str(&format!("Stopped before its time: {}.\n\n", format::one_line(stopped)));
     }
@@ -402,7 +394,7 @@ pub fn html(score: &Score, summary: &Summary) -> Result<String, ReportError> {
     let page = Page {
         score,
         title: if score.title.is_empty() { &score.drill } else { &score.title },
-        verdict: verdict(score),
+        verdict: score.verdict.name(),
         headline: headline(score),
         sections: sections(score, summary),
         charts: drawn.into_iter().filter_map(figure).collect(),

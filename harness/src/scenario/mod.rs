@@ -157,7 +157,7 @@ pub enum Target {
     /// The reference service that comes with the harness.
     Reference(Reference),
     /// Any other service, on this machine or in a private network that is named.
-    External(Box<External>),
+    External(External),
 }
 
 /// The reference service.

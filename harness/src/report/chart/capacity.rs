@@ -1,5 +1,7 @@
 //! The probes of a capacity search: latency against the rate, what held and what did not, and where the capacity lies.
 
+use std::ops::Range;
+
 use plotters::style::text_anchor::HPos;
 
 use super::super::ReportError;
@@ -23,35 +25,50 @@ pub(in crate::report) fn draw(report: &Report) -> Result<Option<String>, ReportE
         format::plural(report.probes.len() as u64, "probe"),
         format::number(most)
     );
-    let svg = render(
-        &label,
-        |room| room.pick(320.0, 280.0),
+    let svg = against_rate(&label, (320.0, 280.0), &range, most, |frame, y| {
+        let canvas = frame.canvas;
+        if let Some(found) = &report.found {
+            let [from, to] = found.rate_interval.map(|rate| frame.x(rate.min(most)));
+            canvas.rect(from..to.max(from + 1.0), TOP..frame.foot(), Paint::P50.tint(0.18))?;
+            let x = frame.x(found.rate.min(most));
+            canvas.path(&[(x, TOP), (x, frame.foot())], Paint::P50.line(1.5))?;
+            let text = format!("capacity {}", format::number(found.rate));
+            let (shift, align) = if x > canvas.room.width * 0.7 { (-4.0, HPos::Right) } else { (4.0, HPos::Left) };
+            canvas.text(&text, x + shift, TOP - 9.0, align, Paint::Ink)?;
+        }
+        report.probes.iter().try_for_each(|probe| mark(frame, probe, y))
+    })?;
+    Ok(Some(svg))
+}
+
+/// A plot of latencies, on a logarithmic axis, against rates up to the most. `height` is the wide page's and the phone's; `paint` gets the
+/// frame, and where a latency in microseconds stands in it.
+pub(super) fn against_rate(
+    label: &str,
+    height: (f64, f64),
+    range: &Range<f64>,
+    most: f64,
+    paint: impl Fn(&Frame<'_, '_>, &dyn Fn(f64) -> f64) -> Drawn,
+) -> Result<String, ReportError> {
+    render(
+        label,
+        |room| room.pick(height.0, height.1),
         |canvas| {
             let frame = Frame { canvas, left: canvas.room.pick(58.0, 50.0), most };
-            let y = |value: f64| frame.y((value - range.start) / (range.end - range.start));
-            for tick in log_ticks(&range, range.end - range.start < 2.2) {
-                frame.line_across(y(tick), &log_label(tick))?;
+            let at = |log: f64| frame.y((log - range.start) / (range.end - range.start));
+            for tick in log_ticks(range, range.end - range.start < 2.2) {
+                frame.line_across(at(tick), &log_label(tick))?;
             }
             frame.rates()?;
-            if let Some(found) = &report.found {
-                let [from, to] = found.rate_interval.map(|rate| frame.x(rate.min(most)));
-                canvas.rect(from..to.max(from + 1.0), TOP..frame.foot(), Paint::P50.tint(0.18))?;
-                let x = frame.x(found.rate.min(most));
-                canvas.path(&[(x, TOP), (x, frame.foot())], Paint::P50.line(1.5))?;
-                let text = format!("capacity {}", format::number(found.rate));
-                let (shift, align) = if x > canvas.room.width * 0.7 { (-4.0, HPos::Right) } else { (4.0, HPos::Left) };
-                canvas.text(&text, x + shift, TOP - 9.0, align, Paint::Ink)?;
-            }
-            report.probes.iter().try_for_each(|probe| mark(&frame, probe, &y))
+            paint(&frame, &|us| at(log_us(us as u64)))
         },
-    )?;
-    Ok(Some(svg))
+    )
 }
 
 /// A filled dot held, a cross did not, a ring could not be trusted: colour alone tells nobody who cannot see it.
 fn mark(frame: &Frame<'_, '_>, probe: &Probe, y: &dyn Fn(f64) -> f64) -> Drawn {
     let Some(us) = probe.us_p99 else { return Ok(()) };
-    let (x, y, canvas) = (frame.x(probe.rate), y(log_us(us)), frame.canvas);
+    let (x, y, canvas) = (frame.x(probe.rate), y(us as f64), frame.canvas);
     match probe.outcome {
         Outcome::Holds => canvas.dot(x, y, 4.0, Paint::Ok.solid()),
         Outcome::Fails | Outcome::Violates => {
@@ -97,7 +114,7 @@ pub(in crate::report) fn draw_sweep(sweep: &SweepReport) -> Result<Option<String
 pub(super) struct Frame<'c, 'a> {
     pub(super) canvas: &'c Canvas<'a>,
     pub(super) left: f64,
-    pub(super) most: f64,
+    most: f64,
 }
 
 impl Frame<'_, '_> {
@@ -110,17 +127,17 @@ impl Frame<'_, '_> {
     }
 
     /// The height of a share of the axis.
-    pub(super) fn y(&self, share: f64) -> f64 {
+    fn y(&self, share: f64) -> f64 {
         self.foot() - share * (self.foot() - TOP)
     }
 
-    pub(super) fn line_across(&self, y: f64, label: &str) -> Drawn {
+    fn line_across(&self, y: f64, label: &str) -> Drawn {
         let right = self.canvas.room.width - RIGHT;
         self.canvas.path(&[(self.left, y), (right, y)], Paint::Grid.line(1.0))?;
         self.canvas.text(label, self.left - 6.0, y, HPos::Right, Paint::Muted)
     }
 
-    pub(super) fn rates(&self) -> Drawn {
+    fn rates(&self) -> Drawn {
         for tick in round_ticks(&(0.0..self.most), self.canvas.room.pick(8, 4)) {
             let x = self.x(tick);
             self.canvas.path(&[(x, TOP), (x, self.foot())], Paint::Grid.line(1.0))?;

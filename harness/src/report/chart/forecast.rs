@@ -3,8 +3,8 @@
 use plotters::style::text_anchor::HPos;
 
 use super::super::ReportError;
-use super::capacity::Frame;
-use super::{Paint, log_label, log_range, log_ticks, log_us, render};
+use super::capacity::{TOP, against_rate};
+use super::{Paint, log_range};
 use crate::forecast::Forecast;
 use crate::report::format;
 
@@ -23,35 +23,20 @@ pub(in crate::report) fn draw(forecast: &Forecast) -> Result<Option<String>, Rep
         format::number(most),
         format::number(peak)
     );
-    let svg = render(
-        &label,
-        |room| room.pick(300.0, 260.0),
-        |canvas| {
-            let frame = Frame { canvas, left: canvas.room.pick(58.0, 50.0), most };
-            let y = |us: f64| frame.y((log_us(us as u64) - range.start) / (range.end - range.start));
-            for tick in log_ticks(&range, range.end - range.start < 2.2) {
-                frame.line_across(frame.y((tick - range.start) / (range.end - range.start)), &log_label(tick))?;
-            }
-            frame.rates()?;
-            let more = peak * (1.0 + forecast.plan.headroom);
-            canvas.rect(
-                frame.x(peak)..frame.x(more.min(most)),
-                super::capacity::TOP..frame.foot(),
-                Paint::P50.tint(0.15),
-            )?;
-            canvas
-                .path(&[(frame.x(peak), super::capacity::TOP), (frame.x(peak), frame.foot())], Paint::P50.line(1.5))?;
-            let at = super::capacity::TOP - 9.0;
-            canvas.text("planned, and its headroom", frame.x(peak) - 4.0, at, HPos::Right, Paint::Ink)?;
-            if let Some(limit) = limit {
-                canvas.path(&[(frame.left, y(limit)), (frame.x(most), y(limit))], Paint::Bad.line(1.5))?;
-                canvas.text("limit", frame.left + 4.0, y(limit) - 8.0, HPos::Left, Paint::Ink)?;
-            }
-            let line: Vec<(f64, f64)> = forecast.curve.iter().map(|p| (frame.x(p.rate), y(p.us_p99))).collect();
-            canvas.path(&line, Paint::P99.line(2.0))?;
-            line.iter().try_for_each(|(x, y)| canvas.dot(*x, *y, 3.0, Paint::P99.solid()))
-        },
-    )?;
+    let svg = against_rate(&label, (300.0, 260.0), &range, most, |frame, y| {
+        let canvas = frame.canvas;
+        let more = peak * (1.0 + forecast.plan.headroom);
+        canvas.rect(frame.x(peak)..frame.x(more.min(most)), TOP..frame.foot(), Paint::P50.tint(0.15))?;
+        canvas.path(&[(frame.x(peak), TOP), (frame.x(peak), frame.foot())], Paint::P50.line(1.5))?;
+        canvas.text("planned, and its headroom", frame.x(peak) - 4.0, TOP - 9.0, HPos::Right, Paint::Ink)?;
+        if let Some(limit) = limit {
+            canvas.path(&[(frame.left, y(limit)), (frame.x(most), y(limit))], Paint::Bad.line(1.5))?;
+            canvas.text("limit", frame.left + 4.0, y(limit) - 8.0, HPos::Left, Paint::Ink)?;
+        }
+        let line: Vec<(f64, f64)> = forecast.curve.iter().map(|p| (frame.x(p.rate), y(p.us_p99))).collect();
+        canvas.path(&line, Paint::P99.line(2.0))?;
+        line.iter().try_for_each(|(x, y)| canvas.dot(*x, *y, 3.0, Paint::P99.solid()))
+    })?;
     Ok(Some(svg))
 }
 
@@ -75,33 +60,22 @@ pub(in crate::report) fn draw_validation(forecast: &Forecast) -> Result<Option<S
         forecast.model.step,
         forecast.validation.len()
     );
-    let svg = render(
-        &label,
-        |room| room.pick(300.0, 260.0),
-        |canvas| {
-            let frame = Frame { canvas, left: canvas.room.pick(58.0, 50.0), most };
-            let y = |us: f64| frame.y((log_us(us as u64) - range.start) / (range.end - range.start));
-            for tick in log_ticks(&range, range.end - range.start < 2.2) {
-                frame.line_across(frame.y((tick - range.start) / (range.end - range.start)), &log_label(tick))?;
+    let svg = against_rate(&label, (300.0, 260.0), &range, most, |frame, y| {
+        let canvas = frame.canvas;
+        for row in &forecast.validation {
+            let x = frame.x(row.rate);
+            if let Some([from, to]) = row.us_p99.interval {
+                canvas.path(&[(x, y(from)), (x, y(to))], Paint::P50.line(5.0))?;
             }
-            frame.rates()?;
-            for row in &forecast.validation {
-                let x = frame.x(row.rate);
-                if let Some([from, to]) = row.us_p99.interval {
-                    canvas.path(&[(x, y(from)), (x, y(to))], Paint::P50.line(5.0))?;
-                }
-                canvas.path(
-                    &[(x - 7.0, y(row.us_p99.predicted)), (x + 7.0, y(row.us_p99.predicted))],
-                    Paint::Ink.line(1.5),
-                )?;
-                let Some(measured) = row.us_p99.measured else { continue };
-                match row.judged {
-                    true => canvas.dot(x, y(measured), 4.0, Paint::Ok.solid())?,
-                    false => canvas.dot(x, y(measured), 4.0, Paint::Info.line(1.5))?,
-                }
+            let predicted = y(row.us_p99.predicted);
+            canvas.path(&[(x - 7.0, predicted), (x + 7.0, predicted)], Paint::Ink.line(1.5))?;
+            let Some(measured) = row.us_p99.measured else { continue };
+            match row.judged {
+                true => canvas.dot(x, y(measured), 4.0, Paint::Ok.solid())?,
+                false => canvas.dot(x, y(measured), 4.0, Paint::Info.line(1.5))?,
             }
-            Ok(())
-        },
-    )?;
+        }
+        Ok(())
+    })?;
     Ok(Some(svg))
 }

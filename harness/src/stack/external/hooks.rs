@@ -48,19 +48,31 @@ pub fn of_items(items: &[ItemSetup]) -> Environment {
     told
 }
 
+/// How the failure of a command is told.
+fn failed(key: &str, command: &[String]) -> impl Fn(String) -> StackError {
+    let shown = command.join(" ");
+    move |what| StackError::Other(format!("{key}: `{shown}` {what}"))
+}
+
+/// A command with its environment: without input, and in a group of its own.
+fn prepared(key: &str, command: &[String], told: &[(&'static str, String)]) -> Result<Command, StackError> {
+    let (program, arguments) =
+        command.split_first().ok_or_else(|| failed(key, command)("names no program".to_owned()))?;
+    let mut prepared = Command::new(program);
+    prepared.args(arguments).envs(told.iter().map(|(name, value)| (name, value)));
+    prepared.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+    Ok(prepared)
+}
+
 /// Runs a command to its end and gives what it printed. It gets no input, and is killed with all that it started when its time
 /// is over.
 ///
 /// # Errors
 /// It cannot be started, did not end in time, or ended with another code than 0; what it said on stderr.
 pub async fn run(key: &str, command: &[String], told: &[(&'static str, String)]) -> Result<Vec<u8>, StackError> {
-    let shown = command.join(" ");
-    let failed = |what: String| StackError::Other(format!("{key}: `{shown}` {what}"));
-    let (program, arguments) = command.split_first().ok_or_else(|| failed("names no program".to_owned()))?;
-    let mut prepared = Command::new(program);
-    prepared.args(arguments).envs(told.iter().map(|(name, value)| (name, value)));
-    prepared.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
-    let child = prepared.spawn().map_err(|error| failed(format!("cannot be started: {error}")))?;
+    let failed = failed(key, command);
+    let child = prepared(key, command, told)?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.map_err(|error| failed(format!("cannot be started: {error}")))?;
     let group = child.id();
     let Ok(ended) = tokio::time::timeout(PATIENCE, child.wait_with_output()).await else {
         if let Some(group) = group {
@@ -88,15 +100,12 @@ pub async fn run_into(
     command: &[String],
     told: &[(&'static str, String)],
 ) -> Result<(), StackError> {
-    let failed = |what: String| StackError::Other(format!("{key}: `{}` {what}", command.join(" ")));
-    let (program, arguments) = command.split_first().ok_or_else(|| failed("names no program".to_owned()))?;
+    let failed = failed(key, command);
     let open = std::fs::OpenOptions::new().create(true).append(true).open(log);
     let out = open.map_err(|error| StackError::io(format!("cannot write the log {}", log.display()), error))?;
     let error = out.try_clone().map_err(|error| StackError::io("cannot share the log", error))?;
-    let mut prepared = Command::new(program);
-    prepared.args(arguments).envs(told.iter().map(|(name, value)| (name, value)));
-    prepared.stdin(Stdio::null()).stdout(out).stderr(error).process_group(0).kill_on_drop(true);
-    let mut child = prepared.spawn().map_err(|error| failed(format!("cannot be started: {error}")))?;
+    let child = prepared(key, command, told)?.stdout(out).stderr(error).spawn();
+    let mut child = child.map_err(|error| failed(format!("cannot be started: {error}")))?;
     match tokio::time::timeout(PATIENCE, child.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(failed(format!("ended with {status}:\n{}", tail_of(log)))),
