@@ -67,8 +67,9 @@ script_step 'toxiproxy client' sh ci/toxiproxy.sh
 script_step 'container image' sh ci/image/test.sh
 
 heading cargo test --locked --release --workspace --no-fail-fast
-# Most tests rehearse something, which is mostly waiting: one more at a time than there are processors leaves fewer of them idle.
-RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc 2>/dev/null || echo 2) + 1))}
+# Most tests rehearse something, which is mostly waiting, and wait for room before (harness/tests/e2e/support): with some more at
+# a time than there are processors, the others go on meanwhile.
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc 2>/dev/null || echo 2) * 2))}
 export RUST_TEST_THREADS
 started=$(date +%s)
 # The results go through a pipe to be counted, and a pipe has only the exit code of its end.
@@ -87,7 +88,7 @@ fi
 
 heading "results$summary"
 awk -v seconds="$finished" -v status="$status" -v steps="$skipped_steps" '
-    # As harness/tests/support/skipped.rs says it. The runner may have begun a line of its own before it.
+    # As harness/tests/e2e/support/skipped.rs says it. The runner may have begun a line of its own before it.
     match($0, /SKIPPED( IN PART)?: /) {
         said = substr($0, RSTART)
         if (!(said in seen)) {

@@ -243,7 +243,7 @@ mod tests {
     async fn a_shop_that_takes_no_orders_is_not_asked_thousands_of_times() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("short.toml");
-        std::fs::write(&file, include_str!("../tests/support/short.toml")).unwrap();
+        std::fs::write(&file, include_str!("../tests/e2e/support/short.toml")).unwrap();
         let scenario = crate::scenario::load(&file, &[], None).unwrap().scenario;
         let (address, asked) = shop(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
         let row = StockRow { item: 1, available: 5_000, ..StockRow::default() };

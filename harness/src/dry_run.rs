@@ -161,7 +161,7 @@ mod tests {
     fn a_plan_says_who_comes_what_breaks_and_what_is_run() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("short.toml");
-        let text = include_str!("../tests/support/short.toml").replace(
+        let text = include_str!("../tests/e2e/support/short.toml").replace(
             "[target.reference]\npool = 8",
             "[target.external]\naddress = \"127.0.0.1:1\"\nsetup = [\"./shop\", \"reset\"]\n\
              cleanup = { command = [\"./shop\", \"forget\"] }\n[target.external.process.service]\nstart = [\"./shop\", \"serve\"]",

@@ -38,7 +38,7 @@ pub mod sampler;
 pub mod scenario;
 pub mod shard;
 #[cfg(test)]
-#[path = "../tests/support/skipped.rs"]
+#[path = "../tests/e2e/support/skipped.rs"]
 mod skipped;
 pub mod stack;
 pub mod stdout;

@@ -91,7 +91,7 @@ mod tests {
 
     use crate::scenario;
 
-    const SHORT: &str = include_str!("../../tests/support/short.toml");
+    const SHORT: &str = include_str!("../../tests/e2e/support/short.toml");
 
     #[test]
     fn a_run_folder_can_do_without_the_place_that_the_trace_came_from() {

@@ -1,0 +1,354 @@
+//! Somebody else's shop, through the real binary: the small shop in Python of docs/adapting-a-shop.md, which answers 200 with a code
+//! inside, is adapted, rehearsed, killed, and convicted when it oversells. Every command of that page is run.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use harness::doctor;
+use harness::fault::proxy::Endpoint;
+use harness::history::{EntryKind, FinalState, OrderState};
+use harness::scenario::external::{self, ShopProcess, ShopSql};
+use harness::stack::Component;
+use harness::stack::external::books;
+use harness::stack::external::process::Foreign;
+use harness::stack::postgres::Postgres;
+use harness::stack::process::RunAs;
+use serde_json::Value;
+
+use crate::support::{Ended, Room, Sandbox, skipped};
+
+const PAGE: &str = include_str!("../../../docs/adapting-a-shop.md");
+
+/// A sandbox with the example in it, and ports of its own.
+struct Example {
+    sandbox: Sandbox,
+    sets: Vec<String>,
+}
+
+impl Example {
+    /// None where there is no Python to run the shop.
+    fn new() -> Option<Example> {
+        if !Command::new("python3").arg("--version").output().is_ok_and(|ended| ended.status.success()) {
+            skipped("the example is a shop in Python, and there is no python3; apt-get install python3");
+            return None;
+        }
+        let sandbox = Sandbox::new();
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/adapted-shop");
+        let to = sandbox.path("scenarios/adapted-shop");
+        fs::create_dir_all(&to).unwrap();
+        let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let [shop, link, ads] = [0, 1, 2].map(|n: usize| free[n].local_addr().unwrap().to_string());
+        for name in ["shop.py", "sale.toml"] {
+            let text = fs::read_to_string(from.join(name)).unwrap();
+            let text =
+                text.replace("127.0.0.1:8099", &shop).replace("127.0.0.1:8098", &link).replace("127.0.0.1:8097", &ads);
+            fs::write(to.join(name), text).unwrap();
+        }
+        // The generator may be as late as it likes on a machine that runs tests.
+        Some(Example { sandbox, sets: vec!["--set".into(), "load.send_lag_limit=3s".into()] })
+    }
+
+    fn seckill(&self, words: &[&str]) -> Ended {
+        let sets: Vec<&str> = self.sets.iter().map(String::as_str).collect();
+        let _room = Room::for_rehearsals(1);
+        self.sandbox.seckill(&[words, sets.as_slice()].concat())
+    }
+}
+
+const SALE: &str = "scenarios/adapted-shop/sale.toml";
+/// The shop with the bug, as the page starts it.
+const OVERSELL: &str =
+    r#"target.process.service.start=["python3","scenarios/adapted-shop/shop.py","serve","--bug","oversell"]"#;
+
+#[test]
+fn each_reply_of_the_shop_is_taken_for_what_it_is() {
+    let Some(example) = Example::new() else { return };
+    let ended = example.seckill(&["adapt", SALE, "--output", "json"]);
+    ended.assert_code(0);
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let steps = report["cohorts"][0]["steps"].as_array().unwrap();
+    let step = |name: &str| steps.iter().find(|step| step["step"] == name).unwrap();
+    assert_eq!((&step("login")["taken_for"], &step("login")["by"]), (&"ok".into(), &"[[outcome]] 1".into()));
+    assert_eq!(
+        (&step("order")["state"], &step("order")["by"]),
+        (&"pending".into(), &"[[step.order.outcome]] 1".into())
+    );
+    assert_eq!(step("lookup")["taken_for"], "left out");
+    assert!(step("ticket")["order"].as_str().unwrap().starts_with('A'), "{report:#}");
+    assert_eq!((&step("pay")["state"], &step("pay")["amount_cents"]), (&"paid".into(), &9_900.into()));
+    assert_eq!((&report["audit"]["source"], &report["audit"]["ledger_rows"]), (&"command".into(), &2.into()));
+    assert_eq!(report["audit"]["found"], serde_json::json!([step("ticket")["order"]]));
+    assert_eq!(report["cleaned_up"], "the shop was cleaned up, and its check found nothing left");
+}
+
+#[test]
+fn what_an_adapter_lacks_is_named_with_the_rule_that_would_mend_it() {
+    let Some(example) = Example::new() else { return };
+    let path = example.sandbox.path(SALE);
+    let text = fs::read_to_string(&path).unwrap();
+    // Without the rules, a refusal in a 200 is taken for a success.
+    let (start, end) = (text.find("# --- what replies mean").unwrap(), text.find("# --- steps").unwrap());
+    let untold = format!("{}{}", &text[..start], &text[end..]);
+    fs::write(
+        &path,
+        untold
+            .replace("closes_at = \"10m\"", "closes_at = \"900ms\"")
+            .replace("opens_at = \"1s\"", "opens_at = \"0s\""),
+    )
+    .unwrap();
+    let ended = example.seckill(&["adapt", SALE]);
+    ended.assert_code(12);
+    for says in [
+        "its body has a code of its own: [[outcome]] at = \"/code\", is = 0, means = \"ok\"",
+        "it was taken for a success by its status, and its body has code 1004: [[step.order.outcome]] at = \"/code\", is = 1004",
+        "reason_at = \"/msg\"",
+        "✗ the adapter is not complete",
+    ] {
+        assert!(ended.stdout.contains(says), "{says}\n{}", ended.stdout);
+    }
+    // A value that is somewhere else is named with the part of the reply that was looked at.
+    fs::write(&path, text.replace("capture = { ticket = \"/data/queue\" }", "capture = { ticket = \"/data/ticket\" }"))
+        .unwrap();
+    let ended = example.seckill(&["adapt", SALE]);
+    ended.assert_code(12);
+    let says = "`ticket` is not where the step captures it (/data/ticket); the reply has `{\"code\": 0, \"msg\": \"ok\", \"data\": {\"queue\"";
+    assert!(ended.stdout.contains(says), "{}", ended.stdout);
+    // Words that nobody declared, and books that name buyers otherwise.
+    fs::write(&path, text.replace("done = [\"DONE\"]", "done = [\"FINISHED\"]")).unwrap();
+    let ended = example.seckill(&["adapt", SALE]);
+    ended.assert_code(12);
+    let says = "`DONE` at /data/status is none of reply.pending, reply.done and reply.failed";
+    assert!(ended.stdout.contains(says), "{}", ended.stdout);
+    fs::write(&path, &text).unwrap();
+    let shop = example.sandbox.path("scenarios/adapted-shop/shop.py");
+    let program = fs::read_to_string(&shop).unwrap();
+    fs::write(&shop, program.replace("\"user\": buyer,", "\"user\": \"customer \" + no,")).unwrap();
+    let ended = example.seckill(&["adapt", SALE]);
+    ended.assert_code(12);
+    assert!(ended.stdout.contains("for \"customer A"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_correct_shop_passes_also_when_it_is_killed() {
+    let Some(example) = Example::new() else { return };
+    let ended = example.seckill(&["run", SALE, "--out", "run", "--output", "json"]);
+    ended.assert_code(0);
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let fault = |id: &str| summary["faults"].as_array().unwrap().iter().find(|fault| fault["id"] == id).unwrap();
+    assert!(
+        fault("dead-shop")["healed_at_ms"].is_number() && fault("slow-ads")["healed_at_ms"].is_number(),
+        "{ended}",
+        ended = ended.stdout
+    );
+    let links = summary["links"].as_array().unwrap();
+    assert!(links.iter().any(|link| link["to"] == "ads" && link["calls"].as_u64() > Some(10)), "{links:?}");
+    let costs = summary["cost"].to_string();
+    assert!(costs.contains("\"service\"") && costs.contains("\"ads\""), "{costs}");
+    let notes = summary["notes"].to_string();
+    assert!(notes.contains("the shop was cleaned up, and its check found nothing left"), "{notes}");
+    assert!(summary.get("client_side").is_none());
+}
+
+#[test]
+fn a_shop_that_oversells_is_convicted_by_its_own_ledger() {
+    let Some(example) = Example::new() else { return };
+    let ended = example.seckill(&["run", SALE, "--out", "run", "--output", "json", "--set", OVERSELL]);
+    ended.assert_code(11);
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let oversell = summary["invariants"].as_array().unwrap().iter().find(|finding| finding["id"] == "I1").unwrap();
+    assert_eq!(oversell["verdict"], "fail", "{oversell:#}");
+}
+
+#[test]
+fn without_books_the_verdict_says_what_it_rests_on() {
+    let Some(example) = Example::new() else { return };
+    let path = example.sandbox.path(SALE);
+    let text = fs::read_to_string(&path).unwrap();
+    let line = text.lines().find(|line| line.starts_with("audit_command")).unwrap();
+    fs::write(&path, text.replace(line, "")).unwrap();
+    let ended = example.seckill(&["run", SALE, "--out", "run"]);
+    ended.assert_code(12);
+    for file in ["report.md", "report.html"] {
+        let report = fs::read_to_string(example.sandbox.path("run").join(file)).unwrap().replace("&#39;", "'");
+        assert!(report.contains("Judged from the client's side alone: "), "{file}");
+    }
+    assert!(
+        ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ").contains("Judged from the client's side alone: ")
+    );
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let Some(example) = Example::new() else { return };
+    let ended = example.seckill(&["run", SALE, "--dry-run", "--out", "run"]);
+    ended.assert_code(0);
+    for says in
+        ["x-rehearsal", "set-up    python3", "clean-up  python3", "fault     kill on service", "a proxy on 127.0.0.1"]
+    {
+        assert!(ended.stdout.contains(says), "{says}\n{}", ended.stdout);
+    }
+    assert!(!example.sandbox.path("run").exists());
+}
+
+#[test]
+fn the_page_gives_no_command_that_is_not_run_here() {
+    let named = |line: &'static str| line.find("target/release/seckill ").map(|at| &line[at..]);
+    let commands: Vec<&str> = PAGE.lines().filter_map(named).collect();
+    assert!(commands.len() >= 5, "{commands:?}");
+    let known = [
+        format!("target/release/seckill adapt {SALE}"),
+        format!("target/release/seckill run {SALE} --dry-run"),
+        format!("target/release/seckill run {SALE}"),
+        format!("target/release/seckill run {SALE} --set '{OVERSELL}'"),
+        "target/release/seckill schema scenario".to_owned(),
+    ];
+    for command in commands {
+        let command = command.split('`').next().unwrap().trim();
+        assert!(known.iter().any(|known| known == command), "{command} is not run by a test");
+    }
+}
+
+/// A Postgres with the tables of somebody else's shop; they go with the folder.
+struct Books {
+    _folder: tempfile::TempDir,
+    postgres: Postgres,
+    url: String,
+}
+
+impl Books {
+    async fn new() -> Books {
+        let folder = tempfile::Builder::new().prefix("sk").tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let bin = doctor::find_postgres().unwrap().bin_dir;
+        let run_as = doctor::unprivileged_user().unwrap().map(|user| RunAs { uid: user.uid, gid: user.gid });
+        let postgres = Postgres::create(&bin, folder.path(), folder.path(), run_as, None).unwrap();
+        postgres.process.start().unwrap();
+        postgres.ready(Duration::from_secs(60)).await.unwrap();
+        let made = "CREATE TABLE goods (id bigint, left_over int);
+             CREATE TABLE orders (no text, goods bigint, buyer text, count int, status text);
+             CREATE TABLE events (id serial, at timestamptz, kind text, no text);
+             INSERT INTO goods VALUES (1, 8);
+             INSERT INTO orders VALUES ('A1', 1, 'r7-u1', 1, 'held'), ('A2', 1, 'r7-u2', 1, 'paid'), ('B1', 1, 'somebody', 1, 'held');
+             INSERT INTO events (at, kind, no) VALUES ('2026-11-28 12:00:00.25+00', 'reserve', 'A1'),
+                ('2026-11-28 12:00:01+00', 'reserve', 'A2'), ('2026-11-28 12:00:02+00', 'PAY', 'A2'), (now(), 'reserve', 'B1')";
+        postgres.database().connect().await.unwrap().run(&[made]).await.unwrap();
+        let url = format!("host={} user=postgres dbname=postgres", folder.path().join("pg").display());
+        Books { _folder: folder, postgres, url }
+    }
+
+    /// What the queries come to, for the run with the id 7.
+    async fn read(&self, stock: &str, ledger: &str) -> Result<FinalState, String> {
+        let query = |text: &str| toml::Spanned::new(0..0, text.to_owned());
+        let queries = ShopSql { url: query(&self.url), stock: query(stock), ledger: query(ledger) };
+        let config = Box::new(external::postgres(&self.url, &[]).unwrap());
+        let books = books::Books::Sql { config, queries, prefix: "r7-u".to_owned() };
+        books.audit(&[]).await.map_err(|error| error.to_string())
+    }
+}
+
+const STOCK: &str = "SELECT id AS item, left_over AS available FROM goods;";
+const LEDGER: &str = "SELECT e.id AS seq, e.at, e.kind, e.no AS \"order\", o.goods AS item, o.buyer AS \"user\", o.count AS quantity,
+    CASE WHEN e.kind = 'reserve' THEN o.status END AS state FROM events e JOIN orders o USING (no) WHERE o.buyer LIKE $1 || '%'";
+
+#[test]
+fn the_books_of_a_postgres_are_read_from_one_snapshot_and_never_written() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let books = Books::new().await;
+        let state = books.read(STOCK, LEDGER).await.unwrap();
+        assert_eq!((state.source.as_str(), state.ledger.len()), ("sql", 3), "{state:#?}");
+        assert_eq!((state.ledger[0].order.as_str(), state.ledger[0].at_unix_us % 1_000_000), ("A1", 250_000));
+        assert_eq!((state.ledger[0].state, state.ledger[2].kind), (Some(OrderState::Held), EntryKind::Pay));
+        let [stock] = &state.stock[..] else { panic!("{:?}", state.stock) };
+        assert_eq!((stock.available, stock.held, stock.sold), (8, 1, 1));
+        for (stock, ledger, says) in [
+            (
+                "SELECT id AS item FROM goods",
+                LEDGER,
+                "the shop's stock has no column `available`: it must have item, available",
+            ),
+            (STOCK, LEDGER.replace("o.count AS quantity", "o.count").as_str(), "ledger has no column `quantity`"),
+            (STOCK, LEDGER.replace("AS state", "AS stat").as_str(), "a column `stat`, which nobody reads"),
+            (STOCK, LEDGER.replace("e.at,", "e.at::date AS at,").as_str(), "`at` is `2026-11-28`"),
+            ("SELECT nothing", LEDGER, "target.external.sql: stock: column \"nothing\" does not exist"),
+            (
+                "WITH gone AS (DELETE FROM goods RETURNING *) SELECT id AS item, left_over AS available FROM gone",
+                LEDGER,
+                "sql: stock",
+            ),
+        ] {
+            let error = books.read(stock, ledger).await.unwrap_err();
+            assert!(error.contains(says), "{says}: {error}");
+        }
+        let left = books.postgres.database().value("SELECT count(*) FROM goods").await.unwrap();
+        assert_eq!(left, "1", "a query of the audit wrote something");
+        books.postgres.process.kill_all().unwrap();
+    });
+}
+
+/// A container that runs this machine's own `sleep`: no image has to be fetched. It goes with the test.
+struct Sleeping {
+    name: String,
+}
+
+impl Sleeping {
+    /// None where there is no engine.
+    fn new() -> Option<Sleeping> {
+        let docker =
+            |line: &str| Command::new("sh").args(["-c", line]).output().is_ok_and(|ended| ended.status.success());
+        if !docker("docker info") {
+            skipped("there is no Docker engine to run a container of a shop; apt-get install docker.io");
+            return None;
+        }
+        let name = format!("seckill-shop-{}", std::process::id());
+        assert!(docker(&format!("tar -cf - -T /dev/null | docker import - {name}")), "no image can be made");
+        let mounts = "-v /usr:/usr:ro -v /usr/lib:/lib:ro -v /usr/lib64:/lib64:ro";
+        let run = format!("docker run -d --network none --name {name} {mounts} {name} /usr/bin/sleep 600");
+        assert!(docker(&run), "no container runs");
+        Some(Sleeping { name })
+    }
+
+    fn status(&self) -> String {
+        let asked = Command::new("docker").args(["inspect", "-f", "{{.State.Status}}", &self.name]).output().unwrap();
+        String::from_utf8_lossy(&asked.stdout).trim().to_owned()
+    }
+}
+
+impl Drop for Sleeping {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rm", "-f", &self.name]).output();
+        let _ = Command::new("docker").args(["rmi", &self.name]).output();
+    }
+}
+
+#[test]
+fn a_container_of_the_shop_is_broken_by_its_name_and_never_ended_unasked() {
+    let Some(container) = Sleeping::new() else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let sandbox = Sandbox::new();
+        let socket = sandbox.path("shop.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let spec = ShopProcess { container: Some(container.name.clone()), ..ShopProcess::default() };
+        let ready = Endpoint::Unix(socket);
+        let shop = Foreign::new("shop", &spec, Vec::new(), &sandbox.path(""), ready.clone()).await.unwrap();
+        assert_eq!((shop.pids().len(), shop.is_ours()), (1, false));
+        assert_eq!(shop.pause(true).await.unwrap(), 1);
+        assert_eq!(container.status(), "paused");
+        shop.pause(false).await.unwrap();
+        assert_eq!((shop.kill().await.unwrap(), container.status().as_str()), (1, "exited"));
+        assert!(shop.pids().is_empty());
+        shop.start().await.unwrap();
+        shop.ready(Duration::from_secs(20)).await.unwrap();
+        assert_eq!((shop.pids().len(), container.status().as_str()), (1, "running"));
+        assert!(!shop.is_ours(), "it ran before, and goes on when the rehearsal is over");
+        assert!(shop.stop(Duration::from_secs(1)).await.unwrap());
+        let nobody = ShopProcess { container: Some("no-such-shop".to_owned()), ..ShopProcess::default() };
+        let error = Foreign::new("shop", &nobody, Vec::new(), &sandbox.path(""), ready).await.unwrap_err().to_string();
+        assert!(error.contains("target.external.process.shop: container \"no-such-shop\""), "{error}");
+    });
+}

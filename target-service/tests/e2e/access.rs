@@ -1,0 +1,216 @@
+//! The access layer in front of a service: what it answers itself, what it passes on, and what it says when it cannot.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::http::{Connection, Reply};
+use crate::support::postgres::Postgres;
+use crate::support::service::Service;
+use crate::support::{eventually, item, with};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A role of the program beside the service. It is killed when dropped.
+struct Role {
+    process: Child,
+    listen: String,
+    admin: String,
+}
+
+impl Role {
+    fn start(role: &str, arguments: &[&str]) -> Role {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_seckill-target"))
+            .args([role, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).unwrap();
+        let address = |name: &str| ready[name].as_str().unwrap().to_owned();
+        Role { listen: address("listen"), admin: address("admin"), process }
+    }
+
+    async fn get(&self, path: &str) -> Reply {
+        self.ask("GET", path, &[], "").await
+    }
+
+    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        Connection::open(&self.listen).await.unwrap().send(method, path, headers, body).await.unwrap()
+    }
+
+    async fn metrics(&self) -> String {
+        Connection::open(&self.admin).await.unwrap().send("GET", "/metrics", &[], "").await.unwrap().body
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Somebody who accepts connections and tells what was asked of him; he answers with these bytes, or not at all.
+async fn somebody(answer: Option<&'static str>) -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (heard, hears) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let heard = heard.clone();
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 8192];
+                while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+                    let _ = heard.send(String::from_utf8_lossy(&buffer[..length]).into_owned());
+                    if let Some(answer) = answer {
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                    }
+                }
+            });
+        }
+    });
+    (address, hears)
+}
+
+#[tokio::test]
+async fn pages_and_states_come_from_memory_and_orders_from_the_service() {
+    let postgres = Postgres::start();
+    let service = Service::start(&postgres.url());
+    service.reset(&[item(5, 1)]).await;
+    let access = Role::start("access", &["--service", &service.listen, "--state-ttl", "300ms"]);
+    let tier = |reply: &Reply| reply.header("x-served-by-tier").unwrap().to_owned();
+
+    let page = access.get("/items/1").await;
+    assert_eq!((page.status, tier(&page).as_str(), page.header("age")), (200, "access", Some("0")));
+    let mut connection = Connection::open(&access.listen).await.unwrap();
+    let etag = page.header("etag").unwrap();
+    let known = connection.send("GET", "/items/1", &[("If-None-Match", etag)], "").await.unwrap();
+    assert_eq!((known.status, known.body.as_str()), (304, ""));
+
+    let state = access.get("/items/1/state").await;
+    assert_eq!((tier(&state).as_str(), &state.json()["stale"]), ("access", &json!(true)), "{state:?}");
+    let token = access.ask("POST", "/sessions", &[], r#"{"user":"u1"}"#).await;
+    assert_eq!((token.status, tier(&token).as_str()), (201, "service"));
+    let bearer = format!("Bearer {}", token.json()["token"].as_str().unwrap());
+    let headers = [("Authorization", bearer.as_str()), ("Idempotency-Key", "k1")];
+    let order = access.ask("POST", "/items/1/orders", &headers, r#"{"quantity":1}"#).await;
+    assert_eq!((order.status, tier(&order).as_str()), (201, "service"), "{order:?}");
+    let again = access.ask("POST", "/items/1/orders", &headers, r#"{"quantity":1}"#).await;
+    assert_eq!((again.status, again.order_id()), (200, order.order_id()));
+    assert_eq!(access.get("/items/1/state").await.json()["available"], 5, "as old as it may be");
+    let mine = access.ask("GET", "/items/1/state", &[("Authorization", &bearer)], "").await;
+    assert_eq!((tier(&mine).as_str(), &mine.json()["available"]), ("service", &json!(4)), "nobody else's answer");
+    eventually("the state to be renewed", PATIENCE, async || {
+        access.get("/items/1/state").await.json()["available"] == 4
+    })
+    .await;
+    let missing = access.get("/items/7").await;
+    assert_eq!((missing.status, tier(&missing).as_str()), (404, "service"));
+    let metrics = access.metrics().await;
+    assert!(metrics.contains(r#"access_requests_total{tier="access",outcome="state"}"#), "{metrics}");
+
+    // Turned off, every state comes from the service.
+    let mut admin = Connection::open(&access.admin).await.unwrap();
+    admin.send("PUT", "/switches/M2", &[], r#"{"on":false}"#).await.unwrap();
+    let state = access.get("/items/1/state").await;
+    assert_eq!((tier(&state).as_str(), &state.json()["stale"]), ("service", &json!(false)));
+}
+
+#[tokio::test]
+async fn what_is_too_much_or_has_no_answer_is_said_so() {
+    let (silent, _heard) = somebody(None).await;
+    let access = Role::start("access", &["--service", &silent, "--timeout", "300ms", "--max-in-flight", "1"]);
+    let began = Instant::now();
+    let (first, second) = tokio::join!(access.get("/time"), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        access.get("/time").await
+    });
+    assert_eq!(first.problem(), "upstream-timeout");
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert_eq!(second.problem(), "overloaded");
+    for reply in [&first, &second] {
+        assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
+        assert_eq!(reply.header("x-served-by-tier"), Some("access"));
+    }
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let access = Role::start("access", &["--service", &nobody]);
+    assert_eq!(access.get("/time").await.problem(), "upstream-unavailable");
+}
+
+#[tokio::test]
+async fn services_take_turns_and_one_that_is_gone_is_passed_over() {
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-mine: 1\r\nconnection: x-mine\r\n\r\nok";
+    let (one, mut one_hears) = somebody(Some(answer)).await;
+    let (other, mut other_hears) = somebody(Some(answer)).await;
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let access = Role::start("access", &["--service", &one, "--service", &gone, "--service", &other]);
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for _ in 0..6 {
+        let reply = access.ask("POST", "/x?y=1", &[("traceparent", trace), ("Connection", "close")], "body").await;
+        assert_eq!((reply.status, reply.body.as_str(), reply.header("x-mine")), (200, "ok", None));
+    }
+    let heard = |hears: &mut tokio::sync::mpsc::UnboundedReceiver<String>| {
+        let mut all = Vec::new();
+        while let Ok(text) = hears.try_recv() {
+            all.push(text.to_ascii_lowercase());
+        }
+        all.concat()
+    };
+    let (first, second) = (heard(&mut one_hears), heard(&mut other_hears));
+    for text in [&first, &second] {
+        assert!(text.contains("post /x?y=1 http/1.1") && text.contains(trace), "{text}");
+        assert!(text.contains("via: 1.1 access") && !text.contains("connection: close"), "{text}");
+    }
+    let times = |text: &str| text.matches("post /x").count();
+    assert_eq!((times(&first) + times(&second), times(&first) >= 2, times(&second) >= 2), (6, true, true));
+}
+
+#[tokio::test]
+async fn a_stream_of_events_passes_as_it_comes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let access = Role::start("access", &["--service", &address, "--timeout", "200ms"]);
+    let mut client = TcpStream::connect(&access.listen).await.unwrap();
+    client.write_all(b"GET /tickets/1/events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let (mut upstream, _) = listener.accept().await.unwrap();
+    let mut buffer = vec![0; 4096];
+    assert!(upstream.read(&mut buffer).await.unwrap() > 0);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    upstream.write_all(head.as_bytes()).await.unwrap();
+    let mut seen = String::new();
+    for event in ["one", "two", "three"] {
+        // Each is read before the next is sent, the last one long after the limit on a reply.
+        let text = format!("data: {event}\n\n");
+        upstream.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes()).await.unwrap();
+        while !seen.contains(&text) {
+            let read = tokio::time::timeout(PATIENCE, client.read(&mut buffer)).await.unwrap().unwrap();
+            assert!(read > 0, "ended early: {seen}");
+            seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_shop_knows_of_a_buyer_is_never_a_reason_not_to_sell() {
+    let postgres = Postgres::start();
+    let profile = Role::start("profile", &[]);
+    let (silent, _heard) = somebody(None).await;
+    let (mad, _heard) = somebody(Some("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"user\":1")).await;
+    for (address, known) in [(&profile.listen, true), (&silent, false), (&mad, false)] {
+        let service = Service::start_with(&postgres.url(), &["--profile", address]);
+        service.reset(&[with(item(5, 1), "hold_ms", 60_000)]).await;
+        let mut buyer = service.buyer("u1").await;
+        let began = Instant::now();
+        let state = buyer.send("GET", "/items/1/state", &[], "").await.unwrap();
+        assert_eq!((state.status, &state.json()["you"]["default"]), (200, &json!(!known)), "{state:?}");
+        assert!(began.elapsed() < Duration::from_secs(2), "it is not waited for");
+        assert_eq!(buyer.order(1, "k1").await.status, 201);
+    }
+}

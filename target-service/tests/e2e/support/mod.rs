@@ -1,0 +1,44 @@
+//! A private Postgres, the service under test as a real process, and a small HTTP client.
+//!
+//! Everything that is started here is stopped when dropped, also when a test panics.
+
+pub mod http;
+pub mod payment;
+pub mod postgres;
+pub mod proxy;
+pub mod redis;
+pub mod service;
+#[path = "../../../../harness/tests/e2e/support/skipped.rs"]
+pub mod skipped;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+/// Now, in unix microseconds.
+pub fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as i64
+}
+
+/// An item that is on sale now and holds for long enough not to matter.
+pub fn item(stock: i64, limit: i32) -> Value {
+    json!({
+        "id": 1, "title": "A phone", "price_cents": 9900, "stock": stock, "per_user_limit": limit,
+        "opens_at": now_us() - 1_000_000, "closes_at": now_us() + 3_600_000_000_i64, "hold_ms": 60_000,
+    })
+}
+
+/// The item with one field changed.
+pub fn with(mut item: Value, field: &str, value: impl Into<Value>) -> Value {
+    item[field] = value.into();
+    item
+}
+
+/// Waits until the condition holds, or fails.
+pub async fn eventually(what: &str, patience: Duration, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "{what} did not happen within {patience:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
