@@ -65,6 +65,7 @@ script_step 'workflows to copy' sh ci/workflows.sh
 script_step 'gate of itself' sh ci/gate.sh
 script_step 'toxiproxy client' sh ci/toxiproxy.sh
 script_step 'container image' sh ci/image/test.sh
+script_step 'compose file' sh ci/compose/test.sh
 
 heading cargo test --locked --release --workspace --no-fail-fast
 # Most tests rehearse something, which is mostly waiting, and wait for room before (harness/tests/e2e/support): with some more at

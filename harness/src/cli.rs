@@ -27,7 +27,7 @@ use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
 use crate::{
-    adapt, bench, calibrate, doctor, drill, dry_run, exit, forecast, history, judge, kill_soak, merge, mutants, stack,
+    adapt, bench, calibrate, doctor, drill, dry_run, exit, forecast, history, judge, kill_soak, manual, merge, mutants, stack,
     stdout, toxiproxy,
 };
 
@@ -182,6 +182,17 @@ enum Command {
         /// Which file.
         #[arg(value_enum)]
         of: SchemaOf,
+    },
+    /// Print what a shell completes commands and options by: bash, zsh, fish and others.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for every command into a folder.
+    Man {
+        /// The folder; it is made if it is not there.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
     },
     /// Only provision a stack.
     Stack {
@@ -560,6 +571,8 @@ pub fn main() -> i32 {
         Command::Doctor { install, output } => doctor::run(install, output == Output::Json),
         Command::Faults { kind, output } => print_faults(kind.as_deref(), output),
         Command::Schema { of } => print_schema(of),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { out } => manual::pages(out.as_deref()),
         Command::Stack { command: StackCommand::Up { scenario, set, stack, listen } } => {
             match choose_stack(set, stack, |set| load(&scenario, set, None, None)) {
                 Ok((loaded, _)) => stack_up(&loaded, listen),

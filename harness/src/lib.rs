@@ -25,6 +25,7 @@ pub mod judge;
 pub mod kept;
 pub mod kill_soak;
 pub mod load;
+pub mod manual;
 pub mod measure;
 pub mod merge;
 pub mod mutants;

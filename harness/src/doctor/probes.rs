@@ -1,5 +1,6 @@
 //! One probe per requirement: each looks at the machine, changes nothing, and takes at most a few seconds.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -154,11 +155,9 @@ fn unusable(folder: &Path, why: &str) -> Missing {
     Missing::new(format!("the folder for temporary files, {}, {why}", folder.display()), REMEDY)
 }
 
-/// Makes a file that nobody else can have and removes it again.
+/// Writes to a file that has no name, where the file system knows such: a kill in between leaves nothing behind.
 fn probe_writing(folder: &Path) -> io::Result<()> {
-    let path = folder.join(format!(".seckill-doctor-{}", std::process::id()));
-    std::fs::File::create_new(&path)?.write_all(b"x")?;
-    std::fs::remove_file(&path)
+    tempfile::tempfile_in(folder)?.write_all(b"x")
 }
 
 pub(super) fn file_descriptors() -> Result<String, Missing> {
@@ -302,6 +301,14 @@ pub struct RedisProgram {
     pub called: String,
 }
 
+impl fmt::Display for RedisProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RedisProgram { path, called } = self;
+        write!(f, "{}", path.display())?;
+        if path.file_name().is_some_and(|name| name != called.as_str()) { write!(f, ", called as {called}") } else { Ok(()) }
+    }
+}
+
 /// The Redis server of this machine.
 ///
 /// # Errors
@@ -321,7 +328,7 @@ pub fn find_redis() -> Result<RedisProgram, Missing> {
 }
 
 pub(super) fn redis() -> Result<String, Missing> {
-    find_redis().map(|found| found.path.display().to_string())
+    find_redis().map(|found| found.to_string())
 }
 
 pub(super) fn chromium() -> Result<String, Missing> {

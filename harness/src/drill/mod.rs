@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Output, complain, complain_of_run, folder_in, load, point_latest_at, refuse};
@@ -144,15 +145,18 @@ async fn hold(
     if folder.join("run.json").exists() || folder.join(FILE).exists() {
         return Err(complain_of_run(loaded, &run::RunError::Taken { path: folder.to_owned() }));
     }
+    // Before anything is written: another port, and the same command works.
+    let unheard = |error| {
+        let what = format!("cannot listen on {}: {error}", arguments.listen);
+        complain(&format!("{what}\nhelp: --listen 127.0.0.1:0 lets the kernel choose a port"), exit::NO_STACK)
+    };
+    let listener = TcpListener::bind(arguments.listen).await.map_err(unheard)?;
     let unwritable = |source| complain_of_run(loaded, &run::RunError::Unwritable { path: folder.to_owned(), source });
     std::fs::create_dir_all(folder).map_err(unwritable)?;
     std::fs::write(folder.join(FILE), resolved).map_err(unwritable)?;
     let desk = Desk::open(drill, &loaded.scenario, checklist, attended, folder).map_err(unwritable)?;
     let desk = Arc::new(desk);
-    let page = Page::serve(desk.clone(), arguments.listen).await.map_err(|error| {
-        let what = format!("cannot listen on {}: {error}", arguments.listen);
-        complain(&format!("{what}\nhelp: --listen 127.0.0.1:0 lets the kernel choose a port"), exit::NO_STACK)
-    })?;
+    let page = Page::serve(desk.clone(), listener).map_err(unheard)?;
     // Whoever holds it cannot do without the address, however quiet it is to be.
     eprintln!("live page: {}", page.url);
     if attended {

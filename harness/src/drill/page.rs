@@ -54,12 +54,11 @@ struct Served {
 }
 
 impl Page {
-    /// Serves it at an address; port 0 lets the kernel choose.
+    /// Serves it to whoever comes to this socket.
     ///
     /// # Errors
     /// What the system says.
-    pub async fn serve(desk: Arc<Desk>, listen: SocketAddr) -> std::io::Result<Page> {
-        let listener = TcpListener::bind(listen).await?;
+    pub fn serve(desk: Arc<Desk>, listener: TcpListener) -> std::io::Result<Page> {
         let address = listener.local_addr()?;
         let token = (!address.ip().is_loopback()).then(|| format!("{:032x}", rand::random::<u128>()));
         let url = match &token {

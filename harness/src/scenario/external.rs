@@ -27,6 +27,9 @@ pub struct External {
     /// Where the audit listener of its payment dependency is, whose books are then held against the ledger.
     #[schemars(with = "Option<String>")]
     pub payments: Option<Spanned<String>>,
+    /// How long it may take until it answers, where it is started at the same time as the rehearsal, by a compose file say: its
+    /// addresses are tried again until then. Without it, each is tried once.
+    pub ready_within: Option<Dur>,
     /// Private networks that it may be in, such as `10.99.0.0/24`; without one it has to be on this machine.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]

@@ -1,7 +1,7 @@
 //! A service of somebody else: one that is already running, on this machine or in a private network that the scenario names, or
 //! one whose processes the scenario says how to start. We put a proxy in front of it, and one on each link that it names.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpStream, UnixStream};
 
@@ -82,19 +82,20 @@ pub async fn up(scenario: &Scenario, external: &External, provision: &Provision)
     // The links first: a process may want its database at once.
     let behind = links(scenario, external)?;
     let components = processes(external, &address, &shop.told, provision).await?;
-    reachable(ADDRESS, &address).await?;
+    let by = Instant::now() + external.ready_within.map_or(Duration::ZERO, |limit| limit.0);
+    reachable(ADDRESS, &address, by).await?;
     let control = match &external.audit {
         None => None,
         Some(audit) => {
             let address = endpoint_of(AUDIT, audit.get_ref(), external)?;
-            reachable(AUDIT, &address).await?;
+            reachable(AUDIT, &address, by).await?;
             Some(Control::new(&address)?)
         }
     };
     let control = match (control, &external.payments) {
         (Some(control), Some(payments)) => {
             let address = endpoint_of(PAYMENTS, payments.get_ref(), external)?;
-            reachable(PAYMENTS, &address).await?;
+            reachable(PAYMENTS, &address, by).await?;
             Some(control.with_payments(&address)?)
         }
         (control, _) => control,
@@ -169,7 +170,7 @@ async fn processes(
             Some(ready) => endpoint_of(PROCESS, ready, external)?,
             None => address.clone(),
         };
-        if process.pid_file.is_none() && process.container.is_none() && reachable(PROCESS, &ready).await.is_ok() {
+        if process.pid_file.is_none() && process.container.is_none() && reachable(PROCESS, &ready, Instant::now()).await.is_ok() {
             return Err(StackError::Setting {
                 key: PROCESS,
                 what: format!("{role} is to be started, and somebody answers at {ready} already"),
@@ -207,7 +208,18 @@ fn endpoint_of(key: &'static str, text: &str, external: &External) -> Result<End
     value::endpoint(text, &external.allowed()).map_err(|what| StackError::Setting { key, what, help })
 }
 
-async fn reachable(key: &'static str, at: &Endpoint) -> Result<(), StackError> {
+/// Asks once, and again until that time.
+async fn reachable(key: &'static str, at: &Endpoint, by: Instant) -> Result<(), StackError> {
+    loop {
+        let asked = answers(key, at).await;
+        if asked.is_ok() || Instant::now() >= by {
+            return asked;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn answers(key: &'static str, at: &Endpoint) -> Result<(), StackError> {
     let connect = async {
         match at {
             Endpoint::Tcp(address) => TcpStream::connect(address).await.map(drop),
@@ -219,7 +231,7 @@ async fn reachable(key: &'static str, at: &Endpoint) -> Result<(), StackError> {
         Ok(Err(error)) => Err(StackError::Setting {
             key,
             what: format!("nobody answers at {at} ({error})"),
-            help: "start the service first, or correct the address".to_owned(),
+            help: "start the service first, give it time with target.external.ready_within, or correct the address".to_owned(),
         }),
         Err(_) => Err(StackError::Setting {
             key,

@@ -17,6 +17,8 @@ use harness::stack::external::books;
 use harness::stack::external::process::Foreign;
 use harness::stack::postgres::Postgres;
 use harness::stack::process::RunAs;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::{Ended, Room, Sandbox, skipped};
@@ -151,6 +153,41 @@ fn a_correct_shop_passes_also_when_it_is_killed() {
     let notes = summary["notes"].to_string();
     assert!(notes.contains("the shop was cleaned up, and its check found nothing left"), "{notes}");
     assert!(summary.get("client_side").is_none());
+}
+
+/// The shop as its own people run it: in the background, before the rehearsal and after it, with its process id in a file.
+#[test]
+fn a_shop_that_runs_already_is_killed_by_its_pid_file_started_again_and_left_running() {
+    let Some(example) = Example::new() else { return };
+    let in_background = "python3 scenarios/adapted-shop/shop.py serve >shop.log 2>&1 & echo $! >shop.pid";
+    let at = |name: &str| example.sandbox.path(name);
+    let pid = || fs::read_to_string(at("shop.pid")).unwrap().trim().parse::<i32>().unwrap();
+    let runs = |pid: i32| kill(Pid::from_raw(pid), None).is_ok();
+    let started = Command::new("sh").args(["-c", in_background]).current_dir(at("")).status().unwrap();
+    assert!(started.success());
+    let before = pid();
+    // It is no part of the rehearsal, so nobody else ends it.
+    let _goes = Ends(Box::new(pid));
+    let service = format!(
+        "target.process.service={{ pid_file = \"shop.pid\", start = [\"sh\", \"-c\", {in_background:?}], within = \"60s\" }}"
+    );
+    let set = ["--set", &service, "--set", "target.ready_within=\"60s\""];
+    let ended = example.seckill(&[&["run", SALE, "--out", "run", "--output", "json"][..], &set].concat());
+    ended.assert_code(0);
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let faults = summary["faults"].as_array().unwrap();
+    let dead = faults.iter().find(|fault| fault["id"] == "dead-shop").unwrap();
+    assert_eq!((&dead["hit"], dead["healed_at_ms"].is_number()), (&"1 process killed".into(), true), "{dead:#}");
+    assert!(pid() != before && !runs(before) && runs(pid()), "one was killed, and another runs on");
+}
+
+/// Kills a process of this test, when the test is over.
+struct Ends(Box<dyn Fn() -> i32>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw((self.0)()), Signal::SIGKILL);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -113,6 +113,17 @@ fn a_checklist_with_blanks_keeps_a_drill_from_starting() {
         "ended with exit status: 3: no",
         "help: write into `done`",
     ]);
+    assert!(!sandbox.path("out").exists(), "nothing is made");
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn a_live_page_that_cannot_be_served_keeps_a_drill_from_starting() {
+    let sandbox = sandbox();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ended = sandbox.seckill(&["drill", "drill.toml", "--out", "out", "--listen", &address]);
+    ended.assert_code(20).assert_says(&["cannot listen on", &address, "--listen 127.0.0.1:0"]);
     assert!(!sandbox.path("out").exists(), "nothing is made");
     sandbox.assert_nothing_left();
 }

@@ -1,7 +1,7 @@
 //! The gate through the real binary: what is worse is named with its place, an invariant comes before any speed, and what a round
 //! leaves behind is a run like any other, of which baselines are made.
 
-use crate::support::{Room, Sandbox};
+use crate::support::{Room, Sandbox, files};
 use harness::baseline::Baseline;
 use harness::baseline::diff::Difference;
 use harness::gate::{Decision, Report};
@@ -72,7 +72,42 @@ fn one_more_query_is_a_regression_on_its_hop_and_baselines_tell_it_too() {
         "{}",
         shown.stdout
     );
+    the_pages_commands_do_what_it_says(&sandbox);
     assert_eq!(sandbox.left_behind(), [""; 0]);
+}
+
+/// Every command of docs/gate.md, with the small scenario in place of the page's, and the rounds that there are as the runs that it
+/// names. The two that only measure for longer what this file measures anyway are understood, and not run again.
+fn the_pages_commands_do_what_it_says(sandbox: &Sandbox) {
+    let page = include_str!("../../../docs/gate.md");
+    std::fs::create_dir_all(sandbox.path("scenarios")).unwrap();
+    sandbox.write("scenarios/gate.toml", SMALL);
+    for (round, run) in [("round-1-old", "A"), ("round-2-old", "B"), ("round-1-new", "C"), ("round-2-old", "latest")] {
+        for name in files(&sandbox.path(&format!("gate/{round}"))) {
+            let to = sandbox.path(&format!("reports/runs/{run}/{name}"));
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(sandbox.path(&format!("gate/{round}/{name}")), to).unwrap();
+        }
+    }
+    let mut run = Vec::new();
+    for line in page.lines().filter_map(|line| line.strip_prefix("target/release/seckill ")) {
+        let words: Vec<&str> = line.split('#').next().unwrap().split_whitespace().collect();
+        let measured = words[0] == "gate" && !words.contains(&"--baseline");
+        if measured {
+            sandbox.seckill(&[&words[..], &["--help"]].concat()).assert_code(0);
+            continue;
+        }
+        let ended = sandbox.seckill(&words);
+        // A single small run against a baseline of three on a busy machine may be too little to say anything.
+        let allowed: &[i32] = if words[0] == "gate" { &[0, 12, 13] } else { &[0] };
+        assert!(ended.code.is_some_and(|code| allowed.contains(&code)), "{line}: {:?}\n{}", ended.code, ended.stderr);
+        run.push(format!("{} {}", words[0], words.get(1).unwrap_or(&"")));
+    }
+    assert_eq!(
+        run,
+        ["baseline save", "gate scenarios/gate.toml", "baseline show", "baseline diff", "trend "],
+        "the page has other commands now"
+    );
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod forecast;
 mod full_link;
 mod gate;
 mod history;
+mod manual;
 mod measure;
 mod mechanisms;
 mod mistakes;

@@ -130,9 +130,11 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
     let mut programs = vec![program.clone(), service.clone()];
     programs.dedup();
     programs.extend(databases.paths()?);
-    let folder = private_folder(&doctor::folder_for_sockets()?, &provision.run_id)?;
+    // The guard first: whatever is made before it is left behind by a kill in between.
+    let folder = doctor::folder_for_sockets()?.join(format!("seckill-{}", provision.run_id));
     let guard = Guard::start(&folder, &programs)
         .map_err(|e| StackError::io("cannot start the guard that cleans up after the run", e))?;
+    private_folder(&folder)?;
     let run = Run::of_id(&provision.run_id);
     let hosts = Host::all(&run, &scenario.hosts())?;
     let ground = Ground { scenario, reference, program, service, folder, logs: &provision.logs, hosts };
@@ -210,10 +212,8 @@ fn canonical(path: &Path) -> Result<PathBuf, StackError> {
 }
 
 /// A folder of the run's own below `base`. Others may pass through it, since Postgres runs as another user, but not list it.
-fn private_folder(base: &Path, run_id: &str) -> Result<PathBuf, StackError> {
-    let folder = base.join(format!("seckill-{run_id}"));
+fn private_folder(folder: &Path) -> Result<(), StackError> {
     let fail = |e| StackError::io(format!("cannot make {}; TMPDIR names another place", folder.display()), e);
-    std::fs::create_dir(&folder).map_err(fail)?;
-    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711)).map_err(fail)?;
-    Ok(folder)
+    std::fs::create_dir(folder).map_err(fail)?;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).map_err(fail)
 }
