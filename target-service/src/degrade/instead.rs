@@ -7,8 +7,9 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 use super::levels::Level;
-use crate::api::fresh;
+use crate::api::{fresh, user_of};
 use crate::app::App;
+use crate::extras;
 use crate::problem::{Kind, Problem};
 
 /// What a request is for.
@@ -65,6 +66,9 @@ fn reply(app: &App, level: Level, request: &Request, asked: Asked) -> Option<Res
             Some(seen) => {
                 let mut state = seen.state(app.clock.now_us());
                 state["on_sale"] = false.into();
+                if app.profiles.is_some() && user_of(app, request.headers()).is_ok() {
+                    state["you"] = json!(extras::DEFAULT);
+                }
                 aged(fresh(StatusCode::OK, &state), seen.age().as_secs())
             }
             None => Problem::new(Kind::Degraded).into_response(),
