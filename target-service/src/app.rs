@@ -9,11 +9,13 @@ use tokio_util::sync::CancellationToken;
 use crate::abuse::Abuse;
 use crate::admin::audit::Snapshots;
 use crate::admin::probe::Probe;
+use crate::api::items::Shelves;
 use crate::api::pages::Pages;
 use crate::bugs::Bug;
 use crate::challenge::Challenges;
 use crate::clock::Clock;
 use crate::deduct::Deduct;
+use crate::degrade::Degrade;
 use crate::extras::Profiles;
 use crate::gateway::Admission;
 use crate::idempotency::InFlight;
@@ -48,6 +50,10 @@ pub struct App {
     pub refusals: Refusals,
     /// Static pages.
     pub pages: Pages,
+    /// States of items as they were seen last.
+    pub shelves: Shelves,
+    /// How much is given up, so that the rest works.
+    pub degrade: Degrade,
     /// The bound on requests.
     pub admission: Arc<Admission>,
     /// Mechanisms on and off.

@@ -9,11 +9,12 @@ use hyper::http::Method;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use crate::config::Address;
-use crate::outbound::Outbound;
+use crate::dependency::{Call, Dependency};
 
 /// How long a profile may take.
 const PATIENCE: Duration = Duration::from_millis(120);
+/// One that takes longer than this is shown, and says that the dependency is slow.
+pub const SLOW: Duration = Duration::from_millis(80);
 /// Requests that may wait for profiles at once: a silent dependency must not hold up more of them.
 const AT_ONCE: usize = 64;
 
@@ -29,7 +30,7 @@ pub struct Extras {
 }
 
 /// What everybody gets.
-const DEFAULT: Extras = Extras { level: 1, coupons: 0, default: true };
+pub const DEFAULT: Extras = Extras { level: 1, coupons: 0, default: true };
 
 #[derive(Deserialize)]
 struct Profile {
@@ -39,23 +40,34 @@ struct Profile {
 }
 
 /// The way to the user-profile dependency.
-#[derive(Debug)]
 pub struct Profiles {
-    outbound: Outbound,
+    dependency: Dependency,
     waiting: Semaphore,
 }
 
 impl Profiles {
-    /// The dependency at this address. Connects to nothing yet.
-    pub fn new(address: Address) -> Self {
-        Self { outbound: Outbound::new(address), waiting: Semaphore::new(AT_ONCE) }
+    /// Profiles from this dependency.
+    pub fn new(dependency: Dependency) -> Self {
+        Self { dependency, waiting: Semaphore::new(AT_ONCE) }
+    }
+
+    /// Where they come from.
+    pub fn dependency(&self) -> &Dependency {
+        &self.dependency
+    }
+
+    /// Asks for a profile that nobody wants to see, to know how the dependency is.
+    pub async fn probe(&self) {
+        self.of("probe").await;
     }
 
     /// What to show to a user, whatever the dependency does.
     pub async fn of(&self, user: &str) -> Extras {
         let Ok(_place) = self.waiting.try_acquire() else { return DEFAULT };
         let path = format!("/profiles/{}", encoded(user));
-        match self.outbound.call(Method::GET, &path, &[], Bytes::new(), PATIENCE).await {
+        let call = Call { method: Method::GET, path: &path, headers: &[], body: Bytes::new() };
+        let sensible = |status, body: &Bytes| status != 200 || !read(user, body).default;
+        match self.dependency.call(call, PATIENCE, sensible).await {
             Ok((200, body)) => read(user, &body),
             Ok((status, _)) => {
                 tracing::debug!(status, "no profile");
@@ -94,6 +106,8 @@ fn encoded(user: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::BreakerMeters;
+    use crate::switches::{SwitchId, Switches};
 
     #[test]
     fn what_makes_no_sense_is_not_shown() {
@@ -110,7 +124,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_dependency_that_is_not_there_costs_nothing_but_its_extras() {
-        let nowhere = Profiles::new("unix:/nowhere/at/all.sock".parse().unwrap());
-        assert_eq!(nowhere.of("u1").await, DEFAULT);
+        let (switches, meters) = (Switches::with(&[]), BreakerMeters::default());
+        let address = "unix:/nowhere/at/all.sock".parse().unwrap();
+        let nowhere = Profiles::new(Dependency::new("profile", address, SLOW, &switches, &meters));
+        for _ in 0..20 {
+            assert_eq!(nowhere.of("u1").await, DEFAULT);
+        }
+        assert!(nowhere.dependency().is_cut_off(), "nor is it asked for ever");
+        switches.set(SwitchId::L7, false);
+        assert_eq!((nowhere.of("u1").await, nowhere.dependency().is_cut_off()), (DEFAULT, false));
     }
 }

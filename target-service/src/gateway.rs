@@ -17,14 +17,18 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use crate::app::App;
+use crate::degrade::instead::Instead;
+use crate::degrade::levels::Level;
 use crate::problem::{Kind, Problem};
 use crate::switches::SwitchId;
 
 /// No request of this service needs a larger body.
 pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 
-const TIER: HeaderName = HeaderName::from_static("x-served-by-tier");
-const DEGRADE_LEVEL: HeaderName = HeaderName::from_static("x-degrade-level");
+/// Which tier answered.
+pub(crate) const TIER: HeaderName = HeaderName::from_static("x-served-by-tier");
+/// How much was given up then.
+pub(crate) const DEGRADE_LEVEL: HeaderName = HeaderName::from_static("x-degrade-level");
 
 /// Counts requests in flight, up to a bound.
 #[derive(Debug)]
@@ -66,20 +70,31 @@ pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) ->
     let started = Instant::now();
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = match app.admission.enter(app.switches.is_on(SwitchId::K8)) {
-        None => Problem::new(Kind::Overloaded).into_response(),
-        Some(place) => answer(&app, request, next, place).await,
+    let level = app.degrade.level();
+    let mut response = match Instead::of(&app, level, &request).filter(|_| route.is_some()) {
+        Some(Instead { reply, is_probe: false }) => reply,
+        instead => {
+            let served = match app.admission.enter(app.switches.is_on(SwitchId::K8)) {
+                None => Problem::new(Kind::Overloaded).into_response(),
+                Some(place) => answer(&app, request, next, place).await,
+            };
+            app.degrade.request(served.status().as_u16());
+            match instead {
+                Some(instead) if served.status().is_server_error() => instead.reply,
+                _ => served,
+            }
+        }
     };
-    stamp(response.headers_mut());
+    stamp(response.headers_mut(), level);
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     app.metrics.request(method, route, response.status().as_u16(), started.elapsed());
     response
 }
 
-/// Says who answered.
-pub(crate) fn stamp(headers: &mut HeaderMap) {
+/// Says who answered, and how much is given up.
+pub(crate) fn stamp(headers: &mut HeaderMap, level: Level) {
     headers.insert(TIER, HeaderValue::from_static("service"));
-    headers.insert(DEGRADE_LEVEL, HeaderValue::from_static("0"));
+    headers.insert(DEGRADE_LEVEL, HeaderValue::from(u16::from(level.number())));
 }
 
 async fn answer(app: &Arc<App>, request: Request, next: Next, place: Place) -> Response {

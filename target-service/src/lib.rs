@@ -5,7 +5,8 @@
 //!
 //! A request passes the [`gateway`], is understood by [`api`], decided by an [`inventory`] strategy and
 //! kept by the [`store`]. The [`sweeper`] gives back what unpaid holds tie up. [`admin`] is the listener
-//! for tests, drills and monitoring. With a payment dependency, [`settle`] takes the money.
+//! for tests, drills and monitoring. With a payment dependency, [`settle`] takes the money. [`degrade`] gives up what is
+//! not needed when not everything works.
 //!
 //! The same program plays the roles around the service, each as a process of its own: [`access`]
 //! in front of it, [`payment`] and [`profile`] behind it.
@@ -21,6 +22,8 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod deduct;
+pub mod degrade;
+pub mod dependency;
 pub mod extras;
 pub mod gateway;
 pub mod idempotency;

@@ -15,6 +15,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::degrade::breaker::State as BreakerState;
+use crate::degrade::levels::Level;
 use crate::inventory::Strategy;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,6 +34,93 @@ struct Route {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct State {
     state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Of {
+    dependency: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct To {
+    dependency: &'static str,
+    to: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Probed {
+    dependency: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Crossed {
+    level: u8,
+    way: &'static str,
+}
+
+/// What circuit breakers are shown by.
+#[derive(Clone, Debug, Default)]
+pub struct BreakerMeters {
+    state: Family<Of, Gauge>,
+    transitions: Family<To, Counter>,
+    probes: Family<Probed, Counter>,
+    refused: Family<Of, Counter>,
+}
+
+impl BreakerMeters {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("seckill_breaker_state", "0: closed, 1: half-open, 2: open", self.state.clone());
+        registry.register("seckill_breaker_transitions", "Changes of breakers", self.transitions.clone());
+        registry.register("seckill_breaker_probes", "Calls through half-open breakers", self.probes.clone());
+        registry.register("seckill_breaker_refused", "Calls that were not made", self.refused.clone());
+    }
+
+    /// Shows where a breaker stands.
+    pub fn state(&self, dependency: &'static str, state: BreakerState) {
+        self.state.get_or_create(&Of { dependency }).set(match state {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        });
+    }
+
+    /// Counts a change.
+    pub fn changed(&self, dependency: &'static str, to: BreakerState) {
+        self.state(dependency, to);
+        self.transitions.get_or_create(&To { dependency, to: to.as_str() }).inc();
+    }
+
+    /// Counts a probe.
+    pub fn probed(&self, dependency: &'static str, bad: bool) {
+        self.probes.get_or_create(&Probed { dependency, outcome: if bad { "bad" } else { "good" } }).inc();
+    }
+
+    /// Counts a call that was not made.
+    pub fn refused(&self, dependency: &'static str) {
+        self.refused.get_or_create(&Of { dependency }).inc();
+    }
+}
+
+/// What the level of degrading is shown by.
+#[derive(Clone, Debug, Default)]
+pub struct DegradeMeters {
+    level: Gauge,
+    crossed: Family<Crossed, Counter>,
+}
+
+impl DegradeMeters {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("seckill_degrade_level", "0: everything works", self.level.clone());
+        registry.register("seckill_degrade_transitions", "Levels that were entered and left", self.crossed.clone());
+    }
+
+    /// Shows the level, and counts that it was entered, or the one before was left for a lower one.
+    pub fn changed(&self, from: Level, to: Level) {
+        self.level.set(to.number().into());
+        let (level, way) = if to > from { (to, "entered") } else { (from, "left") };
+        self.crossed.get_or_create(&Crossed { level: level.number(), way }).inc();
+    }
 }
 
 /// Units of stock by state, over all items.
@@ -57,7 +146,8 @@ pub struct Metrics {
     connections: Family<State, Gauge>,
     connections_max: Gauge,
     connections_pending: Gauge,
-    degrade_level: Gauge,
+    degrade: DegradeMeters,
+    breakers: BreakerMeters,
     statements: Gauge,
     expired: Counter,
 }
@@ -79,7 +169,8 @@ impl Default for Metrics {
             connections: Family::default(),
             connections_max: Gauge::default(),
             connections_pending: Gauge::default(),
-            degrade_level: Gauge::default(),
+            degrade: DegradeMeters::default(),
+            breakers: BreakerMeters::default(),
             statements: Gauge::default(),
             expired: Counter::default(),
         };
@@ -109,7 +200,8 @@ impl Metrics {
             "Statements sent over pooled connections since the start",
             self.statements.clone(),
         );
-        registry.register("seckill_degrade_level", "0: everything works", self.degrade_level.clone());
+        self.degrade.register(&mut registry);
+        self.breakers.register(&mut registry);
         registry.register(
             "http_server_request_duration_seconds",
             "Time to answer a request on the public listener",
@@ -127,6 +219,16 @@ impl Metrics {
             "Requests waiting for a connection",
             self.connections_pending.clone(),
         );
+    }
+
+    /// What the level of degrading is shown by.
+    pub fn degrade(&self) -> DegradeMeters {
+        self.degrade.clone()
+    }
+
+    /// What circuit breakers are shown by.
+    pub fn breakers(&self) -> BreakerMeters {
+        self.breakers.clone()
     }
 
     /// Says by which strategy all of this came about.

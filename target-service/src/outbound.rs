@@ -25,9 +25,12 @@ const MAX_REPLY_BYTES: usize = 256 * 1024;
 /// A connection that was idle for longer may be gone without our knowing.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// Why a call has no reply. Whatever it was, the other side may have done what it was asked for.
+/// Why a call has no reply. Unless nothing was sent, the other side may have done what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
+    /// The circuit breaker is open: nothing was sent.
+    #[error("it is not asked for the moment, since it did not answer of late")]
+    CutOff,
     /// It took too long.
     #[error("no reply within {0:?}")]
     Timeout(Duration),

@@ -36,6 +36,7 @@ pub enum Kind {
     NonPayer,
     CoolingDown,
     RiskRefused,
+    Degraded,
     PaymentDeclined,
     PaymentUnclear,
     SnapshotGone,
@@ -84,6 +85,9 @@ impl Kind {
                 (S::TOO_MANY_REQUESTS, "cooling-down", "Too many orders, or one left unpaid just now", Some("5"))
             }
             Self::RiskRefused => (S::FORBIDDEN, "risk-refused", "The account does not behave like a person", None),
+            Self::Degraded => {
+                (S::TOO_MANY_REQUESTS, "degraded", "Switched off for the moment 稍后再试; nothing was done", Some("1"))
+            }
             Self::PaymentDeclined => (S::PAYMENT_REQUIRED, "payment-declined", "The payment was declined", None),
             Self::PaymentUnclear => (
                 S::SERVICE_UNAVAILABLE,
@@ -253,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_busy_service_says_when_to_come_back() {
-        for kind in [Kind::Overloaded, Kind::Timeout, Kind::DatabaseUnavailable, Kind::InFlight] {
+        for kind in [Kind::Overloaded, Kind::Timeout, Kind::DatabaseUnavailable, Kind::InFlight, Kind::Degraded] {
             let response = Problem::new(kind).into_response();
             assert!(response.headers().contains_key(header::RETRY_AFTER), "{kind:?}");
             assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");

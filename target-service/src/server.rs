@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::bugs;
 use crate::challenge::Challenges;
-use crate::config::Settings;
+use crate::config::{Address, Settings};
 use crate::deduct::Deduct;
-use crate::extras::Profiles;
+use crate::degrade::{self, Degrade};
+use crate::dependency::Dependency;
+use crate::extras::{self, Profiles};
 use crate::gateway::Admission;
 use crate::idempotency::InFlight;
 use crate::inventory::{AtPayment, Ground, Inventory};
@@ -23,7 +25,7 @@ use crate::listen::{Bound, Serves, bind};
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
 use crate::session::Sessions;
-use crate::settle::client::Payments;
+use crate::settle::client::{self, Payments};
 use crate::slow::{Slow, SlowOrders, SlowPages};
 use crate::store::Store;
 use crate::store::schema::{self, Soundness};
@@ -52,6 +54,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     tasks.spawn(serve(public, api::lean::Public::new(&app), tls, shutdown.clone()));
     tasks.spawn(serve(admin, admin::router(Arc::clone(&app)), None, shutdown.clone()));
     let mut workers = JoinSet::new();
+    workers.spawn(degrade::watch::run(Arc::clone(&app)));
     workers.spawn(sweeper::run(Arc::clone(&app), settings.sweep_interval));
     if let Some(payments) = &app.payments {
         workers.spawn(settle::worker::run(Arc::clone(&app), Arc::clone(payments)));
@@ -86,6 +89,10 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
     let metrics = Metrics::default();
     metrics.strategy(settings.strategy);
     metrics.register_more(|registry| inventory.register(registry));
+    let (switches, breakers) = (Switches::with(&settings.switches), metrics.breakers());
+    let dependency = |name, address: &Option<Address>, slow| {
+        address.clone().map(|address| Dependency::new(name, address, slow, &switches, &breakers))
+    };
     if let Some(slow) = settings.slow {
         tracing::warn!(%slow, "a slow-down is planted: this service is slower on purpose");
     }
@@ -100,10 +107,12 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
         in_flight: InFlight::new(MAX_KEYS_IN_FLIGHT),
         refusals: Refusals::open(settings.refusals.as_deref())?,
         pages: Default::default(),
+        shelves: Default::default(),
+        degrade: Degrade::new(metrics.degrade()),
         admission: Admission::new(settings.max_in_flight),
-        switches: Switches::with(&settings.switches),
-        profiles: settings.profile.clone().map(Profiles::new),
-        payments: settings.payment.clone().map(|address| Arc::new(Payments::new(address))),
+        profiles: dependency("profile", &settings.profile, extras::SLOW).map(Profiles::new),
+        payments: dependency("payment", &settings.payment, client::CALL).map(|it| Arc::new(Payments::new(it))),
+        switches,
         metrics,
         snapshots: Default::default(),
         probe: Default::default(),

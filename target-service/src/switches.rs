@@ -41,6 +41,18 @@ pub enum SwitchId {
     E5,
     /// Beyond the bound on requests in flight, further ones are dropped.
     K8,
+    /// A dependency that only extras come from is slow: extras are off (off by default).
+    L1,
+    /// Reads and orders take too long: item states come from a snapshot that says how old it is (off by default).
+    L2,
+    /// The database is gone: pages are static and ordering is closed (off by default).
+    L3,
+    /// Most requests are turned away or fail: everything is static (off by default).
+    L4,
+    /// Levels of degrading are entered and left by themselves.
+    L5,
+    /// A dependency that does not answer is not called for a while, then by a few probes.
+    L7,
     /// The access layer answers item states from memory for a short time.
     M2,
     /// Static item pages are answered from memory, by the access layer and by the service.
@@ -49,14 +61,31 @@ pub enum SwitchId {
 
 impl SwitchId {
     /// Every switch there is.
-    pub const ALL: [Self; 11] =
-        [Self::C3, Self::C5, Self::C7, Self::C8, Self::E2, Self::E3, Self::E4, Self::E5, Self::K8, Self::M2, Self::P5];
+    pub const ALL: [Self; 17] = [
+        Self::C3,
+        Self::C5,
+        Self::C7,
+        Self::C8,
+        Self::E2,
+        Self::E3,
+        Self::E4,
+        Self::E5,
+        Self::K8,
+        Self::L1,
+        Self::L2,
+        Self::L3,
+        Self::L4,
+        Self::L5,
+        Self::L7,
+        Self::M2,
+        Self::P5,
+    ];
 }
 
 impl SwitchId {
-    /// Whether it works unless it is turned off. What refuses people has to be asked for.
+    /// Whether it works unless it is turned off. What refuses people, or shows them less, has to be asked for.
     const fn is_default(self) -> bool {
-        !matches!(self, Self::C5 | Self::C7 | Self::C8)
+        !matches!(self, Self::C5 | Self::C7 | Self::C8 | Self::L1 | Self::L2 | Self::L3 | Self::L4)
     }
 }
 

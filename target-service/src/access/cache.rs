@@ -1,7 +1,7 @@
 //! What the access layer keeps in memory for a short time: pages (P5) and states (M2) of items, and how old they are.
 //!
 //! Only what the service answered with success is kept. Of those who ask at once for something that is not there, one asks
-//! the service, and the others wait for his reply.
+//! the service, and the others wait for his reply. What was seen last stays, for when no service answers any more (L4).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,13 +13,15 @@ use axum::response::Response;
 use moka::future::Cache as Kept;
 use serde_json::Value;
 
+use crate::degrade::levels::Level;
+use crate::gateway::DEGRADE_LEVEL;
 use crate::switches::SwitchId;
 
 /// More items than a sale has.
 const MOST_ITEMS: u64 = 4_096;
 
 /// What can be kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum What {
     /// An item's page, which is the same for everybody and changes with the sale only.
     Page,
@@ -78,10 +80,27 @@ impl Copy {
         Copy { fetched, stale, since: Instant::now() }
     }
 
-    /// The reply to a request with these headers, with its age.
-    pub(super) fn reply(&self, request: &HeaderMap) -> Response {
+    /// The reply while the service does not answer: as it was, with nothing on sale.
+    pub(super) fn without_service(&self, what: What) -> Response {
         let mut headers = self.fetched.headers.clone();
+        let body = match what {
+            What::Page => self.fetched.body.clone(),
+            What::State => said(&self.stale, "on_sale", false),
+        };
         headers.insert(header::AGE, HeaderValue::from(self.since.elapsed().as_secs()));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        headers.insert(DEGRADE_LEVEL, HeaderValue::from(u16::from(Level::Static.number())));
+        Fetched { status: self.fetched.status, headers, body }.reply()
+    }
+
+    /// The reply to a request with these headers: to the one that it was fetched for as the service gave it, and to every other
+    /// one with its age.
+    pub(super) fn reply(&self, request: &HeaderMap, is_fresh: bool) -> Response {
+        let mut headers = self.fetched.headers.clone();
+        if !is_fresh {
+            headers.insert(header::AGE, HeaderValue::from(self.since.elapsed().as_secs()));
+        }
+        let body = if is_fresh { &self.fetched.body } else { &self.stale };
         let known = request.get(header::IF_NONE_MATCH).zip(headers.get(header::ETAG));
         let (status, body) = match known {
             Some((known, etag)) if known == etag => {
@@ -90,8 +109,8 @@ impl Copy {
                 (StatusCode::NOT_MODIFIED, Bytes::new())
             }
             _ => {
-                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.stale.len()));
-                (self.fetched.status, self.stale.clone())
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+                (self.fetched.status, body.clone())
             }
         };
         Fetched { status, headers, body }.reply()
@@ -100,34 +119,42 @@ impl Copy {
 
 /// The state with `stale` set: `as_of` stays what the service said. What is no state stays what it is.
 fn declared_stale(body: &Bytes) -> Bytes {
+    said(body, "stale", true)
+}
+
+/// The body with one more thing said, if it is a JSON object.
+fn said(body: &Bytes, what: &str, is_so: bool) -> Bytes {
     match serde_json::from_slice::<Value>(body) {
         Ok(Value::Object(mut state)) => {
-            state.insert("stale".to_owned(), Value::Bool(true));
+            state.insert(what.to_owned(), Value::Bool(is_so));
             Value::Object(state).to_string().into()
         }
         _ => body.clone(),
     }
 }
 
-/// Both kinds, each with its own age limit.
+/// Both kinds, each with its own age limit, and what was seen last of both.
 pub(super) struct Cache {
     pages: Kept<i64, Arc<Copy>>,
     states: Kept<i64, Arc<Copy>>,
+    last: Kept<(What, i64), Arc<Copy>>,
 }
 
 impl Cache {
     pub(super) fn new(page_ttl: Duration, state_ttl: Duration) -> Cache {
         let kept = |ttl| Kept::builder().max_capacity(MOST_ITEMS).time_to_live(ttl).build();
-        Cache { pages: kept(page_ttl), states: kept(state_ttl) }
+        let last = Kept::builder().max_capacity(2 * MOST_ITEMS).build();
+        Cache { pages: kept(page_ttl), states: kept(state_ttl), last }
     }
 
-    /// What is kept of an item, or what the service says now; its refusals are not kept.
+    /// What is kept of an item, or what the service says now, and whether it says it for this very request; its refusals are not
+    /// kept.
     pub(super) async fn get(
         &self,
         what: What,
         item: i64,
         fetch: impl Future<Output = Fetched>,
-    ) -> Result<Arc<Copy>, Arc<Fetched>> {
+    ) -> Result<(Arc<Copy>, bool), Arc<Fetched>> {
         let kept = match what {
             What::Page => &self.pages,
             What::State => &self.states,
@@ -136,7 +163,17 @@ impl Cache {
             let fetched = fetch.await;
             if fetched.status == StatusCode::OK { Ok(Arc::new(Copy::new(what, fetched))) } else { Err(fetched) }
         };
-        kept.try_get_with(item, load).await
+        let entry = kept.entry(item).or_try_insert_with(load).await?;
+        let is_fresh = entry.is_fresh();
+        if is_fresh {
+            self.last.insert((what, item), Arc::clone(entry.value())).await;
+        }
+        Ok((entry.into_value(), is_fresh))
+    }
+
+    /// What was seen last of an item, however old.
+    pub(super) async fn last(&self, what: What, item: i64) -> Option<Arc<Copy>> {
+        self.last.get(&(what, item)).await
     }
 }
 
@@ -152,16 +189,17 @@ mod tests {
     async fn a_state_is_kept_for_its_time_and_says_that_it_may_be_old() {
         let cache = Cache::new(Duration::from_secs(60), Duration::from_millis(40));
         let state = |body| cache.get(What::State, 1, async move { says(StatusCode::OK, body) });
-        let first = state(r#"{"available":5,"as_of":7,"stale":false}"#).await.unwrap();
-        let again = state(r#"{"available":4,"as_of":8,"stale":false}"#).await.unwrap();
-        assert!(Arc::ptr_eq(&first, &again), "within its time");
+        let (first, fresh) = state(r#"{"available":5,"as_of":7,"stale":false}"#).await.unwrap();
+        assert!(fresh && !first.reply(&HeaderMap::new(), fresh).headers().contains_key("age"), "it is no copy yet");
+        let (again, fresh) = state(r#"{"available":4,"as_of":8,"stale":false}"#).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &again) && !fresh, "within its time");
         let shown: Value = serde_json::from_slice(&again.stale).unwrap();
         assert_eq!(shown, serde_json::json!({"available": 5, "as_of": 7, "stale": true}));
-        let reply = again.reply(&HeaderMap::new());
+        let reply = again.reply(&HeaderMap::new(), false);
         assert_eq!((reply.status(), reply.headers()["age"].to_str().unwrap()), (StatusCode::OK, "0"));
         tokio::time::sleep(Duration::from_millis(60)).await;
-        let later = state(r#"{"available":4}"#).await.unwrap();
-        assert!(later.stale.starts_with(br#"{"available":4"#), "past its time");
+        let (later, fresh) = state(r#"{"available":4}"#).await.unwrap();
+        assert!(fresh && later.stale.starts_with(br#"{"available":4"#), "past its time");
     }
 
     #[tokio::test]
@@ -169,7 +207,7 @@ mod tests {
         let cache = Cache::new(Duration::from_secs(60), Duration::from_secs(60));
         let refused = cache.get(What::Page, 1, async { says(StatusCode::SERVICE_UNAVAILABLE, "") }).await;
         assert_eq!(refused.unwrap_err().status, StatusCode::SERVICE_UNAVAILABLE);
-        let found = cache.get(What::Page, 1, async { says(StatusCode::OK, "page") }).await.unwrap();
+        let (found, _) = cache.get(What::Page, 1, async { says(StatusCode::OK, "page") }).await.unwrap();
         assert_eq!(found.stale, Bytes::from_static(b"page"));
     }
 }

@@ -44,7 +44,10 @@ pub(super) async fn forward(access: &Arc<Access>, request: Request) -> Result<Re
     for service in access.in_turn() {
         match timeout_at(end, service.send(outgoing(&parts, &body))).await {
             Err(_) => return Err(Problem::new(Kind::UpstreamTimeout)),
-            Ok(Ok(reply)) => return received(reply.map(Body::new), end).await,
+            Ok(Ok(mut reply)) => {
+                access.heard(reply.headers_mut());
+                return received(reply.map(Body::new), end).await;
+            }
             Ok(Err(error)) if error.is_connect() => last = explain(&error),
             Ok(Err(error)) => return Err(Problem::because(Kind::UpstreamUnavailable, explain(&error))),
         }

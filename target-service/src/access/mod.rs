@@ -8,13 +8,13 @@ mod forward;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use clap::Args;
@@ -27,15 +27,13 @@ use serde_json::json;
 
 use crate::api::{fresh, unknown_route, wrong_method};
 use crate::config::{Address, SwitchSetting, at_least_one, parse_duration};
-use crate::gateway::Admission;
+use crate::gateway::{Admission, DEGRADE_LEVEL, TIER};
 use crate::outbound::Outbound;
 use crate::problem::{Kind, Problem};
 use crate::switches::{self, SwitchId, Switches};
 use crate::{process, tls};
 
 use cache::{Cache, What};
-
-const TIER: HeaderName = HeaderName::from_static("x-served-by-tier");
 
 /// How `seckill-target access` is started.
 #[derive(Args, Debug)]
@@ -67,7 +65,7 @@ pub struct Options {
     /// How old an item's page from memory may be.
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = parse_duration)]
     page_ttl: Duration,
-    /// Turn a mechanism on or off; may be repeated. M2, P5 and K8 are those of this layer.
+    /// Turn a mechanism on or off; may be repeated. M2, P5, K8 and L4 are those of this layer.
     #[arg(long = "switch", value_name = "ID=on|off")]
     switches: Vec<SwitchSetting>,
 }
@@ -87,6 +85,8 @@ struct Access {
     switches: Arc<Switches>,
     cache: Cache,
     served: Family<Served, Counter>,
+    /// How much the service said that it gives up.
+    level: AtomicU16,
 }
 
 /// Runs a process of the access layer until it is told to stop.
@@ -102,6 +102,7 @@ pub async fn run(options: Options) -> Result<()> {
         switches: Arc::clone(&switches),
         cache: Cache::new(options.page_ttl, options.state_ttl),
         served: Family::default(),
+        level: AtomicU16::new(0),
     });
     let public = Router::new().fallback(handle).with_state(Arc::clone(&access));
     let admin = Router::new()
@@ -141,10 +142,21 @@ impl Access {
         self.served.get_or_create(&Served { tier, outcome }).inc();
     }
 
-    /// Says that the reply is this layer's own.
+    /// Says that the reply is this layer's own. A copy tells how much was given up when it was made.
     fn own(&self, mut response: Response) -> Response {
-        response.headers_mut().insert(TIER, HeaderValue::from_static("access"));
+        let headers = response.headers_mut();
+        headers.insert(TIER, HeaderValue::from_static("access"));
+        headers.entry(DEGRADE_LEVEL).or_insert(HeaderValue::from(self.level.load(Ordering::Relaxed)));
         response
+    }
+
+    /// Hears what a service says of itself. A reply that says nothing is none of this layer's all the same.
+    fn heard(&self, headers: &mut HeaderMap) {
+        headers.entry(TIER).or_insert(HeaderValue::from_static("service"));
+        let level = headers.get(DEGRADE_LEVEL).and_then(|level| level.to_str().ok()?.parse().ok());
+        if let Some(level) = level {
+            self.level.store(level, Ordering::Relaxed);
+        }
     }
 
     /// What to tell a client of a service's reply, or of its absence.
@@ -186,12 +198,23 @@ impl Access {
         let known = request.headers().clone();
         let (access, path) = (Arc::clone(self), request.uri().path().to_owned());
         match self.cache.get(what, item, async move { forward::fetch(&access, &path).await }).await {
-            Ok(kept) => {
+            Ok((kept, false)) => {
                 self.count("access", what.name());
-                self.own(kept.reply(&known))
+                self.own(kept.reply(&known, false))
+            }
+            // The service made it for this very request.
+            Ok((kept, true)) => {
+                self.count("service", what.name());
+                kept.reply(&known, true)
             }
             Err(other) => {
-                self.count("service", "not-kept");
+                let gone = other.status.is_server_error() && self.switches.is_on(SwitchId::L4);
+                if gone && let Some(last) = self.cache.last(what, item).await {
+                    self.count("access", "static");
+                    return self.own(last.without_service(what));
+                }
+                let own = other.headers.get(TIER).is_some_and(|tier| tier != "service");
+                self.count(if own { "access" } else { "service" }, "not-kept");
                 other.reply()
             }
         }

@@ -1,4 +1,4 @@
-//! Resetting the sale, and skewing the clock.
+//! Resetting the sale, skewing the clock, and fixing the level of degrading.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +14,7 @@ use crate::api::{fresh, parse_body};
 use crate::app::App;
 use crate::bugs;
 use crate::deduct::{Deduct, FOR_EVER_MS};
+use crate::degrade::levels::Level;
 use crate::problem::{Kind, Problem};
 use crate::store::schema::{self, NewItem};
 
@@ -56,6 +57,7 @@ pub(super) async fn reset(State(app): State<Arc<App>>, body: Bytes) -> Result<Re
     forgotten
         .map_err(|error| Problem::because(Kind::Internal, format!("refused keys cannot be forgotten: {error}")))?;
     app.pages.clear();
+    app.shelves.clear();
     app.abuse.forget();
     if let Some(now) = now {
         app.clock.set_now_us(now);
@@ -99,4 +101,32 @@ pub(super) async fn set_clock(State(app): State<Arc<App>>, body: Bytes) -> Resul
     app.clock.set(offset_ms, gain_ppm);
     tracing::info!(offset_ms, gain_ppm, "clock skewed");
     Ok(clock(State(app)).await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Forced {
+    /// Nothing leaves the level to what is seen.
+    level: Option<u8>,
+}
+
+pub(super) async fn degrade(State(app): State<Arc<App>>) -> Response {
+    fresh(StatusCode::OK, &app.degrade.told())
+}
+
+pub(super) async fn set_degrade(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, Problem> {
+    let Forced { level } = parse_body(&body)?;
+    let known = |number| {
+        Level::numbered(number).ok_or_else(|| {
+            let highest = Level::Static.number();
+            Problem::because(
+                Kind::BadRequest,
+                format!("levels are 0 to {highest}, or null to let it follow what is seen"),
+            )
+        })
+    };
+    let level = level.map(known).transpose()?;
+    app.degrade.force(level, app.clock.now_us());
+    tracing::info!(level = ?level, "degrade level forced");
+    Ok(degrade(State(app)).await)
 }

@@ -19,6 +19,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/reset", post(control::reset))
         .route("/clock", get(control::clock).put(control::set_clock))
+        .route("/degrade", get(control::degrade).put(control::set_degrade))
         .route("/audit/stock", get(audit::stock))
         .route("/audit/ledger", get(audit::ledger))
         .route("/audit/payments", get(audit::payments))

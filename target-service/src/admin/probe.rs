@@ -38,7 +38,7 @@ pub struct Probe {
 
 impl Probe {
     /// Asks a question that has one row for an answer, within a short time limit.
-    async fn ask(&self, store: &Store, sql: &str) -> Result<Row, StoreError> {
+    pub(crate) async fn ask(&self, store: &Store, sql: &str) -> Result<Row, StoreError> {
         let asking = async {
             let mut slot = self.client.lock().await;
             // Taken out, so that a question that fails or is given up on takes the connection with it.

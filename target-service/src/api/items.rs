@@ -1,19 +1,28 @@
 //! What a buyer reads before ordering: the static page, the small dynamic state, and the server's time.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
+use tokio_postgres::Row;
 
 use super::{fresh, parse_id, user_of};
 use crate::app::App;
+use crate::degrade::instead::aged;
+use crate::degrade::levels::Level;
+use crate::extras;
 use crate::problem::{Kind, Problem};
 use crate::store::orders::spread_stock;
+use crate::store::{Store, StoreError};
 use crate::switches::SwitchId;
 
-const STATE: &str = concat!("SELECT ", spread_stock!(), ", opens_at_us, closes_at_us FROM item i WHERE id = $1");
+const STATE: &str = concat!("SELECT ", spread_stock!(), ", opens_at_us, closes_at_us, id FROM item i WHERE id = $1");
+const STATES: &str =
+    concat!("SELECT ", spread_stock!(), ", opens_at_us, closes_at_us, id FROM item i WHERE id = ANY($1)");
 
 pub(super) async fn page(
     State(app): State<Arc<App>>,
@@ -30,7 +39,8 @@ pub(super) async fn page(
 }
 
 /// What is left of an item, and when it is sold.
-pub(super) struct Shelf {
+#[derive(Clone, Copy, Debug)]
+pub struct Shelf {
     item: i64,
     available: i64,
     pub(super) opens_at: i64,
@@ -40,11 +50,27 @@ pub(super) struct Shelf {
 impl Shelf {
     /// As the database has it.
     pub(super) async fn read(app: &App, item: i64) -> Result<Self, Problem> {
-        let mut lease = app.store.lease().await?;
-        let row = lease.query_opt(STATE, &[&item]).await?;
-        drop(lease);
-        let row = row.ok_or_else(|| Problem::because(Kind::NotFound, "no such item"))?;
-        Ok(Self { item, available: row.get(0), opens_at: row.get(1), closes_at: row.get(2) })
+        let began = Instant::now();
+        let read = Self::read_all(&app.store, &[item]).await;
+        app.degrade.core(began.elapsed(), read.is_err());
+        let shelf = read?.pop().ok_or_else(|| Problem::because(Kind::NotFound, "no such item"))?;
+        app.shelves.keep(shelf, app.clock.now_us());
+        Ok(shelf)
+    }
+
+    /// Several at once, as the database has them; those that there are.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn read_all(store: &Store, items: &[i64]) -> Result<Vec<Self>, StoreError> {
+        let mut lease = store.lease().await?;
+        let rows = match items {
+            [item] => lease.query(STATE, &[item]).await?,
+            items => lease.query(STATES, &[&items]).await?,
+        };
+        let shelf =
+            |row: &Row| Self { item: row.get(3), available: row.get(0), opens_at: row.get(1), closes_at: row.get(2) };
+        Ok(rows.iter().map(shelf).collect())
     }
 
     /// As a buyer sees it at this time.
@@ -61,6 +87,64 @@ impl Shelf {
     }
 }
 
+/// More items than a sale has.
+const MOST_SHELVES: usize = 1_024;
+/// How old a state may be that is shown instead of the present one (L2).
+const MOST_AGE: Duration = Duration::from_secs(2);
+
+/// A state as it was seen once.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    shelf: Shelf,
+    as_of: i64,
+    since: Instant,
+}
+
+impl Seen {
+    /// As a buyer sees it now, who is told of when it is.
+    pub fn state(&self, now: i64) -> Value {
+        let mut state = self.shelf.state(now);
+        (state["as_of"], state["stale"]) = (self.as_of.into(), true.into());
+        state
+    }
+
+    /// How old it is.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+/// The states of items as they were seen last.
+#[derive(Default)]
+pub struct Shelves {
+    seen: RwLock<HashMap<i64, Seen>>,
+}
+
+impl Shelves {
+    /// Keeps what was read at this time.
+    pub fn keep(&self, shelf: Shelf, as_of: i64) {
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() < MOST_SHELVES || seen.contains_key(&shelf.item) {
+            seen.insert(shelf.item, Seen { shelf, as_of, since: Instant::now() });
+        }
+    }
+
+    /// What was seen last of an item, however old.
+    pub fn last_known(&self, item: i64) -> Option<Seen> {
+        self.seen.read().unwrap_or_else(PoisonError::into_inner).get(&item).copied()
+    }
+
+    /// The items that somebody has looked at.
+    pub fn known(&self) -> Vec<i64> {
+        self.seen.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// Forgets every state.
+    pub fn clear(&self) {
+        self.seen.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
 /// The small part of a page that changes; with what the shop knows of the buyer, if he shows who he is.
 pub(super) async fn state(
     State(app): State<Arc<App>>,
@@ -68,16 +152,27 @@ pub(super) async fn state(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = parse_id(&id)?;
+    let level = app.degrade.level();
     // A token that is not ours is no reason not to show the state.
     let extras = match (&app.profiles, user_of(&app, &headers)) {
+        (Some(_), Ok(_)) if level >= Level::ExtrasOff => Some(extras::DEFAULT),
         (Some(profiles), Ok(user)) => Some(profiles.of(&user).await),
         _ => None,
     };
-    let mut state = Shelf::read(&app, id).await?.state(app.clock.now_us());
+    let snapshot = if level >= Level::Snapshot { app.shelves.last_known(id) } else { None };
+    let snapshot = snapshot.filter(|seen| seen.age() <= MOST_AGE);
+    let mut state = match &snapshot {
+        Some(seen) => seen.state(app.clock.now_us()),
+        None => Shelf::read(&app, id).await?.state(app.clock.now_us()),
+    };
     if let Some(extras) = extras {
         state["you"] = json!(extras);
     }
-    Ok(fresh(StatusCode::OK, &state))
+    let reply = fresh(StatusCode::OK, &state);
+    Ok(match snapshot {
+        Some(seen) => aged(reply, seen.age().as_secs()),
+        None => reply,
+    })
 }
 
 pub(super) async fn time(State(app): State<Arc<App>>) -> Response {

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::orders;
 use crate::app::App;
+use crate::degrade::levels::Level;
 use crate::gateway::{self, KeepGoing, MAX_BODY_BYTES, Place};
 use crate::listen::{ReplyBody, Serves};
 use crate::problem::{Kind, Problem};
@@ -56,15 +57,23 @@ impl Serves for Public {
 
 async fn order(app: Arc<App>, item: i64, request: Request<Incoming>) -> Response<Bytes> {
     let started = Instant::now();
-    let answered = match app.admission.enter(app.switches.is_on(SwitchId::K8)) {
-        None => Err(Problem::new(Kind::Overloaded)),
-        Some(place) => match timeout(app.request_timeout, placed(&app, item, request, place)).await {
-            Ok(answered) => answered,
-            Err(_) => Err(Problem::new(Kind::Timeout)),
-        },
+    let level = app.degrade.level();
+    let answered = if level >= Level::Closed {
+        Err(Problem::new(Kind::Degraded))
+    } else {
+        let answered = match app.admission.enter(app.switches.is_on(SwitchId::K8)) {
+            None => Err(Problem::new(Kind::Overloaded)),
+            Some(place) => match timeout(app.request_timeout, placed(&app, item, request, place)).await {
+                Ok(answered) => answered,
+                Err(_) => Err(Problem::new(Kind::Timeout)),
+            },
+        };
+        let status = answered.as_ref().map_or_else(|problem| problem.kind.status(), Response::status);
+        app.degrade.request(status.as_u16());
+        answered
     };
     let mut response = answered.unwrap_or_else(Problem::prebuilt);
-    gateway::stamp(response.headers_mut());
+    gateway::stamp(response.headers_mut(), level);
     app.metrics.request("POST", ROUTE, response.status().as_u16(), started.elapsed());
     response
 }

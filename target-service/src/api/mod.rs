@@ -3,7 +3,7 @@
 mod challenges;
 mod encode;
 mod events;
-mod items;
+pub mod items;
 pub mod lean;
 mod orders;
 pub mod pages;

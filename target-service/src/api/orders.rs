@@ -102,10 +102,15 @@ pub(super) async fn reserve(app: &App, item: i64, headers: &HeaderMap, body: &By
             let made = app.inventory.find(&wanted.user, &wanted.key).await?;
             made.map_or(Reservation::Refused(refusal), |order| replay(order, &wanted))
         }
-        None => match &app.slow_orders {
-            None => app.inventory.reserve(&wanted).await?,
-            Some(slow) => slow.reserve(&*app.inventory, &wanted).await?,
-        },
+        None => {
+            let began = Instant::now();
+            let reserved = match &app.slow_orders {
+                None => app.inventory.reserve(&wanted).await,
+                Some(slow) => slow.reserve(&*app.inventory, &wanted).await,
+            };
+            app.degrade.core(began.elapsed(), reserved.is_err());
+            reserved?
+        }
     };
     if let Reservation::Refused(refusal) = &outcome {
         let kept = app.refusals.remember(&wanted, *refusal);

@@ -37,8 +37,8 @@ pub struct Pages {
 impl Pages {
     /// An item's page, from memory if allowed, or nothing when there is no such item.
     pub async fn get(&self, store: &Store, id: i64, cached: bool) -> Result<Option<Arc<Page>>, StoreError> {
-        if cached && let Some(page) = self.made.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            return Ok(Some(Arc::clone(page)));
+        if let Some(page) = self.kept(id).filter(|_| cached) {
+            return Ok(Some(page));
         }
         let Some(page) = load(store, id).await?.map(Arc::new) else {
             return Ok(None);
@@ -48,6 +48,11 @@ impl Pages {
             made.insert(id, Arc::clone(&page));
         }
         Ok(Some(page))
+    }
+
+    /// An item's page, if it is in memory.
+    pub fn kept(&self, id: i64) -> Option<Arc<Page>> {
+        self.made.read().unwrap_or_else(PoisonError::into_inner).get(&id).map(Arc::clone)
     }
 
     /// Forgets every page.

@@ -11,13 +11,12 @@ use hyper::http::Method;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::config::Address;
-use crate::outbound::Outbound;
+use crate::dependency::{Call, Dependency};
 use crate::payment::books::{Account, State};
 use crate::store::intents::Intent;
 
 /// How long one call may take (R4).
-const CALL: Duration = Duration::from_millis(400);
+pub const CALL: Duration = Duration::from_millis(400);
 /// How long all tries of one capture may take together; less than a request may.
 const ALL_TRIES: Duration = Duration::from_millis(1_300);
 /// Tries at most.
@@ -39,16 +38,20 @@ pub enum Capture {
 }
 
 /// The way to the payment dependency.
-#[derive(Debug)]
 pub struct Payments {
-    outbound: Outbound,
+    dependency: Dependency,
     budget: Budget,
 }
 
 impl Payments {
-    /// The dependency at this address. Connects to nothing yet.
-    pub fn new(address: Address) -> Self {
-        Self { outbound: Outbound::new(address), budget: Budget::default() }
+    /// Payments through this dependency.
+    pub fn new(dependency: Dependency) -> Self {
+        Self { dependency, budget: Budget::default() }
+    }
+
+    /// Whether the dependency is not asked for anything at this moment.
+    pub fn is_cut_off(&self) -> bool {
+        self.dependency.is_cut_off()
     }
 
     /// Takes the money for an order, once, however often it is asked for.
@@ -73,7 +76,10 @@ impl Payments {
     async fn try_capture(&self, intent: &Intent) -> Capture {
         let body = json!({"order": intent.order.to_string(), "amount_cents": intent.amount_cents}).to_string();
         let headers = [("idempotency-key", intent.key.as_str()), ("content-type", "application/json")];
-        match self.outbound.call(Method::POST, "/captures", &headers, Bytes::from(body), CALL).await {
+        let call = Call { method: Method::POST, path: "/captures", headers: &headers, body: Bytes::from(body) };
+        let sensible = |status, body: &Bytes| !matches!(meaning(intent, status, body), Capture::Unclear(_));
+        // That nothing was sent just now says nothing of the tries before, perhaps by somebody else: it is unclear as ever.
+        match self.dependency.call(call, CALL, sensible).await {
             Ok((status, body)) => meaning(intent, status, &body),
             Err(error) => Capture::Unclear(error.to_string()),
         }
@@ -82,7 +88,9 @@ impl Payments {
     /// Asks what became of a capture. That there is none now does not mean that there will be none: it may be on its way.
     async fn look_up(&self, intent: &Intent, why: String) -> Capture {
         let path = format!("/captures?key={}", intent.key);
-        match self.outbound.call(Method::GET, &path, &[], Bytes::new(), CALL).await {
+        let call = Call { method: Method::GET, path: &path, headers: &[], body: Bytes::new() };
+        let sensible = |status, body: &Bytes| status != 200 || account(intent, body).is_some();
+        match self.dependency.call(call, CALL, sensible).await {
             Ok((200, body)) => match account(intent, &body) {
                 Some(account) => told(&account),
                 None => Capture::Unclear(why),
@@ -95,18 +103,22 @@ impl Payments {
     pub async fn refund(&self, intent: &Intent) -> Result<(), String> {
         let body = Bytes::from(json!({"key": intent.key}).to_string());
         let headers = [("content-type", "application/json")];
-        let (status, body) = self
-            .outbound
-            .call(Method::POST, "/refunds", &headers, body, CALL)
-            .await
-            .map_err(|error| error.to_string())?;
-        // What was called off before it came carries neither order nor amount.
-        let said: Option<Account> = serde_json::from_slice(&body).ok();
-        match said {
-            Some(account) if status == 200 && account.key == intent.key && account.state != State::Captured => Ok(()),
-            _ => Err(format!("a reply to a refund that makes no sense, with status {status}")),
+        let call = Call { method: Method::POST, path: "/refunds", headers: &headers, body };
+        let sensible = |status, body: &Bytes| is_back(intent, status, body);
+        let (status, body) = self.dependency.call(call, CALL, sensible).await.map_err(|error| error.to_string())?;
+        if is_back(intent, status, &body) {
+            Ok(())
+        } else {
+            Err(format!("a reply to a refund that makes no sense, with status {status}"))
         }
     }
+}
+
+/// Whether a reply to a refund says that the money is not with us. What was called off before it came carries neither order
+/// nor amount.
+fn is_back(intent: &Intent, status: u16, body: &[u8]) -> bool {
+    let said: Option<Account> = serde_json::from_slice(body).ok();
+    said.is_some_and(|account| status == 200 && account.key == intent.key && account.state != State::Captured)
 }
 
 /// What a reply to a capture means: status and body have to say the same.

@@ -32,6 +32,9 @@ pub enum Unfinished {
 
 /// Pays an order for its buyer.
 pub async fn pay(app: &App, payments: &Payments, claim: &Claim) -> Result<Settlement, Problem> {
+    if payments.is_cut_off() && is_untouched(app, claim).await? {
+        return Err(Problem::because(Kind::Degraded, "payments are paused; this one was not begun"));
+    }
     let begun = match intents::begin(&app.store, claim).await? {
         None if app.inventory.land(claim.order).await? => intents::begin(&app.store, claim).await?,
         begun => begun,
@@ -97,10 +100,23 @@ async fn finish(app: &App, payments: &Payments, mut intent: Intent, now: i64) ->
     Err(Unfinished::Payment(format!("the payment {} does not come to an end", intent.key)))
 }
 
+/// Whether nobody has begun to pay this order, which could be. Only then is it certain that no money moves if nothing is begun.
+async fn is_untouched(app: &App, claim: &Claim) -> Result<bool, StoreError> {
+    if intents::of_order(&app.store, claim).await?.is_some() {
+        return Ok(false);
+    }
+    let mut lease = app.store.lease().await?;
+    let order = orders::find_by_id(&mut lease, claim.order).await?;
+    Ok(order.is_some_and(|order| order.user == claim.user && is_payable(&order, claim.now)))
+}
+
+fn is_payable(order: &Order, now: i64) -> bool {
+    matches!(order.state, OrderState::Held | OrderState::Placed) && order.expires_at > now
+}
+
 /// Whether the order can still be paid, so that it makes sense to take the money.
 async fn wanted(app: &App, intent: &Intent, now: i64) -> Result<bool, StoreError> {
     let mut lease = app.store.lease().await?;
     let order: Option<Order> = orders::find_by_id(&mut lease, intent.order).await?;
-    let waits = |order: &Order| matches!(order.state, OrderState::Held | OrderState::Placed);
-    Ok(order.is_some_and(|order| waits(&order) && order.expires_at > now))
+    Ok(order.is_some_and(|order| is_payable(&order, now)))
 }

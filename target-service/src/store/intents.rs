@@ -122,6 +122,12 @@ pub async fn begin(store: &Store, claim: &Claim) -> Result<Option<Intent>, Store
     row.as_ref().map(intent_from).transpose()
 }
 
+/// The attempt to pay an order that is under way or done, if there is one.
+pub async fn of_order(store: &Store, claim: &Claim) -> Result<Option<Intent>, StoreError> {
+    let mut lease = store.lease().await?;
+    lease.query_opt(OF_ORDER, &[&claim.order, &claim.user]).await?.as_ref().map(intent_from).transpose()
+}
+
 /// Moves an intent on, unless somebody else has; either way, the intent as it stands now.
 pub async fn advance(store: &Store, intent: &Intent, to: IntentState, now: i64) -> Result<Intent, StoreError> {
     let mut lease = store.lease().await?;

@@ -1,60 +1,17 @@
 //! The access layer in front of a service: what it answers itself, what it passes on, and what it says when it cannot.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::http::{Connection, Reply};
 use crate::support::postgres::Postgres;
+use crate::support::role::Role;
 use crate::support::service::Service;
 use crate::support::{eventually, item, with};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A role of the program beside the service. It is killed when dropped.
-struct Role {
-    process: Child,
-    listen: String,
-    admin: String,
-}
-
-impl Role {
-    fn start(role: &str, arguments: &[&str]) -> Role {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_seckill-target"))
-            .args([role, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready: Value = serde_json::from_str(&line).unwrap();
-        let address = |name: &str| ready[name].as_str().unwrap().to_owned();
-        Role { listen: address("listen"), admin: address("admin"), process }
-    }
-
-    async fn get(&self, path: &str) -> Reply {
-        self.ask("GET", path, &[], "").await
-    }
-
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
-        Connection::open(&self.listen).await.unwrap().send(method, path, headers, body).await.unwrap()
-    }
-
-    async fn metrics(&self) -> String {
-        Connection::open(&self.admin).await.unwrap().send("GET", "/metrics", &[], "").await.unwrap().body
-    }
-}
-
-impl Drop for Role {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 /// Somebody who accepts connections and tells what was asked of him; he answers with these bytes, or not at all.
 async fn somebody(answer: Option<&'static str>) -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
@@ -87,14 +44,25 @@ async fn pages_and_states_come_from_memory_and_orders_from_the_service() {
     let tier = |reply: &Reply| reply.header("x-served-by-tier").unwrap().to_owned();
 
     let page = access.get("/items/1").await;
+    assert_eq!((page.status, tier(&page).as_str(), page.header("age")), (200, "service", None), "the service made it");
+    let page = access.get("/items/1").await;
     assert_eq!((page.status, tier(&page).as_str(), page.header("age")), (200, "access", Some("0")));
     let mut connection = Connection::open(&access.listen).await.unwrap();
     let etag = page.header("etag").unwrap();
     let known = connection.send("GET", "/items/1", &[("If-None-Match", etag)], "").await.unwrap();
     assert_eq!((known.status, known.body.as_str()), (304, ""));
 
-    let state = access.get("/items/1/state").await;
-    assert_eq!((tier(&state).as_str(), &state.json()["stale"]), ("access", &json!(true)), "{state:?}");
+    let mut states = Vec::new();
+    eventually("a state from memory", PATIENCE, async || {
+        states.push(access.get("/items/1/state").await);
+        tier(states.last().unwrap()) == "access"
+    })
+    .await;
+    for state in &states {
+        // Whatever comes from memory says so, and what does not, does not.
+        assert_eq!(state.json()["stale"], json!(tier(state) == "access"), "{state:?}");
+        assert_eq!(state.header("x-degrade-level"), Some("0"));
+    }
     let token = access.ask("POST", "/sessions", &[], r#"{"user":"u1"}"#).await;
     assert_eq!((token.status, tier(&token).as_str()), (201, "service"));
     let bearer = format!("Bearer {}", token.json()["token"].as_str().unwrap());
@@ -120,6 +88,36 @@ async fn pages_and_states_come_from_memory_and_orders_from_the_service() {
     admin.send("PUT", "/switches/M2", &[], r#"{"on":false}"#).await.unwrap();
     let state = access.get("/items/1/state").await;
     assert_eq!((tier(&state).as_str(), &state.json()["stale"]), ("service", &json!(false)));
+}
+
+#[tokio::test]
+async fn what_was_seen_last_is_shown_while_no_service_answers() {
+    let postgres = Postgres::start();
+    for (switch, shown) in [("L4=on", true), ("L4=off", false)] {
+        let mut service = Service::start(&postgres.url());
+        service.reset(&[item(5, 1)]).await;
+        let ttl = ["--state-ttl", "1ms", "--page-ttl", "1ms"];
+        let access = Role::start("access", &[&["--service", &service.listen, "--switch", switch][..], &ttl].concat());
+        assert_eq!((access.get("/items/1").await.status, access.get("/items/1/state").await.status), (200, 200));
+        service.kill();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        for path in ["/items/1", "/items/1/state"] {
+            let reply = access.get(path).await;
+            assert_eq!(reply.header("x-served-by-tier"), Some("access"));
+            if !shown {
+                assert_eq!(reply.problem(), "upstream-unavailable");
+                continue;
+            }
+            assert_eq!((reply.status, reply.header("x-degrade-level")), (200, Some("4")), "{reply:?}");
+            assert!(reply.header("age").is_some());
+            if path.ends_with("state") {
+                assert_eq!((&reply.json()["on_sale"], &reply.json()["stale"]), (&json!(false), &json!(true)));
+            }
+        }
+        // What may have been done is never said to have been refused.
+        let order = access.ask("POST", "/items/1/orders", &[], "{}").await;
+        assert_eq!(order.problem(), "upstream-unavailable");
+    }
 }
 
 #[tokio::test]

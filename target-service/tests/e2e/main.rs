@@ -4,6 +4,7 @@
 
 mod access;
 mod bugs;
+mod degrading;
 mod faults;
 mod hot_row;
 mod mechanisms;

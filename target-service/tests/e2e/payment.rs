@@ -177,7 +177,8 @@ async fn garbage_is_never_taken_for_an_answer() {
         let mut buyer = service.buyer(&format!("u{n}")).await;
         let order = buyer.order(1, &format!("k{n}")).await.order_id();
         let reply = buyer.pay(&order).await;
-        assert!(matches!(reply.status, 200 | 402 | 503), "{reply:?}");
+        // What does not answer sensibly is left alone for a while: then nothing is begun (429).
+        assert!(matches!(reply.status, 200 | 402 | 429 | 503), "{reply:?}");
         told.push((order, reply.status));
         if n == 15 {
             payment.kill();
@@ -192,6 +193,6 @@ async fn garbage_is_never_taken_for_an_answer() {
     for (order, status) in &told {
         let state = state_of(&service, order).await;
         assert!(*status != 200 || state == "paid", "{order} was told {status} and is {state}");
-        assert!(*status != 402 || state != "paid", "{order} was told {status} and is {state}");
+        assert!(!matches!(status, 402 | 429) || state != "paid", "{order} was told {status} and is {state}");
     }
 }

@@ -7,6 +7,7 @@ pub mod payment;
 pub mod postgres;
 pub mod proxy;
 pub mod redis;
+pub mod role;
 pub mod service;
 #[path = "../../../../harness/tests/e2e/support/skipped.rs"]
 pub mod skipped;

@@ -1,7 +1,8 @@
-//! A proxy in front of Postgres that can swallow the reply to a statement after it took effect.
+//! A proxy in front of Postgres that can swallow the reply to a statement after it took effect, or keep replies back for a while.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -15,6 +16,7 @@ pub const MARKED_KEY: &str = "lose-me";
 pub struct LossyProxy {
     port: u16,
     countdown: Arc<AtomicUsize>,
+    delay_ms: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -24,19 +26,25 @@ impl LossyProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let countdown = Arc::new(AtomicUsize::new(0));
-        let (socket, shared) = (socket.to_owned(), Arc::clone(&countdown));
+        let delay_ms = Arc::new(AtomicU64::new(0));
+        let (socket, shared, delay) = (socket.to_owned(), Arc::clone(&countdown), Arc::clone(&delay_ms));
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = UnixStream::connect(&socket).await else { continue };
-                tokio::spawn(forward(client, server, Arc::clone(&shared)));
+                tokio::spawn(forward(client, server, Arc::clone(&shared), Arc::clone(&delay)));
             }
         });
-        Self { port, countdown, task }
+        Self { port, countdown, delay_ms, task }
     }
 
     /// The connection string through the proxy.
     pub fn url(&self) -> String {
         format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port)
+    }
+
+    /// Keeps every reply back for so long from now on.
+    pub fn delay(&self, delay: Duration) {
+        self.delay_ms.store(delay.as_millis() as u64, Ordering::SeqCst);
     }
 
     /// Lets the n-th statement from now that carries the marked key take effect, and loses its reply.
@@ -51,7 +59,7 @@ impl Drop for LossyProxy {
     }
 }
 
-async fn forward(mut client: TcpStream, mut server: UnixStream, countdown: Arc<AtomicUsize>) {
+async fn forward(mut client: TcpStream, mut server: UnixStream, countdown: Arc<AtomicUsize>, delay_ms: Arc<AtomicU64>) {
     let (mut up, mut down) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     let mut armed = false;
     loop {
@@ -64,6 +72,7 @@ async fn forward(mut client: TcpStream, mut server: UnixStream, countdown: Arc<A
             }
             read = server.read(&mut down) => {
                 let Ok(length @ 1..) = read else { return };
+                tokio::time::sleep(Duration::from_millis(delay_ms.load(Ordering::SeqCst))).await;
                 // The commit comes before the reply, so the statement has taken effect.
                 if armed || client.write_all(&down[..length]).await.is_err() { return }
             }
