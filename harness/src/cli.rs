@@ -27,8 +27,8 @@ use crate::shard::{self, Part, StartAt};
 use crate::stack::StackError;
 use crate::summary::Summary;
 use crate::{
-    adapt, bench, calibrate, doctor, drill, dry_run, exit, forecast, history, judge, kill_soak, manual, merge, mutants, stack,
-    stdout, toxiproxy,
+    adapt, bench, calibrate, doctor, drill, dry_run, exit, forecast, history, judge, kill_soak, manual, merge, mutants,
+    stack, stdout, toxiproxy,
 };
 
 /// Rehearse a flash sale before it opens: load it, break it, and know.

@@ -28,11 +28,19 @@ pub fn pages(folder: Option<&Path>) -> i32 {
     };
     match written(folder) {
         Ok(pages) => {
-            eprintln!("{} manual pages in {}; `man -l {}`", pages.len(), folder.display(), folder.join("seckill.1").display());
+            eprintln!(
+                "{} manual pages in {}; `man -l {}`",
+                pages.len(),
+                folder.display(),
+                folder.join("seckill.1").display()
+            );
             exit::PASS
         }
         Err(error) => complain(
-            &format!("cannot write manual pages into {}: {error}\nhelp: --out names a folder that can be written", folder.display()),
+            &format!(
+                "cannot write manual pages into {}: {error}\nhelp: --out names a folder that can be written",
+                folder.display()
+            ),
             exit::USAGE,
         ),
     }
@@ -41,7 +49,8 @@ pub fn pages(folder: Option<&Path>) -> i32 {
 fn written(folder: &Path) -> io::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(folder)?;
     clap_mangen::generate_to(Cli::command(), folder)?;
-    let entries = std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
+    let entries =
+        std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
     Ok(entries.into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "1")).collect())
 }
 

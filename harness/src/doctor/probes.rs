@@ -305,7 +305,11 @@ impl fmt::Display for RedisProgram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RedisProgram { path, called } = self;
         write!(f, "{}", path.display())?;
-        if path.file_name().is_some_and(|name| name != called.as_str()) { write!(f, ", called as {called}") } else { Ok(()) }
+        if path.file_name().is_some_and(|name| name != called.as_str()) {
+            write!(f, ", called as {called}")
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -170,7 +170,10 @@ async fn processes(
             Some(ready) => endpoint_of(PROCESS, ready, external)?,
             None => address.clone(),
         };
-        if process.pid_file.is_none() && process.container.is_none() && reachable(PROCESS, &ready, Instant::now()).await.is_ok() {
+        if process.pid_file.is_none()
+            && process.container.is_none()
+            && reachable(PROCESS, &ready, Instant::now()).await.is_ok()
+        {
             return Err(StackError::Setting {
                 key: PROCESS,
                 what: format!("{role} is to be started, and somebody answers at {ready} already"),
@@ -231,7 +234,8 @@ async fn answers(key: &'static str, at: &Endpoint) -> Result<(), StackError> {
         Ok(Err(error)) => Err(StackError::Setting {
             key,
             what: format!("nobody answers at {at} ({error})"),
-            help: "start the service first, give it time with target.external.ready_within, or correct the address".to_owned(),
+            help: "start the service first, give it time with target.external.ready_within, or correct the address"
+                .to_owned(),
         }),
         Err(_) => Err(StackError::Setting {
             key,

@@ -161,13 +161,14 @@ fn a_shop_that_runs_already_is_killed_by_its_pid_file_started_again_and_left_run
     let Some(example) = Example::new() else { return };
     let in_background = "python3 scenarios/adapted-shop/shop.py serve >shop.log 2>&1 & echo $! >shop.pid";
     let at = |name: &str| example.sandbox.path(name);
-    let pid = || fs::read_to_string(at("shop.pid")).unwrap().trim().parse::<i32>().unwrap();
+    let file = at("shop.pid");
+    let pid = || fs::read_to_string(&file).unwrap().trim().parse::<i32>().unwrap();
     let runs = |pid: i32| kill(Pid::from_raw(pid), None).is_ok();
     let started = Command::new("sh").args(["-c", in_background]).current_dir(at("")).status().unwrap();
     assert!(started.success());
     let before = pid();
     // It is no part of the rehearsal, so nobody else ends it.
-    let _goes = Ends(Box::new(pid));
+    let _goes = Ends(&pid);
     let service = format!(
         "target.process.service={{ pid_file = \"shop.pid\", start = [\"sh\", \"-c\", {in_background:?}], within = \"60s\" }}"
     );
@@ -182,9 +183,9 @@ fn a_shop_that_runs_already_is_killed_by_its_pid_file_started_again_and_left_run
 }
 
 /// Kills a process of this test, when the test is over.
-struct Ends(Box<dyn Fn() -> i32>);
+struct Ends<'a>(&'a dyn Fn() -> i32);
 
-impl Drop for Ends {
+impl Drop for Ends<'_> {
     fn drop(&mut self) {
         let _ = kill(Pid::from_raw((self.0)()), Signal::SIGKILL);
     }

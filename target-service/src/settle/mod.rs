@@ -72,6 +72,8 @@ async fn finish(app: &App, payments: &Payments, mut intent: Intent, now: i64) ->
             S::Capturing => match wanted(app, &intent, now).await? {
                 true => match payments.capture(&intent).await {
                     Capture::Taken => S::Captured,
+                    // A hold ends by itself, and until then its buyer may try another card. What is deducted for good is not.
+                    Capture::Declined if app.deduct == Deduct::Order => S::Returning,
                     Capture::Declined => S::Declined,
                     Capture::GivenBack => S::Refunding,
                     Capture::Unclear(why) => return Err(Unfinished::Payment(why)),
@@ -86,14 +88,11 @@ async fn finish(app: &App, payments: &Payments, mut intent: Intent, now: i64) ->
                 payments.refund(&intent).await.map_err(Unfinished::Payment)?;
                 S::Refunded
             }
-            S::Declined => {
-                // A hold ends by itself, and until then its buyer may try another card. What is deducted for good is not.
-                if app.deduct == Deduct::Order {
-                    app.inventory.release(&intent.claim()).await?;
-                }
-                return Ok(S::Declined);
+            S::Returning => {
+                app.inventory.release(&intent.claim()).await?;
+                S::Declined
             }
-            done @ (S::Paid | S::Refunded) => return Ok(done),
+            done @ (S::Paid | S::Declined | S::Refunded) => return Ok(done),
         };
         intent = intents::advance(&app.store, &intent, next, app.clock.now_us()).await?;
     }

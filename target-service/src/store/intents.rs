@@ -18,6 +18,8 @@ pub enum IntentState {
     Captured,
     /// Done: taken, and the order is paid.
     Paid,
+    /// It was not taken, and the units that were deducted for good are to go back.
+    Returning,
     /// Done: it was not taken.
     Declined,
     /// It is to be given back, if it was taken at all.
@@ -27,8 +29,8 @@ pub enum IntentState {
 }
 
 impl IntentState {
-    const ALL: [Self; 6] =
-        [Self::Capturing, Self::Captured, Self::Paid, Self::Declined, Self::Refunding, Self::Refunded];
+    const ALL: [Self; 7] =
+        [Self::Capturing, Self::Captured, Self::Paid, Self::Returning, Self::Declined, Self::Refunding, Self::Refunded];
 
     /// The database's spelling.
     pub fn as_str(self) -> &'static str {
@@ -36,6 +38,7 @@ impl IntentState {
             Self::Capturing => "capturing",
             Self::Captured => "captured",
             Self::Paid => "paid",
+            Self::Returning => "returning",
             Self::Declined => "declined",
             Self::Refunding => "refunding",
             Self::Refunded => "refunded",
@@ -91,12 +94,13 @@ const POSTPONE: &str = "UPDATE payment_intent SET due_us = least(due_us, $2::big
 const TAKE_DUE: &str = "
     UPDATE payment_intent SET due_us = $1::bigint + $3::bigint
      WHERE key IN (SELECT key FROM payment_intent
-                    WHERE state IN ('capturing', 'captured', 'refunding') AND due_us <= $1
+                    WHERE state IN ('capturing', 'captured', 'refunding', 'returning') AND due_us <= $1
                     ORDER BY due_us LIMIT $2::bigint
                       FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING *";
 
-const OPEN: &str = "SELECT * FROM payment_intent WHERE state IN ('capturing', 'captured', 'refunding') ORDER BY due_us";
+const OPEN: &str = "SELECT * FROM payment_intent \
+                    WHERE state IN ('capturing', 'captured', 'refunding', 'returning') ORDER BY due_us";
 
 fn intent_from(row: &Row) -> Result<Intent, StoreError> {
     let text: &str = row.get("state");

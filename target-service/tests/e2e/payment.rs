@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::support::http::Connection;
 use crate::support::payment::Payment;
 use crate::support::postgres::Postgres;
+use crate::support::proxy::LossyProxy;
 use crate::support::redis::Redis;
 use crate::support::service::Service;
 use crate::support::{eventually, item, with};
@@ -164,6 +165,35 @@ async fn a_service_that_is_killed_between_two_steps_loses_no_money() {
         assert_eq!((captures, refunds), (before + 1, usize::from(ends == "expired")), "{order}");
         assert!(second.stock().await.is_conserved());
     }
+}
+
+/// Deducted for good, the units of a declined payment go back, also when the process dies after it learned that and before it gave
+/// them back.
+#[tokio::test]
+async fn the_units_of_a_declined_payment_go_back_whoever_dies_in_between() {
+    let (postgres, payment) = (Postgres::start(), Payment::start_with(&["--decline", "1"]));
+    // What has the key of an attempt to pay, `order-1-1`.
+    let proxy = LossyProxy::marking(&postgres.socket(), "order-").await;
+    let mut stranded = Vec::new();
+    for nth in 1..=6 {
+        let arguments = ["--payment", &payment.address(), "--deduct", "order"];
+        let mut service = Service::start_with(&proxy.url(), &arguments);
+        service.reset(&[item(1, 1)]).await;
+        let mut buyer = service.buyer("u1").await;
+        let order = buyer.order(1, "k").await.order_id();
+        // The answer to one of the statements that follow never comes, and then the process is killed.
+        proxy.lose_reply(nth);
+        let _ = buyer.pay(&order).await;
+        service.kill();
+        proxy.lose_reply(0);
+        let service = Service::start_with(&proxy.url(), &arguments);
+        eventually("every payment to be finished", PATIENCE, async || unfinished(&service).await == 0).await;
+        let stock = service.stock().await;
+        if (stock.available, stock.is_conserved()) != (1, true) {
+            stranded.push((nth, state_of(&service, &order).await));
+        }
+    }
+    assert_eq!(stranded, Vec::<(usize, Value)>::new(), "after which statement the units were left");
 }
 
 #[tokio::test]

@@ -246,7 +246,9 @@ impl Component for Foreign {
         Box::pin(async move {
             let limit = self.spec.within.map_or(PATIENCE.min(limit), |within| within.0);
             let end = Instant::now() + limit;
-            while reachable("target.external.process", &self.ready, Instant::now()).await.is_err() || self.root().is_none() {
+            while reachable("target.external.process", &self.ready, Instant::now()).await.is_err()
+                || self.root().is_none()
+            {
                 if let Some(how) = self.ended() {
                     let tail = crate::stack::process::tail_of(&self.log);
                     return Err(self.failed(format!("it ended with {how}:\n{tail}")));

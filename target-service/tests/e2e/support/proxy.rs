@@ -23,6 +23,11 @@ pub struct LossyProxy {
 impl LossyProxy {
     /// Listens on a port of its own and forwards to a unix socket.
     pub async fn start(socket: &str) -> Self {
+        Self::marking(socket, MARKED_KEY).await
+    }
+
+    /// The same, for statements that have this text among their parameters.
+    pub async fn marking(socket: &str, mark: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let countdown = Arc::new(AtomicUsize::new(0));
@@ -31,7 +36,7 @@ impl LossyProxy {
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = UnixStream::connect(&socket).await else { continue };
-                tokio::spawn(forward(client, server, Arc::clone(&shared), Arc::clone(&delay)));
+                tokio::spawn(forward(client, server, mark, Arc::clone(&shared), Arc::clone(&delay)));
             }
         });
         Self { port, countdown, delay_ms, task }
@@ -59,14 +64,20 @@ impl Drop for LossyProxy {
     }
 }
 
-async fn forward(mut client: TcpStream, mut server: UnixStream, countdown: Arc<AtomicUsize>, delay_ms: Arc<AtomicU64>) {
+async fn forward(
+    mut client: TcpStream,
+    mut server: UnixStream,
+    mark: &'static str,
+    countdown: Arc<AtomicUsize>,
+    delay_ms: Arc<AtomicU64>,
+) {
     let (mut up, mut down) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     let mut armed = false;
     loop {
         tokio::select! {
             read = client.read(&mut up) => {
                 let Ok(length @ 1..) = read else { return };
-                let marked = up[..length].windows(MARKED_KEY.len()).any(|window| window == MARKED_KEY.as_bytes());
+                let marked = up[..length].windows(mark.len()).any(|window| window == mark.as_bytes());
                 armed |= marked && countdown.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) == Ok(1);
                 if server.write_all(&up[..length]).await.is_err() { return }
             }
