@@ -70,7 +70,8 @@ async fn a_silent_dependency_is_left_alone_and_found_again_by_counted_probes() {
 
     profile.pause();
     eventually("the breaker to open", PATIENCE, async || {
-        assert_eq!((mine(&mut buyer).await).json()["you"]["default"], true);
+        // A process that is being stopped may still answer what it was asked a moment ago.
+        assert_eq!(mine(&mut buyer).await.status, 200);
         breaker(&service, "profile", "transitions_total", ",to=\"open\"").await > 0.0
     })
     .await;
