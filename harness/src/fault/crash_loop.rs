@@ -17,7 +17,7 @@ use crate::stack::{Stack, StackError};
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CrashLoop {
-    /// The role: `service` or `postgres`.
+    /// The role: `service`, `postgres`, or another that the stack has.
     #[schemars(with = "String")]
     pub role: Spanned<String>,
     /// From one start to the next kill.

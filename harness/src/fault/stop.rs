@@ -18,7 +18,7 @@ use crate::stack::{Stack, StackError};
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stop {
-    /// The role: `service` or `postgres`.
+    /// The role: `service`, `postgres`, or another that the stack has.
     #[schemars(with = "String")]
     pub role: Spanned<String>,
     /// How long it may take to end; then it is killed.

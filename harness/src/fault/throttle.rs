@@ -21,7 +21,7 @@ use crate::stack::{Component, Stack, StackError};
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Throttle {
-    /// The role: `service` or `postgres`.
+    /// The role: `service`, `postgres`, or another that the stack has.
     #[schemars(with = "String")]
     pub role: Spanned<String>,
     /// Processors that it may use at most, all its processes together: 0.25 is a quarter of one.

@@ -164,8 +164,10 @@ fn a_shop_that_runs_already_is_killed_by_its_pid_file_started_again_and_left_run
     let file = at("shop.pid");
     let pid = || fs::read_to_string(&file).unwrap().trim().parse::<i32>().unwrap();
     let runs = |pid: i32| kill(Pid::from_raw(pid), None).is_ok();
-    let started = Command::new("sh").args(["-c", in_background]).current_dir(at("")).status().unwrap();
-    assert!(started.success());
+    let mut shell = Command::new("sh");
+    // Where its commands look for its database as well.
+    shell.args(["-c", in_background]).current_dir(at("")).env("TMPDIR", example.sandbox.tmp());
+    assert!(shell.status().unwrap().success());
     let before = pid();
     // It is no part of the rehearsal, so nobody else ends it.
     let _goes = Ends(&pid);

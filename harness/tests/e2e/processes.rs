@@ -172,8 +172,7 @@ fn every_link_can_be_parted_and_a_service_that_is_stopped_in_turns_sells_on() {
     let _room = Room::for_rehearsals(1);
     let redis = harness::doctor::find_redis().map(drop);
     if let Err(why) = harness::doctor::network_namespaces().map(drop).and(redis) {
-        eprintln!("skipped: {why}");
-        return;
+        return skipped(&why.to_string());
     }
     let sandbox = Sandbox::new();
     sandbox.write("parted.toml", &parted());

@@ -9,6 +9,7 @@ use crate::support::postgres::Postgres;
 use crate::support::proxy::LossyProxy;
 use crate::support::redis::Redis;
 use crate::support::service::Service;
+use crate::support::skipped::skipped;
 use crate::support::{eventually, item, with};
 use serde_json::{Value, json};
 
@@ -71,7 +72,9 @@ async fn an_order_is_paid_once_and_declined_as_the_dependency_says() {
 
 #[tokio::test]
 async fn an_order_that_is_still_on_its_way_to_the_database_can_be_paid() {
-    let (postgres, payment, Some(redis)) = (Postgres::start(), Payment::start(), Redis::start()) else { return };
+    let (postgres, payment, Some(redis)) = (Postgres::start(), Payment::start(), Redis::start()) else {
+        return skipped("without a Redis");
+    };
     let arguments = ["--payment", &payment.address(), "--strategy", "redis-lua", "--redis-url", &redis.url()];
     let service = Service::start_with(&postgres.url(), &arguments);
     service.reset(&[item(200, 1)]).await;

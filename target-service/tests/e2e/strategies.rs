@@ -251,7 +251,7 @@ async fn a_late_copy_of_a_refused_request_is_refused() {
 /// How far behind the database is can be seen, and is bounded: beyond that nobody is sold anything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orders_on_their_way_to_the_database_are_counted_and_bounded() {
-    let (mut postgres, Some(redis)) = (Postgres::start(), Redis::start()) else { return };
+    let (mut postgres, Some(redis)) = (Postgres::start(), Redis::start()) else { return skipped("without a Redis") };
     let service = start(&postgres, Some(&redis), "redis-lua").await;
     service.reset(&[item(50_000, 1)]).await;
     let mut crowd = Vec::new();
