@@ -12,6 +12,8 @@ pub mod service;
 #[path = "../../../../harness/tests/e2e/support/skipped.rs"]
 pub mod skipped;
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Child;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -33,6 +35,19 @@ pub fn item(stock: i64, limit: i32) -> Value {
 pub fn with(mut item: Value, field: &str, value: impl Into<Value>) -> Value {
     item[field] = value.into();
     item
+}
+
+/// What a process of the program says when it is ready, as its first line; one that says anything else is killed.
+pub fn said_when_ready(process: &mut Child) -> Value {
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    match serde_json::from_str::<Value>(&line) {
+        Ok(said) if said["ready"] == true => said,
+        _ => {
+            let _ = process.kill();
+            panic!("it did not become ready: {line:?}")
+        }
+    }
 }
 
 /// Waits until the condition holds, or fails.

@@ -1,12 +1,12 @@
 //! The payment dependency as a process of its own, which can be killed and started again on the same books.
 
-use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::http::Connection;
+use super::said_when_ready;
 
 /// A payment dependency in a folder of its own. It is killed when dropped.
 pub struct Payment {
@@ -39,9 +39,7 @@ impl Payment {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.contains("\"ready\":true"), "{line:?}");
+        said_when_ready(&mut process);
         self.process = Some(process);
     }
 

@@ -1,13 +1,12 @@
 //! The roles around the service, each a process of its own.
 
-use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
 
 use super::http::{Connection, Reply};
+use super::said_when_ready;
 
 /// A role of the program beside the service. It is killed when dropped.
 pub struct Role {
@@ -25,9 +24,7 @@ impl Role {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready: Value = serde_json::from_str(&line).unwrap();
+        let ready = said_when_ready(&mut process);
         let address = |name: &str| ready[name].as_str().unwrap().to_owned();
         Role { listen: address("listen"), admin: address("admin"), process }
     }

@@ -1,6 +1,5 @@
 //! The service as a process of its own, and a buyer's view of it.
 
-use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::http::{Connection, Reply};
+use super::said_when_ready;
 
 /// The secret that sessions in tests are signed with.
 pub const SECRET: &str = "00112233445566778899aabbccddeeff";
@@ -51,13 +51,7 @@ impl Service {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
-            let _ = process.kill();
-            panic!("the service did not become ready: {line:?}")
-        });
-        assert_eq!(ready["ready"], true);
+        let ready = said_when_ready(&mut process);
         let address = |name: &str| ready[name].as_str().unwrap().to_owned();
         Self { listen: address("listen"), admin: address("admin"), process }
     }
