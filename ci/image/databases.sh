@@ -65,7 +65,7 @@ postgres() {
 redis() {
     # A package without its service has the server under another name, which the doctor knows.
     server=$("$release/seckill" doctor --output json | grep -A 5 '"name": "Redis server"' |
-        sed -n 's/.*"detail": "\([^",]*\).*/\1/p')
+        sed -n 's/.*"detail": "\(.*\)".*/\1/p')
     if [ -z "$server" ]; then
         is_missing seckill-redis 'not made: there is no Redis server here; `seckill doctor` says how to get one'
         return

@@ -1055,14 +1055,11 @@ fn print_faults(kind: Option<&str>, output: Output) -> i32 {
             return complain(&what, exit::USAGE);
         }
     }
-    // Whoever reads only the beginning closes the pipe early, which is no failure.
-    let _ = match output {
-        Output::Json => writeln!(std::io::stdout(), "{:#}", serde_json::json!({ "faults": all })),
-        Output::Text => {
-            let text: Vec<String> = all.iter().map(ToString::to_string).collect();
-            write!(std::io::stdout(), "{}", text.join("\n"))
-        }
+    let told = match output {
+        Output::Json => format!("{:#}\n", serde_json::json!({ "faults": all })),
+        Output::Text => all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
     };
+    stdout::print(told.as_bytes());
     exit::PASS
 }
 
@@ -1078,8 +1075,7 @@ fn print_schema(of: SchemaOf) -> i32 {
             "ledger.jsonl": schemars::schema_for!(crate::history::LedgerEntry).to_value(),
         }),
     };
-    // Whoever reads only the beginning closes the pipe early, which is no failure.
-    let _ = writeln!(std::io::stdout(), "{schema:#}");
+    stdout::print(format!("{schema:#}\n").as_bytes());
     exit::PASS
 }
 

@@ -1,19 +1,20 @@
 //! What a shell completes by and what `man` shows: both are made from the command line as it is parsed, and so never differ from it.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::cli::{Cli, complain};
-use crate::exit;
+use crate::{exit, stdout};
 
 /// Prints the script that teaches a shell the commands and options; returns the exit code.
 pub fn completions(shell: Shell) -> i32 {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "seckill", &mut script);
-    to_stdout(&script)
+    stdout::print(&script);
+    exit::PASS
 }
 
 /// Prints the manual page of the program, or writes one for it and for each command into a folder, which is made if it is not
@@ -21,10 +22,11 @@ pub fn completions(shell: Shell) -> i32 {
 pub fn pages(folder: Option<&Path>) -> i32 {
     let Some(folder) = folder else {
         let mut page = Vec::new();
-        return match clap_mangen::Man::new(Cli::command()).render(&mut page) {
-            Ok(()) => to_stdout(&page),
-            Err(error) => complain(&format!("cannot write the manual page: {error}"), exit::INTERNAL),
-        };
+        if let Err(error) = clap_mangen::Man::new(Cli::command()).render(&mut page) {
+            return complain(&format!("cannot write the manual page: {error}"), exit::INTERNAL);
+        }
+        stdout::print(&page);
+        return exit::PASS;
     };
     match written(folder) {
         Ok(pages) => {
@@ -52,10 +54,4 @@ fn written(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries =
         std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
     Ok(entries.into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "1")).collect())
-}
-
-/// Whoever reads only the beginning closes the pipe early, which is no failure.
-fn to_stdout(bytes: &[u8]) -> i32 {
-    let _ = io::stdout().write_all(bytes);
-    exit::PASS
 }

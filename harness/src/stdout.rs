@@ -1,7 +1,12 @@
-//! Keeps stdout for results: goose announces its users there, whatever it is told.
+//! Prints results to stdout, and keeps it for them: goose announces its users there, whatever it is told.
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
+
+/// Prints a result. Whoever reads only its beginning closes the pipe early, which is no failure.
+pub fn print(result: &[u8]) {
+    let _ = std::io::stdout().write_all(result);
+}
 
 /// Lets what `work` prints to stdout go to stderr instead, or nowhere if it is to be quiet; afterwards stdout is what it
 /// was.

@@ -115,7 +115,7 @@ pub fn install(findings: &[Finding]) -> Result<Vec<String>, InstallError> {
     if redis && find_redis().is_err() {
         bring(manager, Package::Redis)?;
         let found = find_redis()?;
-        installed.push(format!("the Redis server {found}; nothing was started"));
+        installed.push(format!("the Redis server {}; nothing was started", found.path.display()));
     }
     Ok(installed)
 }

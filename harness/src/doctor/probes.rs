@@ -1,6 +1,5 @@
 //! One probe per requirement: each looks at the machine, changes nothing, and takes at most a few seconds.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -301,18 +300,6 @@ pub struct RedisProgram {
     pub called: String,
 }
 
-impl fmt::Display for RedisProgram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RedisProgram { path, called } = self;
-        write!(f, "{}", path.display())?;
-        if path.file_name().is_some_and(|name| name != called.as_str()) {
-            write!(f, ", called as {called}")
-        } else {
-            Ok(())
-        }
-    }
-}
-
 /// The Redis server of this machine.
 ///
 /// # Errors
@@ -332,7 +319,7 @@ pub fn find_redis() -> Result<RedisProgram, Missing> {
 }
 
 pub(super) fn redis() -> Result<String, Missing> {
-    find_redis().map(|found| found.to_string())
+    find_redis().map(|found| found.path.display().to_string())
 }
 
 pub(super) fn chromium() -> Result<String, Missing> {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -365,14 +365,20 @@ fn a_target_that_oversells_is_convicted_with_a_witness() {
     sandbox.seckill(&["check", "run"]).assert_code(11);
 }
 
-#[test]
-fn an_interrupted_rehearsal_ends_in_order_and_says_that_it_is_partial() {
-    let room = Room::for_rehearsals(1);
+/// The short rehearsal, with its folder, once its load is under way.
+fn under_load() -> (Sandbox, PathBuf, Started) {
     let sandbox = Sandbox::new();
     sandbox.write("short.toml", SHORT);
     let run = sandbox.path("run");
     let mut started = sandbox.start(&["run", "short.toml", "--out", "run", "--quiet"]);
     wait_for_history(&mut started, &run);
+    (sandbox, run, started)
+}
+
+#[test]
+fn an_interrupted_rehearsal_ends_in_order_and_says_that_it_is_partial() {
+    let room = Room::for_rehearsals(1);
+    let (sandbox, run, started) = under_load();
     kill(Pid::from_raw(started.id()), Signal::SIGINT).unwrap();
     assert_eq!(started.code(), Some(12));
     drop(room);
@@ -395,11 +401,7 @@ fn an_interrupted_rehearsal_ends_in_order_and_says_that_it_is_partial() {
 #[test]
 fn a_killed_harness_leaves_nothing_behind_but_a_readable_history() {
     let room = Room::for_rehearsals(1);
-    let sandbox = Sandbox::new();
-    sandbox.write("short.toml", SHORT);
-    let run = sandbox.path("run");
-    let mut started = sandbox.start(&["run", "short.toml", "--out", "run", "--quiet"]);
-    wait_for_history(&mut started, &run);
+    let (sandbox, run, started) = under_load();
     assert!(!sandbox.left_behind().is_empty(), "there must be something to clean up for this to mean anything");
     started.kill();
     // The guard's own promise is about a second; the test only tells late from never, and prints what it was.
