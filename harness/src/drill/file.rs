@@ -33,6 +33,9 @@ pub struct Drill {
     /// The scenario's file, from the folder of the drill's file on.
     #[schemars(with = "String")]
     pub scenario: Spanned<String>,
+    /// The variant of the scenario, where it has some: a drill is one run.
+    #[schemars(with = "Option<String>")]
+    pub variant: Option<Spanned<String>>,
     /// Seed of everything random; the scenario's own unless given.
     pub seed: Option<u64>,
     /// The largest share of requests without an answer, from 0 to 1, at which nothing is being lost.
@@ -183,7 +186,7 @@ pub fn json_schema() -> serde_json::Value {
     generator.into_root_schema_for::<Drill>().to_value()
 }
 
-/// Reads a drill and its scenario; `load` reads the latter with overrides and a seed.
+/// Reads a drill and its scenario; `load` reads the latter with overrides, a seed, and the variant that is meant.
 ///
 /// # Errors
 /// Names the file, the line, the key, what is accepted and the remedy.
@@ -191,7 +194,7 @@ pub fn read(
     path: &Path,
     sets: &[String],
     seed: Option<u64>,
-    load: impl Fn(&Path, &[String], Option<u64>) -> Result<Loaded, ScenarioError>,
+    load: impl Fn(&Path, &[String], Option<u64>, Option<&str>) -> Result<Loaded, ScenarioError>,
 ) -> Result<Read, ScenarioError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let what = format!("cannot read the drill {}: {error}", path.display());
@@ -211,9 +214,16 @@ pub fn read(
             help: "give its path from the drill's own folder on, such as \"../scenarios/spike.toml\"".into(),
         }]));
     }
+    let theirs = table_of(&scenario)?;
+    if let Some(wanted) = &drill.variant
+        && let Some(mistake) = not_among(wanted, &variants(&theirs))
+    {
+        return Err(told(&[mistake]));
+    }
     let mut all = sets.to_vec();
-    all.extend(changes(&text, &scenario, &drill)?);
-    let loaded = load(&scenario, &all, seed.or(drill.seed))?;
+    all.extend(changes(&text, &theirs, &drill)?);
+    let variant = drill.variant.as_ref().map(|name| name.get_ref().as_str());
+    let loaded = load(&scenario, &all, seed.or(drill.seed), variant)?;
     let mistakes = validate(&drill, &loaded.scenario);
     if !mistakes.is_empty() {
         return Err(told(&mistakes));
@@ -222,8 +232,29 @@ pub fn read(
     Ok(Read { drill, loaded, resolved })
 }
 
+/// The scenario as it is written. What is no TOML is told with its line when the scenario itself is read.
+fn table_of(scenario: &Path) -> Result<toml::Table, ScenarioError> {
+    let read = std::fs::read_to_string(scenario)
+        .map_err(|source| ScenarioError::Unreadable { path: scenario.to_owned(), source })?;
+    Ok(read.parse().unwrap_or_default())
+}
+
+/// The names of its variants.
+fn variants(scenario: &toml::Table) -> Vec<&str> {
+    let all = scenario.get("variant").and_then(toml::Value::as_array).into_iter().flatten();
+    all.filter_map(|variant| variant.get("name")?.as_str()).collect()
+}
+
+/// What is wrong with a variant that the scenario does not have.
+fn not_among(wanted: &Spanned<String>, known: &[&str]) -> Option<Mistake> {
+    let name = wanted.get_ref();
+    let help = if known.is_empty() { "it has none: leave `variant` out".to_owned() } else { one_of(known) };
+    let what = format!("`variant`: the scenario has none called \"{name}\"");
+    (!known.contains(&name.as_str())).then(|| Mistake { at: wanted.span().into(), what, help })
+}
+
 /// What the drill changes of its scenario, as overrides.
-fn changes(text: &str, scenario: &Path, drill: &Drill) -> Result<Vec<String>, ScenarioError> {
+fn changes(text: &str, scenario: &toml::Table, drill: &Drill) -> Result<Vec<String>, ScenarioError> {
     let own: toml::Table = text.parse().map_err(|error| ScenarioError::Invalid(format!("{error}")))?;
     let mut out = Vec::new();
     if let Some(toml::Value::Table(surprise)) = own.get("surprise") {
@@ -233,13 +264,9 @@ fn changes(text: &str, scenario: &Path, drill: &Drill) -> Result<Vec<String>, Sc
         out.push(format!("chaos={}", toml::Value::Array(vec![chaos.into()])));
     }
     if let Some(toml::Value::Array(stops)) = own.get("stop") {
-        let read = std::fs::read_to_string(scenario)
-            .map_err(|source| ScenarioError::Unreadable { path: scenario.to_owned(), source })?;
-        // What is no TOML is told with its line when the scenario itself is read.
-        let theirs: toml::Table = read.parse().unwrap_or_default();
         let named = |stop: &toml::Value| stop.get("name").and_then(toml::Value::as_str).map(str::to_owned);
         let ours: BTreeSet<&str> = drill.stop.iter().map(|stop| stop.name.as_str()).collect();
-        let theirs = theirs.get("stop").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+        let theirs = scenario.get("stop").and_then(toml::Value::as_array).cloned().unwrap_or_default();
         // Played again, the scenario has them already.
         let theirs = theirs.into_iter().filter(|stop| !named(stop).is_some_and(|name| ours.contains(name.as_str())));
         out.push(format!("stop={}", toml::Value::Array(theirs.chain(stops.iter().cloned()).collect())));
@@ -250,6 +277,8 @@ fn changes(text: &str, scenario: &Path, drill: &Drill) -> Result<Vec<String>, Sc
 fn resolved(text: &str, seed: u64) -> String {
     let Ok(mut document) = text.parse::<toml_edit::DocumentMut>() else { return text.to_owned() };
     document["scenario"] = toml_edit::value("scenario.toml");
+    // The scenario beside it is that variant and nothing else.
+    document.remove("variant");
     document["seed"] = toml_edit::value(i64::try_from(seed).unwrap_or(i64::MAX));
     document.to_string()
 }
@@ -314,7 +343,7 @@ fn validate(drill: &Drill, scenario: &Scenario) -> Vec<Mistake> {
         found.tell(
             "scenario",
             "the scenario has variants, and a drill is one run",
-            "name a scenario without [[variant]]",
+            &format!("say which: variant = \"{}\"", scenario.variant[0].name),
         );
     }
     if drill.check.is_empty() {

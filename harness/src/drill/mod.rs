@@ -107,7 +107,6 @@ pub enum ReviewError {
 
 /// Holds a drill; the exit code.
 pub fn main(arguments: &Arguments, runtime: &tokio::runtime::Runtime, cancel: &CancellationToken) -> i32 {
-    let load = |path: &Path, sets: &[String], seed: Option<u64>| load(path, sets, seed, None);
     let read = match file::read(&arguments.drill, &arguments.set, arguments.seed, load) {
         Ok(read) => read,
         Err(error) => return refuse(&error),
@@ -208,7 +207,7 @@ fn verdict(score: &Score) -> &'static str {
 /// # Errors
 /// Its evidence cannot be read, or a file cannot be written.
 pub fn review(folder: &Path, summary: &Summary, previous: Option<&Score>) -> Result<Score, ReviewError> {
-    let drill = file::read(&folder.join(FILE), &[], None, scenario::load)?.drill;
+    let drill = file::read(&folder.join(FILE), &[], None, scenario::load_variant)?.drill;
     let path = folder.join(log::FILE);
     let entries = log::read(folder).map_err(|source| ReviewError::Log { path, source })?;
     let (history, _) = judge::read(folder).map_err(JudgeError::from)?;

@@ -776,7 +776,20 @@ pub struct Loaded {
 /// # Errors
 /// Names the file, the line, the key, what is accepted and the remedy.
 pub fn load(path: &Path, sets: &[String], seed: Option<u64>) -> Result<Loaded, ScenarioError> {
-    read(path, sets, seed, None, &|_| Ok(None))
+    load_variant(path, sets, seed, None)
+}
+
+/// The same for one of its variants.
+///
+/// # Errors
+/// As [`load`]; or it has no such variant.
+pub fn load_variant(
+    path: &Path,
+    sets: &[String],
+    seed: Option<u64>,
+    variant: Option<&str>,
+) -> Result<Loaded, ScenarioError> {
+    read(path, sets, seed, variant, &|_| Ok(None))
 }
 
 /// The same for a scenario that is about to be run: what it asks of the reference service is held against what the

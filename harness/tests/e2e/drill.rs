@@ -91,9 +91,9 @@ fn the_committed_schema_of_drills_is_the_one_in_force() {
 #[test]
 fn the_drills_that_come_with_the_project_are_valid() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../drills");
-    for name in ["presale.toml", "surprise.toml"] {
+    for name in ["presale.toml", "surprise.toml", "degrading.toml"] {
         let path = Path::new(folder).join(name);
-        if let Err(error) = harness::drill::file::read(&path, &[], None, harness::scenario::load) {
+        if let Err(error) = harness::drill::file::read(&path, &[], None, harness::scenario::load_variant) {
             panic!("{error}");
         }
     }
@@ -166,6 +166,12 @@ fn each_mistake_in_a_drill_is_explained_where_it_is() {
             "errors = { step = \"oder\", above = 0.1 }",
             "errors",
             &["no step \"oder\"", "one of login"],
+        ),
+        (
+            "scenario = \"short.toml\"",
+            "scenario = \"short.toml\"\nvariant = \"on\"",
+            "variant",
+            &["the scenario has none called \"on\"", "leave `variant` out"],
         ),
     ];
     for (from, to, line, says) in mistakes {
@@ -368,6 +374,35 @@ fn elsewhere_than_on_loopback_nobody_gets_in_without_the_token() {
     assert_eq!(ask(address, "GET", "/state", &[("x-drill-token", token)], "").status, 200);
     started.kill();
     sandbox.wait_until_nothing_left();
+}
+
+/// Reads what the service's own meters said: a level that came and went, and a breaker that opened and closed.
+#[test]
+fn levels_and_breakers_of_the_real_service_are_held_against_what_was_expected() {
+    let home = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let _room = Room::for_rehearsals(1);
+    let sandbox = Sandbox::new();
+    let copied = |name: &str| fs::read_to_string(Path::new(home).join(name)).unwrap();
+    let drill = copied("drills/degrading.toml").replace("../scenarios/", "");
+    sandbox.write("drill.toml", &drill);
+    let scenario = copied("scenarios/degrading.toml");
+    sandbox.write("degrading.toml", &scenario);
+    let ended = sandbox.seckill(&["drill", "drill.toml", "--unattended", "--out", "on", "--quiet"]);
+    let expected = |folder: &str| -> Vec<(String, String)> {
+        let score = read_json(&sandbox.path(folder).join("drill.json"));
+        let text = |value: &Value, key: &str| value[key].as_str().unwrap().to_owned();
+        score["expectations"].as_array().unwrap().iter().map(|e| (text(e, "id"), text(e, "outcome"))).collect()
+    };
+    let met = ["extras-off", "breaker-opens", "closed", "snapshot"].map(|id| (id.to_owned(), "met".to_owned()));
+    assert_eq!(expected("on"), met, "{}", ended.stderr);
+    // Where nothing is given up by itself, the same drill says so; the breaker works all the same.
+    sandbox.write("drill.toml", &drill.replace("\"on\"", "\"no-levels\""));
+    let ended = sandbox.seckill(&["drill", "drill.toml", "--unattended", "--out", "off", "--quiet"]);
+    let missed: Vec<String> =
+        expected("off").into_iter().filter(|(_, outcome)| outcome != "met").map(|(id, _)| id).collect();
+    assert_eq!(missed, ["extras-off", "closed", "snapshot"], "{}", ended.stderr);
+    ended.assert_code(10);
+    sandbox.assert_nothing_left();
 }
 
 /// A browser that is on this machine, if there is one.
