@@ -1,6 +1,8 @@
 //! The gate through the real binary: what is worse is named with its place, an invariant comes before any speed, and what a round
 //! leaves behind is a run like any other, of which baselines are made.
 
+mod sides;
+
 use crate::support::{Room, Sandbox, files};
 use harness::baseline::Baseline;
 use harness::baseline::diff::Difference;
