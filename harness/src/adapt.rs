@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::check::WithoutBooks;
 use crate::history::{FinalState, OrderState, Outcome, Role};
 use crate::load::buyer::alone::Alone;
 use crate::load::classify::Said;
@@ -15,9 +16,14 @@ use crate::load::clock::unix_us;
 use crate::run;
 use crate::scenario::journey::{CompiledStep, Journey, TICKET, text_of};
 use crate::scenario::outcome::Met;
+use crate::scenario::steady::default_available;
 use crate::scenario::{Scenario, Target};
 use crate::stack::{self, Provision, Stack, StackError};
 
+/// How what is said begins of a reply whose body belies its status.
+const BELIES: &str = "it was taken for a success by its status";
+/// Where amounts are looked for unless a scenario says.
+const AMOUNT: &str = "/amount_cents";
 /// So much of a reply is shown.
 const MOST_SHOWN: usize = 200;
 /// How long one reply may take.
@@ -32,12 +38,16 @@ pub struct Report {
     pub run_id: String,
     /// The walks, one for each cohort.
     pub cohorts: Vec<Walked>,
+    /// The probes of the steady state, each made once.
+    pub steady_state: Vec<Stepped>,
     /// What the books say; absent where there are none.
     pub audit: Option<Audited>,
     /// The invariants that the shop's own books can be held to.
     pub from_the_books: Vec<&'static str>,
     /// Those that are judged from what the buyers see alone.
     pub from_the_client_alone: Vec<&'static str>,
+    /// Those of which buyers alone would see a violation, and not that they hold.
+    pub convicted_only: Vec<&'static str>,
     /// Those that cannot be judged.
     pub not_at_all: Vec<&'static str>,
     /// What came of the clean-up, if there is one.
@@ -138,48 +148,60 @@ async fn on_stack(scenario: &Scenario, run_id: &str, stack: &Stack) -> Result<Re
     for (number, journey) in Journey::all(scenario).into_iter().enumerate() {
         cohorts.push(walk(&journey, run_id, number, stack).await);
     }
+    let steady_state = probes(scenario, stack).await;
     let audit = stack.audit(&scenario.item).await.map(|audited| audited_as(scenario, audited, &cohorts));
     let clean = |problems: &[String]| problems.is_empty();
-    let complete = cohorts.iter().flat_map(|walked| &walked.steps).all(|step| clean(&step.problems))
-        && audit.as_ref().is_none_or(|audit| clean(&audit.problems));
-    let (from_the_books, from_the_client_alone, not_at_all) = judged_from(scenario);
+    let complete =
+        cohorts.iter().flat_map(|walked| &walked.steps).chain(&steady_state).all(|step| clean(&step.problems))
+            && audit.as_ref().is_none_or(|audit| clean(&audit.problems));
+    let Judged { from_the_books, from_the_client_alone, convicted_only, not_at_all } = Judged::of(scenario);
     Ok(Report {
         scenario: scenario.name.clone(),
         run_id: run_id.to_owned(),
         cohorts,
+        steady_state,
         audit,
         from_the_books,
         from_the_client_alone,
+        convicted_only,
         not_at_all,
         cleaned_up: None,
         complete,
     })
 }
 
-/// Which invariants can be judged with what the scenario declares, and from what: from the books, from the buyers alone, not at
-/// all.
-fn judged_from(scenario: &Scenario) -> (Vec<&'static str>, Vec<&'static str>, Vec<&'static str>) {
-    let (books, told) = match &scenario.target {
-        Target::Reference(_) => (true, true),
-        Target::External(external) => (external.has_books(), external.is_set_up()),
-    };
-    let mut judged = (Vec::new(), Vec::new(), Vec::new());
-    for check in crate::check::CHECKS {
-        let id = check.id();
-        let by_buyers = ["I1", "I4", "I6", "I9", "I11"].contains(&id) || ["I5c", "I10"].contains(&id) && told;
-        let by_books = match id {
-            "I5b" => scenario.audit.drain_probe,
-            "I5c" => told,
-            _ => true,
+/// Which invariants can be judged with what the scenario declares, and from what.
+#[derive(Default)]
+struct Judged {
+    from_the_books: Vec<&'static str>,
+    from_the_client_alone: Vec<&'static str>,
+    convicted_only: Vec<&'static str>,
+    not_at_all: Vec<&'static str>,
+}
+
+impl Judged {
+    fn of(scenario: &Scenario) -> Judged {
+        let (books, told) = match &scenario.target {
+            Target::Reference(_) => (true, true),
+            Target::External(external) => (external.has_books(), external.is_set_up()),
         };
-        match id {
-            "I9" | "I11" => judged.1.push(id),
-            _ if books && by_books => judged.0.push(id),
-            _ if by_buyers => judged.1.push(id),
-            _ => judged.2.push(id),
+        let mut judged = Judged::default();
+        for id in crate::check::CHECKS.iter().map(|check| check.id()) {
+            let by_books = match id {
+                "I5b" => scenario.audit.drain_probe,
+                "I5c" => told,
+                _ => true,
+            };
+            let list = match WithoutBooks::of(id, told) {
+                WithoutBooks::Judged => &mut judged.from_the_client_alone,
+                _ if books && by_books => &mut judged.from_the_books,
+                WithoutBooks::ConvictedOnly => &mut judged.convicted_only,
+                WithoutBooks::NotJudged => &mut judged.not_at_all,
+            };
+            list.push(id);
         }
+        judged
     }
-    judged
 }
 
 fn audited_as(scenario: &Scenario, audited: Result<FinalState, StackError>, cohorts: &[Walked]) -> Audited {
@@ -290,6 +312,41 @@ async fn walk(journey: &Journey, run_id: &str, number: usize, stack: &Stack) -> 
     Walked { cohort: journey.cohort.clone(), user: buyer.0.user, key: buyer.0.key, steps }
 }
 
+/// Makes each probe of the steady state once. One that is always content sees no fault and no recovery.
+async fn probes(scenario: &Scenario, stack: &Stack) -> Vec<Stepped> {
+    let journeys = Journey::all(scenario);
+    let Some(journey) = journeys.first() else { return Vec::new() };
+    let (mut connection, header_lines) = (Connection::new(&stack.entry), stack.entry.header_lines());
+    let mut buyer = Buyer(Alone::new(journey, &mut connection, header_lines.as_bytes(), Default::default()));
+    let mut out = Vec::new();
+    for (number, probe) in scenario.steady_state.probes().into_iter().enumerate() {
+        let Some(name) = &probe.step else { continue };
+        let Ok(step) = Journey::compile_probe(scenario, name.get_ref()) else { continue };
+        let exchanged = buyer.once(&step).await;
+        let json = exchanged.shown.json.clone();
+        let mut made = buyer.report(&step, exchanged, 0);
+        // What is a hint elsewhere is the end of a probe: it holds whatever happens.
+        let (always, hints) = made.hints.into_iter().partition(|hint| hint.starts_with(BELIES));
+        made.hints = hints;
+        made.problems.extend::<Vec<String>>(always);
+        if made.problems.is_empty() {
+            let number_at = |pointer: &str| json.pointer(pointer).is_some_and(Value::is_number);
+            let told = &scenario.steady_state.available;
+            if number == 0 && scenario.steady_state.step.is_some() && !number_at(told) {
+                let what =
+                    format!("no number stands at {told} (steady_state.available): there is no curve of the stock");
+                if *told == default_available() { made.hints.push(what) } else { made.problems.push(what) }
+            }
+            let bounded = probe.json.iter().filter(|pointer| !number_at(pointer));
+            made.problems
+                .extend(bounded.map(|pointer| format!("no number stands at {pointer}, so this probe never holds")));
+        }
+        made.step = format!("{} ({})", probe.name, made.step);
+        out.push(made);
+    }
+    out
+}
+
 impl Buyer<'_> {
     /// Makes a step; of a ticket, as often as it takes.
     async fn make(&mut self, step: &CompiledStep) -> (Exchanged, u32) {
@@ -365,6 +422,15 @@ impl Buyer<'_> {
                 ));
             }
         }
+        let states_amount =
+            matches!(step.role, Role::Order | Role::Ticket | Role::Pay) && said.state != OrderState::Pending;
+        if ok && states_amount && said.amount_cents < 0 && step.amount.at != AMOUNT {
+            problems.push(format!(
+                "no amount stands where reply.amount says ({}); the reply has {}",
+                step.amount.at,
+                shown.at(false)
+            ));
+        }
         if step.role == Role::Ticket && said.classified.reason == "unknown-state" {
             let word = shown.json.pointer(&step.state).map(text_of).unwrap_or_default();
             problems.push(match word.as_str() {
@@ -432,7 +498,7 @@ fn missing_rule(step: &CompiledStep, said: &Said, status: Option<u16>, json: &Va
     } else {
         (
             format!(
-                "it was taken for a success by its status, and its body has {key} {shown}: [[{list}]] at = \"/{key}\", is = {shown}, \
+                "{BELIES}, and its body has {key} {shown}: [[{list}]] at = \"/{key}\", is = {shown}, \
                  means = \"fail\"{why}"
             ),
             true,
@@ -474,6 +540,11 @@ pub fn text(report: &Report) -> String {
         }
         lines.push(String::new());
     }
+    if !report.steady_state.is_empty() {
+        lines.push("steady state".to_owned());
+        lines.extend(report.steady_state.iter().flat_map(step_lines));
+        lines.push(String::new());
+    }
     match &report.audit {
         None => lines.push("audit: none is declared (target.external.audit, sql or audit_command)".to_owned()),
         Some(audit) if audit.source.is_empty() => lines.push("audit: the books could not be read".to_owned()),
@@ -492,6 +563,10 @@ pub fn text(report: &Report) -> String {
     let list = |ids: &[&str]| if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
     lines.push(format!("judged from the shop's books and the buyers: {}", list(&report.from_the_books)));
     lines.push(format!("judged from the client's side alone: {}", list(&report.from_the_client_alone)));
+    if !report.convicted_only.is_empty() {
+        let ids = list(&report.convicted_only);
+        lines.push(format!("a violation would show there, and that it holds does not: {ids}"));
+    }
     lines.push(format!("not judged: {}", list(&report.not_at_all)));
     lines.extend(report.cleaned_up.clone());
     lines.push(String::new());

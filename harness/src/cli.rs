@@ -722,7 +722,7 @@ fn check_adapter(loaded: &Loaded, output: Output) -> i32 {
 }
 
 /// Prints a result for programs or for people.
-fn print_result(result: &impl Serialize, text: impl FnOnce() -> String, output: Output) {
+pub(crate) fn print_result(result: &impl Serialize, text: impl FnOnce() -> String, output: Output) {
     match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(result).unwrap_or_default()),
         Output::Text => println!("{}", text()),

@@ -19,7 +19,7 @@ use crate::nemesis::InEffect;
 use crate::sampler::Steady;
 use crate::scenario::Scenario;
 use crate::stack::Stack;
-use crate::stack::control::Control;
+use crate::stack::meters::Meters;
 
 /// What somebody who looks on has of a load under way.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub struct Underway {
     pub clock: Clock,
     /// Counters to look at.
     pub counts: Arc<Live>,
-    /// The audit listener, where there is one.
-    pub control: Option<Control>,
+    /// The service's meters, where it has some.
+    pub meters: Option<Meters>,
 }
 
 /// Who looks on while a scenario is run, and may want it to end: the desk of a drill.
@@ -106,8 +106,8 @@ impl Progress {
     ) -> Watcher {
         if let Some(audience) = &self.audience {
             // Neither the stack nor the load itself: whoever holds on to them keeps them from being taken down.
-            let (counts, control) = (shared.live.clone(), stack.control.clone());
-            audience.begins(Underway { clock, counts, control });
+            let (counts, meters) = (shared.live.clone(), stack.meters.clone());
+            audience.begins(Underway { clock, counts, meters });
         }
         let stop = CancellationToken::new();
         let view = View {

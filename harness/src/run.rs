@@ -17,7 +17,7 @@ use crate::load::driver::{self, LoadError, LoadSpec};
 use crate::nemesis::{Nemesis, RealWorld, stop};
 use crate::progress::Progress;
 use crate::sampler::{Hypothesis, Sampler};
-use crate::scenario::{Item, Loaded, Scenario, Target};
+use crate::scenario::{Item, Loaded, Scenario, Target, external};
 use crate::shard::{self, Part};
 use crate::stack::control::ItemSetup;
 use crate::stack::{self, Provision, Stack, StackError};
@@ -160,7 +160,8 @@ fn prepare_folder(loaded: &Loaded, folder: &Path) -> Result<PathBuf, RunError> {
         return Err(RunError::Full { path: folder.to_owned(), left });
     }
     let scenario = folder.join("scenario.toml");
-    std::fs::write(&scenario, &loaded.resolved).map_err(fail(&scenario))?;
+    let resolved = external::without_password(&loaded.resolved, &loaded.scenario);
+    std::fs::write(&scenario, resolved).map_err(fail(&scenario))?;
     for file in &loaded.attached {
         let path = folder.join(&file.name);
         std::fs::write(&path, &file.content).map_err(fail(&path))?;
@@ -265,7 +266,8 @@ async fn clean_up(stack: &Stack, part: &Part, clock: Clock, recorder: &Recorder)
     if let Err(why) = &cleaned {
         eprintln!("{why}");
     }
-    recorder.event(&Event::Note { at_us: clock.now_us(), text: cleaned.unwrap_or_else(|why| why) });
+    let (at_us, clean) = (clock.now_us(), cleaned.is_ok());
+    recorder.event(&Event::CleanedUp { at_us, clean, text: cleaned.unwrap_or_else(|why| why) });
 }
 
 /// Whether a run that ended so was healed, drained and audited.

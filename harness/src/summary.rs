@@ -38,6 +38,10 @@ pub struct Summary {
     /// What could be judged without the service's books; absent where there was an audit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_side: Option<ClientSide>,
+    /// What came of taking the run's traces out of the shop; absent where the scenario has no clean-up. Where something is left, the
+    /// verdict is at best unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleaned_up: Option<CleanedUp>,
     /// Objectives of the scenario, each judged.
     pub slos: Vec<SloResult>,
     /// How the load went.
@@ -85,10 +89,22 @@ pub struct Summary {
 /// What a run without an audit was judged from: what the buyers saw alone.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ClientSide {
-    /// Invariants that were judged from it.
+    /// Invariants that are judged from it.
     pub judged: Vec<String>,
+    /// Those that it can convict and not acquit: a violation would have been seen.
+    #[serde(default)]
+    pub convicted_only: Vec<String>,
     /// Those that could not be judged.
     pub not_judged: Vec<String>,
+}
+
+/// What came of a clean-up.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct CleanedUp {
+    /// Whether nothing is left.
+    pub clean: bool,
+    /// For people.
+    pub text: String,
 }
 
 /// A stop condition of the scenario that was met: everything was healed, and the load ended.

@@ -13,6 +13,7 @@ use crate::measure::stats::median;
 use crate::workbench::{Absent, Context, Unmeasured, publish};
 use crate::{exit, stdout};
 
+mod capacity_error;
 pub mod checker;
 mod committed_orders;
 mod generator;
@@ -41,7 +42,7 @@ struct Bench {
 }
 
 /// All measurements, in the order in which they are made.
-const BENCHES: [Bench; 15] = [
+const BENCHES: [Bench; 16] = [
     Bench {
         name: "generator_vs_oha",
         figures: &["generator_with_history_vs_oha", "generator_on_schedule_vs_oha", "oha_requests_per_cpu_second"],
@@ -108,6 +109,12 @@ const BENCHES: [Bench; 15] = [
         ],
         optional: false,
         run: messages::run,
+    },
+    Bench {
+        name: "capacity_error",
+        figures: &["capacity_error_percent", "capacity_probes", "capacity_search_s"],
+        optional: false,
+        run: capacity_error::run,
     },
     Bench {
         name: "checker",

@@ -99,6 +99,29 @@ pub struct Finding {
     pub witness: Vec<WitnessLine>,
 }
 
+/// What can be said of an invariant where nobody sees the service's books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WithoutBooks {
+    /// As much as with them.
+    Judged,
+    /// Buyers see it violated, but cannot see that it holds.
+    ConvictedOnly,
+    /// Nothing.
+    NotJudged,
+}
+
+impl WithoutBooks {
+    /// Of the invariant with this id; `set_up` says whether stock, window and limits are those of the scenario for certain.
+    pub fn of(id: &str, set_up: bool) -> WithoutBooks {
+        match id {
+            "I9" | "I11" => WithoutBooks::Judged,
+            "I1" | "I4" | "I6" => WithoutBooks::ConvictedOnly,
+            "I5c" | "I10" if set_up => WithoutBooks::ConvictedOnly,
+            _ => WithoutBooks::NotJudged,
+        }
+    }
+}
+
 /// What the run promised, taken from the scenario: the constants of the invariants.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rules {

@@ -144,6 +144,8 @@ pub struct Snapshot {
     pub orders: u64,
     /// How degraded the service says it is; none if it does not say.
     pub degrade_level: Option<i64>,
+    /// Whether the service has meters that are read.
+    pub tells_meters: bool,
     /// Its breakers by dependency: 0 is closed.
     pub breakers: BTreeMap<String, f64>,
     /// Whether there are faults that are not shown before their time.
@@ -397,11 +399,11 @@ impl Desk {
         }
     }
 
-    /// Asks the service's own meters, where there is an audit listener. One that does not answer says nothing.
+    /// Asks the service's own meters, where it has some. One that does not answer says nothing.
     async fn read_meters(&self) {
-        let Some(control) = self.load.get().and_then(|load| load.control.clone()) else { return };
-        let Ok(text) = control.metrics().await else { return };
-        for (name, value) in meters(&text) {
+        let Some(meters) = self.load.get().and_then(|load| load.meters.clone()) else { return };
+        let Ok(told) = meters.read().await else { return };
+        for (name, value) in told {
             let mut state = lock(&self.state);
             let before = match name.strip_prefix("breaker:") {
                 Some(dependency) => state.breakers.insert(dependency.to_owned(), value),
@@ -426,6 +428,8 @@ impl Desk {
         }
         if state.stage == Stage::GettingReady && now_us >= 0 {
             state.stage = Stage::Load;
+            // What was done before is over.
+            state.said.clear();
         }
         if state.stage == Stage::Load && now_us > self.sale.duration_us {
             state.stage = Stage::Settling;
@@ -503,6 +507,7 @@ impl Desk {
             dropped: count(counts.map(|live| &live.dropped)),
             orders: count(counts.map(|live| &live.orders)),
             degrade_level: state.degrade_level,
+            tells_meters: self.load.get().is_none_or(|load| load.meters.is_some()),
             breakers: state.breakers.clone(),
             surprise,
             faults: state.faults.iter().filter(shown).cloned().collect(),
@@ -550,23 +555,6 @@ fn due_s(step: &Step, faults: &[FaultView], now_us: Micros) -> Option<f64> {
     let after = step.after.as_deref()?;
     let meant = faults.iter().filter(|fault| Drill::is_meant(after, &fault.id, &fault.kind));
     meant.filter_map(|fault| fault.injected_s).min_by(f64::total_cmp)
-}
-
-/// What is shown of the service's meters, in the text format of OpenMetrics.
-fn meters(text: &str) -> Vec<(String, f64)> {
-    let read = |line: &str| {
-        let (name, rest) = line.split_at(line.find(['{', ' '])?);
-        let value: f64 = rest.rsplit('}').next()?.split_whitespace().next()?.parse().ok()?;
-        match name {
-            "seckill_degrade_level" => Some(("degrade_level".to_owned(), value)),
-            "seckill_breaker_state" => {
-                let dependency = rest.split("dependency=\"").nth(1)?.split('"').next()?;
-                Some((format!("breaker:{dependency}"), value))
-            }
-            _ => None,
-        }
-    };
-    text.lines().filter_map(read).collect()
 }
 
 fn view_of(plan: &FaultPlan) -> FaultView {
@@ -635,17 +623,5 @@ impl Audience for Desk {
                 Err(_) => std::future::pending().await,
             }
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn meters_are_read_and_others_are_left_alone() {
-        let text = "# HELP seckill_degrade_level 0: everything works\nseckill_degrade_level 2\n\
-                    seckill_breaker_state{dependency=\"profile\"} 1.0\nseckill_stock_units{state=\"sold\"} 7\n# EOF\n";
-        assert_eq!(meters(text), [("degrade_level".to_owned(), 2.0), ("breaker:profile".to_owned(), 1.0)]);
     }
 }

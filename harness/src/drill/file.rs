@@ -14,7 +14,7 @@ use toml::Spanned;
 use crate::fault::Inject;
 use crate::scenario::diagnose::{Mistake, Place, help_for, render};
 use crate::scenario::value::{Drawn, Dur};
-use crate::scenario::{Loaded, Scenario, ScenarioError, Stop};
+use crate::scenario::{Loaded, Scenario, ScenarioError, Stop, Target};
 
 /// In the place of a fault: every one.
 pub const ANY: &str = "any";
@@ -405,6 +405,14 @@ impl Found {
             let help = "give exactly one of degrade_level = 2, unsteady = true, breaker = \"profile\", alert = \"NAME\" and \
                         errors = { step = \"order\", above = 0.05 }";
             self.tell(&at("id"), &what, help);
+        }
+        if expect.breaker.is_some()
+            && let Target::External(external) = &scenario.target
+            && external.audit.is_none()
+            && external.metrics.is_none()
+        {
+            let help = "say where the shop's meters are: target.external.metrics = { at = \"127.0.0.1:9100/metrics\" }";
+            self.tell(&at("breaker"), "`breaker`: nothing tells what the breakers of this shop do", help);
         }
         self.fault(&at("after"), &expect.after, scenario);
         self.length(&at("within"), "within", expect.within);

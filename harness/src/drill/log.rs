@@ -97,7 +97,7 @@ impl Log {
     /// # Errors
     /// What the system says.
     pub fn create(folder: &Path) -> std::io::Result<Log> {
-        Ok(Log(Mutex::new(File::options().create(true).append(true).open(folder.join(FILE))?)))
+        Ok(Log(Mutex::new(File::create(folder.join(FILE))?)))
     }
 
     /// Writes an entry at once.

@@ -13,7 +13,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Output, complain, complain_of_run, folder_in, load, point_latest_at, refuse};
+use crate::cli::{Output, complain, complain_of_run, folder_in, load, point_latest_at, print_result, refuse};
+use crate::dry_run::Plan;
 use crate::judge::{self, JudgeError};
 use crate::kept::{Kept, KeptError};
 use crate::progress::Progress;
@@ -78,6 +79,9 @@ pub struct Arguments {
     /// No progress on stderr.
     #[arg(long)]
     quiet: bool,
+    /// Says what the drill would do, checks its file and its scenario, and starts nothing: no command of the checklist either.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Why a drill's folder cannot be reviewed.
@@ -111,6 +115,11 @@ pub fn main(arguments: &Arguments, runtime: &tokio::runtime::Runtime, cancel: &C
         Ok(read) => read,
         Err(error) => return refuse(&error),
     };
+    if arguments.dry_run {
+        let planned = Planned::of(&read);
+        print_result(&planned, || planned.text(), arguments.output);
+        return exit::PASS;
+    }
     let checklist = match runtime.block_on(checked(&read.drill)) {
         Ok(checklist) => checklist,
         Err(blank) => return complain(&not_ready(&arguments.drill, &blank), exit::USAGE),
@@ -131,6 +140,67 @@ pub fn main(arguments: &Arguments, runtime: &tokio::runtime::Runtime, cancel: &C
     }
 }
 
+/// What a drill would do.
+#[derive(Debug, serde::Serialize)]
+struct Planned {
+    drill: String,
+    checklist: Vec<String>,
+    expectations: Vec<String>,
+    runbook: Vec<String>,
+    /// Whether the faults are kept from those who take part.
+    surprise: bool,
+    run: Plan,
+}
+
+impl Planned {
+    fn of(read: &file::Read) -> Planned {
+        let drill = &read.drill;
+        let check = |check: &Check| {
+            let shown = match &check.command {
+                Some(command) => format!("by `{command}`"),
+                None if check.done.trim().is_empty() => "BLANK".to_owned(),
+                None => format!("\"{}\"", check.done),
+            };
+            format!("{} ({}): {}: {shown}", check.id, check.owner, check.text)
+        };
+        let expect = |expect: &file::Expectation| {
+            let back =
+                expect.back_within.map_or(String::new(), |within| format!(", gone within {within} of its healing"));
+            format!("{}: {} within {} of {}{back}", expect.id, expect.signal(), expect.within, expect.after)
+        };
+        let step = |step: &file::Step| {
+            let due = step
+                .at
+                .map_or_else(|| format!("after {}", step.after.as_deref().unwrap_or("-")), |at| format!("at {at}"));
+            format!("{} ({}): {due}, within {}: {}", step.id, step.owner, step.within, step.text)
+        };
+        Planned {
+            drill: drill.name.clone(),
+            checklist: drill.check.iter().map(check).collect(),
+            expectations: drill.expect.iter().map(expect).collect(),
+            runbook: drill.runbook.iter().map(step).collect(),
+            surprise: drill.surprise.is_some(),
+            run: Plan::of(&read.loaded.scenario),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut lines = vec![format!("drill {}", self.drill)];
+        for (title, list) in
+            [("checklist", &self.checklist), ("expected", &self.expectations), ("runbook", &self.runbook)]
+        {
+            lines.push(format!("{title}:"));
+            lines.extend(list.iter().map(|line| format!("  {line}")));
+        }
+        if self.surprise {
+            lines.push("The faults below are a surprise: those who take part should not read on.".to_owned());
+        }
+        lines.push(String::new());
+        lines.push(self.run.text());
+        lines.join("\n")
+    }
+}
+
 /// Runs the scenario before the desk, and reviews what came of it; or gives the exit code of what kept it from that.
 async fn hold(
     arguments: &Arguments,
@@ -141,7 +211,8 @@ async fn hold(
 ) -> Result<(Score, Summary), i32> {
     let file::Read { drill, loaded, resolved } = read;
     let attended = !arguments.unattended;
-    if folder.join("run.json").exists() || folder.join(FILE).exists() {
+    // One that failed to start has left its drill there, and no run.
+    if folder.join("run.json").exists() {
         return Err(complain_of_run(loaded, &run::RunError::Taken { path: folder.to_owned() }));
     }
     // Before anything is written: another port, and the same command works.
@@ -161,7 +232,7 @@ async fn hold(
     if attended {
         terminal::listen(desk.clone());
     }
-    let screen = if attended && !arguments.quiet { Screen::open() } else { None };
+    let screen = if arguments.quiet { None } else { Screen::open() };
     let progress = Progress::new(arguments.quiet || screen.is_some()).before(desk.clone());
     let drawing = async {
         match &screen {

@@ -222,9 +222,14 @@ async fn alerts(State(served): Desked, body: axum::body::Bytes) -> Response {
         let help = "send what Alertmanager sends: {\"alerts\": [{\"status\": \"firing\", \"labels\": {\"alertname\": \"...\"}}]}";
         return told(Err(help.to_owned()));
     };
+    let name_of = |alert: &Value| alert.pointer("/labels/alertname").and_then(Value::as_str).map(str::to_owned);
+    // One that says nothing must not become the moment at which a fault was detected.
+    if let Some(number) = alerts.iter().position(|alert| name_of(alert).is_none_or(|name| name.trim().is_empty())) {
+        return told(Err(format!("alert {} has no labels.alertname", number + 1)));
+    }
     for alert in alerts.iter().take(MOST_ALERTS) {
         let text = |pointer: &str| alert.pointer(pointer).and_then(Value::as_str);
-        let name = text("/labels/alertname").unwrap_or("unnamed");
+        let name = &name_of(alert).unwrap_or_default();
         let summary = text("/annotations/summary").or(text("/annotations/description")).unwrap_or_default();
         served.desk.alert(name, text("/status").unwrap_or("firing"), summary);
     }

@@ -603,8 +603,13 @@ impl<'a> Seen<'a> {
         let meant = summary.faults.iter().filter(|fault| Drill::is_meant(&expect.after, &fault.id, &fault.kind));
         let within_ms = ms(expect.within.micros());
         let back_within_ms = expect.back_within.map(|within| ms(within.micros()));
+        // An alert that still fires from before tells nothing of this fault; a level that is up does.
+        let carries = expect.alert.is_none();
         let one = |fault: &FaultSummary| {
-            let times = fault.injected_at_ms.map(|injected| seen_and_gone(&signal, injected, fault.healed_at_ms));
+            let next = next_injection_us(fault, summary);
+            let times = fault
+                .injected_at_ms
+                .map(|injected| seen_and_gone(&signal, injected, fault.healed_at_ms, next, carries));
             let (seen_ms, back_ms) = times.unwrap_or_default();
             let outcome = match (times, seen_ms) {
                 (None, _) => ExpectOutcome::NotReached,
@@ -627,18 +632,47 @@ impl<'a> Seen<'a> {
                 outcome,
             }
         };
-        meant.map(one).collect()
+        let scores: Vec<ExpectScore> = meant.map(one).collect();
+        if !scores.is_empty() {
+            return scores;
+        }
+        // Nothing of the kind broke, which a reader has to be told: it was not tried.
+        vec![ExpectScore {
+            id: expect.id.clone(),
+            text: expect.text.clone(),
+            signal: expect.signal(),
+            fault: expect.after.clone(),
+            within_ms,
+            seen_ms: None,
+            back_within_ms,
+            back_ms: None,
+            outcome: ExpectOutcome::NotReached,
+        }]
     }
 }
 
-/// From the injection to the first moment at which a signal is there; and from the healing to the first from which it stays away.
-fn seen_and_gone(signal: &[(Micros, bool)], injected_ms: f64, healed_ms: Option<f64>) -> (Option<f64>, Option<f64>) {
+/// When the first fault is injected after this one was healed: what is seen from then on is that one's doing.
+fn next_injection_us(fault: &FaultSummary, summary: &Summary) -> Micros {
+    let Some(healed) = fault.healed_at_ms else { return Micros::MAX };
+    let later = summary.faults.iter().filter(|other| other.id != fault.id).filter_map(|other| other.injected_at_ms);
+    later.filter(|at| *at >= healed).map(us).min().unwrap_or(Micros::MAX)
+}
+
+/// From the injection to the first moment at which a signal is there, before `next` breaks; and from the healing to the first from
+/// which it stays away. A signal that was there before counts at once if it `carries` over.
+fn seen_and_gone(
+    signal: &[(Micros, bool)],
+    injected_ms: f64,
+    healed_ms: Option<f64>,
+    next: Micros,
+    carries: bool,
+) -> (Option<f64>, Option<f64>) {
     let (injected, healed) = (us(injected_ms), healed_ms.map(us));
-    let until = healed.map_or(Micros::MAX, |healed| healed.saturating_add(TAIL_US));
+    let until = healed.map_or(Micros::MAX, |healed| healed.saturating_add(TAIL_US)).min(next);
     // One that was there before has not changed since, as meters are only written when they do.
     let before = signal.iter().rev().find(|(at, _)| *at < injected).is_some_and(|(_, there)| *there);
     let first = signal.iter().find(|(at, there)| *there && (injected..until).contains(at)).map(|(at, _)| *at);
-    let Some(seen) = first.or(before.then_some(injected)) else { return (None, None) };
+    let Some(seen) = first.or((before && carries).then_some(injected)) else { return (None, None) };
     let gone = healed.and_then(|healed| {
         let from = healed.max(seen);
         let stays_away = |at: Micros| !signal.iter().any(|(t, there)| *there && (at..at + GONE_US).contains(t));
@@ -667,6 +701,13 @@ fn as_planned(score: &Score, summary: &Summary) -> Vec<String> {
     if recovered > 0 {
         out.push(format!("{recovered} of {} faults were recovered from.", score.faults.len()));
     }
+    out.extend(
+        summary
+            .cleaned_up
+            .iter()
+            .filter(|cleaned| cleaned.clean)
+            .map(|cleaned| format!("{}.", cleaned.text.trim_end_matches('.'))),
+    );
     out
 }
 
@@ -675,6 +716,9 @@ fn actions(score: &Score, drill: &Drill, summary: &Summary) -> Vec<Action> {
     let mut add = |owner: &str, text: String| out.push(Action { owner: owner.to_owned(), text });
     for finding in summary.invariants.iter().filter(|finding| finding.verdict == Verdict::Fail) {
         add("", format!("Mend the violation of {} ({}): its witness is in report.html.", finding.id, finding.name));
+    }
+    if let Some(cleaned) = summary.cleaned_up.as_ref().filter(|cleaned| !cleaned.clean) {
+        add("", format!("Take the traces of the drill out of the shop: {}.", cleaned.text.trim_end_matches('.')));
     }
     for slo in summary.slos.iter().filter(|slo| slo.met == Some(false)) {
         add("", format!("Meet the objective {} (measured: {}).", slo.name, slo.measured));
@@ -765,7 +809,7 @@ mod tests {
 
     #[test]
     fn a_signal_is_seen_from_the_injection_and_gone_from_the_healing() {
-        let seen = |there, injected, healed| seen_and_gone(&looked_at(there), injected, healed);
+        let seen = |there, injected, healed| seen_and_gone(&looked_at(there), injected, healed, Micros::MAX, true);
         assert_eq!(seen(2_300..5_500, 2_000.0, Some(5_000.0)), (Some(300.0), Some(500.0)));
         assert_eq!(seen(2_300..4_000, 2_000.0, Some(5_000.0)), (Some(300.0), Some(0.0)), "gone before the healing");
         assert_eq!(seen(0..0, 2_000.0, Some(5_000.0)), (None, None), "never there");
@@ -778,13 +822,22 @@ mod tests {
     fn a_signal_that_goes_for_a_moment_only_has_not_gone() {
         let mut signal = looked_at(2_300..5_500);
         signal.iter_mut().filter(|(at, _)| (6_000_000..6_300_000).contains(at)).for_each(|(_, there)| *there = true);
-        assert_eq!(seen_and_gone(&signal, 2_000.0, Some(5_000.0)), (Some(300.0), Some(1_300.0)));
+        assert_eq!(seen_and_gone(&signal, 2_000.0, Some(5_000.0), Micros::MAX, true), (Some(300.0), Some(1_300.0)));
     }
 
     #[test]
     fn a_meter_that_was_up_before_is_there_at_once() {
         let signal = [(1_000_000, true), (6_000_000, false)];
-        assert_eq!(seen_and_gone(&signal, 2_000.0, Some(5_000.0)), (Some(0.0), Some(1_000.0)));
+        let seen = |carries| seen_and_gone(&signal, 2_000.0, Some(5_000.0), Micros::MAX, carries);
+        assert_eq!(seen(true), (Some(0.0), Some(1_000.0)));
+        assert_eq!(seen(false), (None, None), "an alert that fires since an earlier fault");
+    }
+
+    #[test]
+    fn what_comes_after_the_next_injection_is_that_ones_doing() {
+        let signal = looked_at(5_500..7_000);
+        let seen = |next| seen_and_gone(&signal, 2_000.0, Some(5_000.0), next, true).0;
+        assert_eq!((seen(Micros::MAX), seen(5_400_000)), (Some(3_500.0), None));
     }
 
     #[test]

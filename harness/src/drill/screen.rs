@@ -3,6 +3,7 @@
 //! The upper part is drawn anew at each tick with the cursor where it was, and the terminal scrolls only below it (DECSTBM), so what
 //! somebody is typing stays.
 
+use std::cell::Cell;
 use std::io::{IsTerminal, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +20,16 @@ const EVERY: Duration = Duration::from_millis(500);
 /// The screen, until it is dropped.
 #[derive(Debug)]
 pub struct Screen {
-    rows: usize,
-    columns: usize,
+    /// Rows and columns when it was last drawn.
+    size: Cell<(usize, usize)>,
 }
 
 impl Screen {
     /// Takes the terminal over; none where stderr is none, or a small one.
     pub fn open() -> Option<Screen> {
-        let (rows, columns) = size()?;
-        if !std::io::stderr().is_terminal() || rows < FEWEST.0 || columns < FEWEST.1 {
-            return None;
-        }
-        let top = rows - BELOW;
-        eprint!("\x1b[2J\x1b[{};{rows}r\x1b[{};1H", top + 1, top + 1);
-        Some(Screen { rows, columns })
+        let size = size().filter(|_| std::io::stderr().is_terminal()).filter(is_enough)?;
+        divide(size);
+        Some(Screen { size: Cell::new(size) })
     }
 
     /// Draws until it is dropped.
@@ -44,10 +41,16 @@ impl Screen {
     }
 
     fn draw(&self, snapshot: &Snapshot) {
-        let top = self.rows - BELOW;
-        let mut lines = lines(snapshot, self.columns);
+        // Somebody may have made the window larger or smaller. One that is too small is left alone until it has grown again.
+        let Some(now) = size().filter(is_enough) else { return };
+        if self.size.replace(now) != now {
+            divide(now);
+        }
+        let (rows, columns) = now;
+        let top = rows - BELOW;
+        let mut lines = lines(snapshot, columns);
         lines.resize(top - 1, String::new());
-        lines.push("─".repeat(self.columns));
+        lines.push("─".repeat(columns));
         let mut out = String::from("\x1b7\x1b[H");
         for line in &lines {
             out.push_str(line);
@@ -63,8 +66,18 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        eprint!("\x1b[r\x1b[{};1H\r\n", self.rows);
+        eprint!("\x1b[r\x1b[{};1H\r\n", self.size.get().0);
     }
+}
+
+fn is_enough((rows, columns): &(usize, usize)) -> bool {
+    *rows >= FEWEST.0 && *columns >= FEWEST.1
+}
+
+/// Clears the terminal, and lets only its lower part scroll.
+fn divide((rows, _): (usize, usize)) {
+    let top = rows - BELOW;
+    eprint!("\x1b[2J\x1b[{};{rows}r\x1b[{};1H", top + 1, top + 1);
 }
 
 /// Rows and columns of the terminal.
@@ -120,12 +133,15 @@ fn lines(snapshot: &Snapshot, columns: usize) -> Vec<String> {
         ));
     }
     out.push(String::new());
+    let done: Vec<String> = snapshot.checklist.iter().map(|check| format!("✓ {}", check.id)).collect();
+    out.push(format!("checklist {}", done.join("  ")));
     out.extend(snapshot.runbook.iter().map(|step| step_line(step, now.at_s)));
     out.extend(snapshot.faults.iter().map(fault_line));
-    let alerts = snapshot.alerts.iter().rev().take(2);
-    out.extend(alerts.map(|alert| format!("! {} {}: {}", alert.name, alert.status, alert.summary)));
     out.extend(snapshot.stopped.iter().map(|why| format!("stopped: {why}")));
     out.extend(snapshot.verdict.clone());
+    // The latest first; what has no room below is the oldest.
+    let alerts = snapshot.alerts.iter().rev();
+    out.extend(alerts.map(|alert| format!("! {} {}: {}", alert.name, alert.status, alert.summary)));
     out.iter().map(|line| format::shorten(&format::one_line(line), columns)).collect()
 }
 

@@ -464,6 +464,15 @@ pub enum Event {
         /// What, and what to do about it.
         why: String,
     },
+    /// The traces of the run were to be taken out of the shop.
+    CleanedUp {
+        /// When that was over.
+        at_us: Micros,
+        /// Whether nothing is left.
+        clean: bool,
+        /// For people.
+        text: String,
+    },
     /// Worth reading, with no bearing on the verdict.
     Note {
         /// When.

@@ -8,9 +8,9 @@
 
 use jiff::Timestamp;
 
-use crate::check::{Finding, Rules, Verdict};
+use crate::check::{Finding, Rules, WithoutBooks};
 use crate::history::{COMPLETED, Event, FinalState, History, STOPPED};
-use crate::summary::{ClientSide, Load, SloResult, Summary};
+use crate::summary::{CleanedUp, ClientSide, Load, SloResult, Summary};
 
 mod blast;
 mod faults;
@@ -64,6 +64,7 @@ pub fn summarize(
     let partial = ended != COMPLETED;
     let stopped = faults::stopped(history).filter(|_| ended == STOPPED);
     let faults = faults::faults(history);
+    let cleaned_up = cleaned_up(history);
     let rows = audit.map_or("no audit".to_string(), |audit| format!("{} ledger rows", audit.ledger.len()));
     let grounds = verdict::Grounds {
         findings: &findings,
@@ -71,6 +72,7 @@ pub fn summarize(
         distrust: &distrust,
         cut_short: (partial && stopped.is_none()).then_some(ended.as_str()),
         stopped: stopped.as_ref(),
+        left: cleaned_up.as_ref().filter(|cleaned| !cleaned.clean).map(|cleaned| cleaned.text.as_str()),
         evidence: format!("{} operations and {rows}", history.ops.len()),
         obstacle: outcomes::obstacle(history),
     };
@@ -86,7 +88,8 @@ pub fn summarize(
         verdict,
         exit_code,
         verdict_reason,
-        client_side: audit.is_none().then(|| client_side(&findings)),
+        client_side: audit.is_none().then(|| client_side(&findings, rules.set_up)),
+        cleaned_up,
         invariants: findings,
         slos,
         latency: phases::latency(history, &phases),
@@ -110,12 +113,25 @@ pub fn summarize(
     }
 }
 
-/// What was judged from the buyers' side alone, and what could not be.
-fn client_side(findings: &[Finding]) -> ClientSide {
-    let (unknown, known): (Vec<&Finding>, Vec<&Finding>) =
-        findings.iter().partition(|finding| finding.verdict == Verdict::Unknown);
-    let ids = |findings: Vec<&Finding>| findings.into_iter().map(|finding| finding.id.clone()).collect();
-    ClientSide { judged: ids(known), not_judged: ids(unknown) }
+/// What is judged from the buyers' side alone, and what cannot be, whatever came of it.
+fn client_side(findings: &[Finding], set_up: bool) -> ClientSide {
+    let such = |wanted: WithoutBooks| -> Vec<String> {
+        let ids = findings.iter().map(|finding| finding.id.as_str());
+        ids.filter(|id| WithoutBooks::of(id, set_up) == wanted).map(str::to_owned).collect()
+    };
+    ClientSide {
+        judged: such(WithoutBooks::Judged),
+        convicted_only: such(WithoutBooks::ConvictedOnly),
+        not_judged: such(WithoutBooks::NotJudged),
+    }
+}
+
+/// What came of taking the run's traces out of the shop.
+fn cleaned_up(history: &History) -> Option<CleanedUp> {
+    history.events.iter().rev().find_map(|event| match event {
+        Event::CleanedUp { clean, text, .. } => Some(CleanedUp { clean: *clean, text: text.clone() }),
+        _ => None,
+    })
 }
 
 /// Every reason not to trust the measurement, each once.
@@ -149,7 +165,7 @@ fn late(rules: &Rules, lags: &load::Lags) -> Option<String> {
 
 fn notes(history: &History, load: &Load, lags: &load::Lags) -> Vec<String> {
     let written = history.events.iter().filter_map(|event| match event {
-        Event::Note { text, .. } => Some(text.clone()),
+        Event::Note { text, .. } | Event::CleanedUp { text, .. } => Some(text.clone()),
         _ => None,
     });
     let starved = load.starved.then(|| {

@@ -16,6 +16,8 @@ pub struct Grounds<'a> {
     pub cut_short: Option<&'a str>,
     /// The condition of the scenario that ended the run, if one did.
     pub stopped: Option<&'a Stopped>,
+    /// What the run left behind in the shop, if it did.
+    pub left: Option<&'a str>,
     /// For the sentence: what the findings were judged from.
     pub evidence: String,
     /// What kept the buyers from buying, if something did: the likely cause of everything that could not be judged.
@@ -26,7 +28,8 @@ impl Grounds<'_> {
     /// The merged verdict of the invariants, at best unknown where the evidence is not to be trusted, is of a part of
     /// the run only, or where nothing was judged.
     pub fn verdict(&self) -> Verdict {
-        let doubtful = !self.distrust.is_empty() || self.cut_short.is_some() || self.findings.is_empty();
+        let doubtful =
+            !self.distrust.is_empty() || self.cut_short.is_some() || self.left.is_some() || self.findings.is_empty();
         let at_best = if doubtful { Verdict::Unknown } else { Verdict::Pass };
         self.findings.iter().map(|finding| finding.verdict).fold(at_best, Verdict::merge)
     }
@@ -74,7 +77,8 @@ impl Grounds<'_> {
         } else if self.findings.is_empty() {
             "No invariant was judged.".to_string()
         } else {
-            self.naming(Verdict::Unknown, "could not be judged")
+            let unknown = self.naming(Verdict::Unknown, "could not be judged");
+            if unknown.is_empty() { self.left.map(str::to_owned).unwrap_or_default() } else { unknown }
         }
     }
 

@@ -28,6 +28,8 @@ pub fn merge(shards: &[OfShard], totals: LoadTotals) -> Vec<Event> {
             Event::Stopped { stop, at_us, why } => {
                 Some(Event::Stopped { stop: stop.clone(), at_us: *at_us, why: format!("shard {index}: {why}") })
             }
+            // The first shard cleans up for all.
+            Event::CleanedUp { .. } => Some(event.clone()),
             Event::Note { at_us, text } => Some(Event::Note { at_us: *at_us, text: format!("shard {index}: {text}") }),
             _ => None,
         }));
@@ -60,6 +62,7 @@ fn time(event: &Event) -> Micros {
         | Event::FaultRecovered { at_us, .. }
         | Event::FaultFailed { at_us, .. }
         | Event::Distrust { at_us, .. }
+        | Event::CleanedUp { at_us, .. }
         | Event::Note { at_us, .. } => *at_us,
         Event::Sample(sample) => sample.at_us,
         _ => Micros::MIN,

@@ -113,12 +113,13 @@ pub(crate) fn exit_meaning(code: i32) -> &'static str {
 
 /// What a run without an audit was judged from.
 pub(crate) fn client_side(summary: &Summary) -> Option<String> {
-    let ClientSide { judged, not_judged } = summary.client_side.as_ref()?;
+    let ClientSide { judged, convicted_only, not_judged } = summary.client_side.as_ref()?;
     let list = |ids: &[String]| if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
     Some(format!(
-        "There was no audit of what the service kept. Judged from the client's side alone: {}. Not judged: {}; give the service's books \
-         to judge them (an audit listener, queries, or a command).",
+        "There was no audit of what the service kept. Judged from the client's side alone: {}. A violation would show there, and that it \
+         holds does not: {}. Not judged: {}. Give the service's books to judge all of them (an audit listener, queries, or a command).",
         list(judged),
+        list(convicted_only),
         list(not_judged)
     ))
 }

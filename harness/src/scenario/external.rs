@@ -21,6 +21,14 @@ pub struct External {
     /// Where buyers reach it: `127.0.0.1:8080`, or `unix:/path/of/its/socket`.
     #[schemars(with = "String")]
     pub address: Spanned<String>,
+    /// The name by which it is asked for, in the `host` header: a shop that serves several names, or none but its own, goes by it. The
+    /// name of `load.connection.tls` if absent, or the address.
+    #[schemars(with = "Option<String>")]
+    pub host: Option<Spanned<String>>,
+    /// Where its meters are, for the live page and for the expectations of a drill. Of the reference contract, the audit listener has
+    /// them.
+    #[schemars(with = "Option<ShopMetrics>")]
+    pub metrics: Option<Spanned<ShopMetrics>>,
     /// Where its audit listener is; without one, and without `sql` or `audit_command`, only what the clients saw is judged.
     #[schemars(with = "Option<String>")]
     pub audit: Option<Spanned<String>>,
@@ -79,6 +87,52 @@ pub struct ShopSql {
     /// `quantity`, and `amount_cents`, `key`, `state`, `reason` and `expires_at` where the shop has them.
     #[schemars(with = "String")]
     pub ledger: Spanned<String>,
+}
+
+/// Meters in the text format of Prometheus or OpenMetrics, and what those that matter here are called.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShopMetrics {
+    /// Where they are: `127.0.0.1:9100/metrics`; the path is `/metrics` unless given.
+    pub at: String,
+    /// How far it is degraded, from 0 on.
+    #[serde(default = "ShopMetrics::degrade_level")]
+    pub degrade_level: String,
+    /// The state of a breaker: 0 is closed.
+    #[serde(default = "ShopMetrics::breaker_state")]
+    pub breaker_state: String,
+    /// The label that says before which dependency.
+    #[serde(default = "ShopMetrics::breaker_label")]
+    pub breaker_label: String,
+}
+
+impl ShopMetrics {
+    fn degrade_level() -> String {
+        "seckill_degrade_level".to_owned()
+    }
+
+    fn breaker_state() -> String {
+        "seckill_breaker_state".to_owned()
+    }
+
+    fn breaker_label() -> String {
+        "dependency".to_owned()
+    }
+
+    /// Those of the contract, at an address.
+    pub fn of_contract(at: String) -> ShopMetrics {
+        let (degrade_level, breaker_state) = (Self::degrade_level(), Self::breaker_state());
+        ShopMetrics { at, degrade_level, breaker_state, breaker_label: Self::breaker_label() }
+    }
+
+    /// Its address, and its path with the slash.
+    pub fn place(&self) -> (&str, &str) {
+        let bare = self.at.trim_start_matches("http://");
+        match bare.find('/').filter(|_| !bare.starts_with("unix:")) {
+            Some(slash) => bare.split_at(slash),
+            None => (bare, "/metrics"),
+        }
+    }
 }
 
 /// What is run at the end, whatever the end was.
@@ -203,6 +257,11 @@ pub fn postgres(url: &str, allowed: &[IpNet]) -> Result<tokio_postgres::Config, 
         let at = if name.contains(':') { format!("[{name}]:1") } else { format!("{name}:1") };
         value::endpoint(&at, allowed).map_err(|_| format!("`{name}` is not this machine"))?;
     }
+    // What it connects to, whatever the host is called.
+    for address in config.get_hostaddrs() {
+        let at = std::net::SocketAddr::new(*address, 1).to_string();
+        value::endpoint(&at, allowed).map_err(|_| format!("`{address}` is not this machine"))?;
+    }
     if config.get_password().is_none()
         && let Ok(password) = std::env::var("PGPASSWORD")
     {
@@ -211,9 +270,46 @@ pub fn postgres(url: &str, allowed: &[IpNet]) -> Result<tokio_postgres::Config, 
     Ok(config)
 }
 
+/// A scenario's text without the password of the shop's database: a run's folder is meant to travel. Who runs it again gives the
+/// password as PGPASSWORD.
+pub fn without_password(text: &str, scenario: &super::Scenario) -> String {
+    let super::Target::External(external) = &scenario.target else { return text.to_owned() };
+    let Some(url) = external.sql.as_ref().map(|sql| sql.get_ref().url.get_ref()) else { return text.to_owned() };
+    text.replace(url.as_str(), &bare_url(url))
+}
+
+/// The address of a Postgres without its password.
+fn bare_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        let kept = url.split_whitespace().filter(|part| !part.starts_with("password="));
+        return kept.collect::<Vec<_>>().join(" ");
+    };
+    let (before, query) = rest.split_once('?').map_or((rest, None), |(before, query)| (before, Some(query)));
+    let place = match before.rsplit_once('@') {
+        Some((who, place)) => format!("{}@{place}", who.split(':').next().unwrap_or_default()),
+        None => before.to_owned(),
+    };
+    let query: Vec<&str> =
+        query.into_iter().flat_map(|q| q.split('&')).filter(|p| !p.starts_with("password=")).collect();
+    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+    format!("{scheme}://{place}{query}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_stays_where_it_was_written() {
+        for (url, bare) in [
+            ("postgres://shop:s3cr@t@127.0.0.1:5432/shop", "postgres://shop@127.0.0.1:5432/shop"),
+            ("postgres://127.0.0.1/shop?user=a&password=s3cret", "postgres://127.0.0.1/shop?user=a"),
+            ("host=/run/postgresql user=shop password=s3cret", "host=/run/postgresql user=shop"),
+            ("postgres://shop@127.0.0.1/shop", "postgres://shop@127.0.0.1/shop"),
+        ] {
+            assert_eq!(bare_url(url), bare);
+        }
+    }
 
     #[test]
     fn a_database_of_somebody_else_is_no_target() {
@@ -224,6 +320,8 @@ mod tests {
             ("postgres://shop@192.0.2.7/shop", "`192.0.2.7` is not this machine"),
             ("postgres://shop@db.example/shop", "`db.example` is not this machine"),
             ("postgres://shop@127.0.0.1,10.9.9.9/shop", "`10.9.9.9` is not this machine"),
+            ("host=127.0.0.1 hostaddr=192.0.2.7 user=shop", "`192.0.2.7` is not this machine"),
+            ("host=localhost,localhost hostaddr=127.0.0.1,2001:db8::7 user=shop", "`2001:db8::7` is not this machine"),
             ("user=shop", "names no host"),
             ("mysql://shop", "no address of a Postgres"),
         ] {

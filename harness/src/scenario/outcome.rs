@@ -200,8 +200,8 @@ impl Test {
 fn statuses(text: &str) -> Result<RangeInclusive<u16>, String> {
     let hundred = text.strip_suffix("xx").and_then(|first| first.parse::<u16>().ok());
     match (hundred, text.parse::<u16>()) {
-        (Some(first @ 1..=9), _) => Ok(first * 100..=first * 100 + 99),
-        (None, Ok(status @ 100..=999)) => Ok(status..=status),
+        (Some(first @ 1..=5), _) => Ok(first * 100..=first * 100 + 99),
+        (None, Ok(status @ 100..=599)) => Ok(status..=status),
         _ => Err(format!("`{text}` is no status")),
     }
 }

@@ -64,7 +64,8 @@ fn default_every() -> Dur {
 fn default_hold() -> u32 {
     3
 }
-fn default_available() -> String {
+/// Where the units available stand unless a scenario says.
+pub fn default_available() -> String {
     "/available".into()
 }
 

@@ -362,7 +362,11 @@ fn step(name: &str, step: &Spanned<Step>, m: &mut Mistakes) {
             m.add(
                 value.span(),
                 format!("step \"{name}\": `{header}` is set by the harness"),
-                "remove the header; the client writes it itself",
+                if header.eq_ignore_ascii_case("host") {
+                    "remove the header; the name of the service is target.external.host"
+                } else {
+                    "remove the header; the client writes it itself"
+                },
             );
         }
     }

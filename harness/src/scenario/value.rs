@@ -386,7 +386,15 @@ pub fn network(text: &str) -> Result<IpNet, String> {
 pub fn endpoint(text: &str, allowed: &[IpNet]) -> Result<Endpoint, String> {
     let bare = text.trim_start_matches("http://").trim_end_matches('/');
     let numeric = bare.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    match numeric.as_deref().unwrap_or(bare).parse().map_err(|_| format!("\"{text}\" is no address"))? {
+    let no_address = |_| match bare.split_once('/').filter(|_| !bare.starts_with("unix:")) {
+        Some((address, path)) => {
+            format!(
+                "\"{text}\" is an address with a path: give \"{address}\", and let the `path` of each step begin with /{path}"
+            )
+        }
+        None => format!("\"{text}\" is no address"),
+    };
+    match numeric.as_deref().unwrap_or(bare).parse().map_err(no_address)? {
         Endpoint::Tcp(address) => {
             let named = allowed.iter().any(|network| network.contains(&address.ip()));
             if address.ip().is_loopback() || named {

@@ -71,12 +71,37 @@ impl Yard {
     }
 }
 
-/// The engine, if one answers.
+/// Whether a `DOCKER_HOST` leads to this machine.
+fn is_of_this_machine(host: &str) -> bool {
+    let Some((scheme, rest)) = host.split_once("://") else { return false };
+    match scheme {
+        "unix" => true,
+        "tcp" | "http" | "https" => {
+            let place = rest.trim_end_matches('/');
+            let place = place.strip_prefix("localhost:").map_or(place.to_owned(), |port| format!("127.0.0.1:{port}"));
+            place.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+        }
+        _ => false,
+    }
+}
+
+/// The engine, if one answers. It has to be of this machine: what is in its containers is killed and paused.
 pub(crate) async fn engine() -> Result<Docker, StackError> {
     let missing = |why: String| StackError::Missing {
         why: format!("containers need a Docker engine, and none answers: {why}"),
         remedy: doctor::docker_remedy(),
     };
+    if let Ok(host) = std::env::var("DOCKER_HOST")
+        && !is_of_this_machine(&host)
+    {
+        return Err(StackError::Missing {
+            why: format!(
+                "DOCKER_HOST names {host}, which is not this machine, and what runs there is not broken from here"
+            ),
+            remedy: "unset DOCKER_HOST, or name a socket or an address on loopback: unix:///var/run/docker.sock"
+                .to_owned(),
+        });
+    }
     let docker = docker_client_instance().await.map_err(|error| missing(error.to_string()))?;
     match tokio::time::timeout(Duration::from_secs(10), docker.ping()).await {
         Ok(Ok(_)) => Ok(docker),
@@ -141,5 +166,24 @@ fn network(name: &str, subnet: Option<Ipv4Net>, run: &Run) -> NetworkCreateReque
         ipam: subnet.map(|subnet| Ipam { config: Some(vec![config(subnet)]), ..Ipam::default() }),
         labels: Some(HashMap::from([(LABEL.to_owned(), run.name().to_owned())])),
         ..NetworkCreateRequest::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_of_another_machine_is_none() {
+        for host in
+            ["unix:///var/run/docker.sock", "tcp://127.0.0.1:2375", "http://localhost:2375/", "tcp://[::1]:2376"]
+        {
+            assert!(is_of_this_machine(host), "{host}");
+        }
+        for host in
+            ["tcp://192.0.2.7:2375", "ssh://root@db", "tcp://docker:2375", "tcp://127.0.0.1.evil.example:1", "10.0.0.1"]
+        {
+            assert!(!is_of_this_machine(host), "{host}");
+        }
     }
 }

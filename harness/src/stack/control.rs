@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::StackError;
+use super::meters::Meters;
 use crate::fault::proxy::Endpoint;
 use crate::history::{FinalState, LedgerEntry, PaymentEntry, StockRow};
+use crate::scenario::external::ShopMetrics;
 
 /// So much of a reply is quoted in an error: somebody else's server may answer with a whole page.
 const MOST_QUOTED: usize = 200;
@@ -32,13 +34,7 @@ struct Listener {
 
 impl Listener {
     fn new(endpoint: &Endpoint) -> Result<Listener, StackError> {
-        // Proxies from the environment must not see traffic that never leaves this machine.
-        let builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20));
-        let (builder, base) = match endpoint {
-            Endpoint::Unix(path) => (builder.unix_socket(path.as_path()), "http://target".to_owned()),
-            Endpoint::Tcp(address) => (builder, format!("http://{address}")),
-        };
-        let client = builder.build().map_err(|e| StackError::Other(format!("cannot make an HTTP client: {e}")))?;
+        let (client, base) = client_of(endpoint)?;
         Ok(Listener { client, base, endpoint: endpoint.clone() })
     }
 
@@ -70,6 +66,18 @@ impl Listener {
         let said: String = reply.text().await.unwrap_or_default().chars().take(MOST_QUOTED).collect();
         Err(StackError::Other(format!("POST {url} answered {status}: {}", said.replace(['\n', '\r'], " "))))
     }
+}
+
+/// A client for a listener, and what stands before the path of its addresses.
+pub(super) fn client_of(endpoint: &Endpoint) -> Result<(reqwest::Client, String), StackError> {
+    // Proxies from the environment must not see traffic that never leaves this machine.
+    let builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20));
+    let (builder, base) = match endpoint {
+        Endpoint::Unix(path) => (builder.unix_socket(path.as_path()), "http://target".to_owned()),
+        Endpoint::Tcp(address) => (builder, format!("http://{address}")),
+    };
+    let client = builder.build().map_err(|e| StackError::Other(format!("cannot make an HTTP client: {e}")))?;
+    Ok((client, base))
 }
 
 /// An item as the target is told to sell it. Times are Unix microseconds.
@@ -208,20 +216,13 @@ impl Control {
         reply.is_ok_and(|r| r.status().is_success())
     }
 
-    /// What the target's own meters say, in the text format of OpenMetrics.
+    /// The target's own meters.
     ///
     /// # Errors
-    /// The target cannot be reached within a second, or has none.
-    pub async fn metrics(&self) -> Result<String, StackError> {
-        let Listener { client, base, .. } = &self.target;
-        let url = format!("{base}/metrics");
-        let reply = client.get(&url).timeout(Duration::from_secs(1)).send().await;
-        let reply = reply.map_err(|e| unreachable_control(&url, &e))?;
-        let status = reply.status();
-        if !status.is_success() {
-            return Err(StackError::Other(format!("GET {url} answered {status}")));
-        }
-        reply.text().await.map_err(|e| unreachable_control(&url, &e))
+    /// The HTTP client cannot be made.
+    pub fn meters(&self) -> Result<Meters, StackError> {
+        let endpoint = self.endpoint();
+        Meters::new(endpoint, &ShopMetrics::of_contract(endpoint.to_string()))
     }
 
     /// The stock and the whole ledger, from one snapshot.
@@ -283,6 +284,6 @@ impl Control {
     }
 }
 
-fn unreachable_control(url: &str, error: &reqwest::Error) -> StackError {
+pub(super) fn unreachable_control(url: &str, error: &reqwest::Error) -> StackError {
     StackError::Other(format!("cannot reach the target's audit listener at {url}: {error}"))
 }

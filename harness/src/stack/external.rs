@@ -10,6 +10,7 @@ use self::hooks::{CleanUp, Environment};
 use self::process::Foreign;
 use super::control::{Control, ItemSetup};
 use super::leftovers::Run;
+use super::meters::Meters;
 use super::{Component, Heirs, Provision, Stack, StackError};
 use crate::fault::proxy::{Endpoint, Proxy, ProxyConfig};
 use crate::load::client::Entry;
@@ -24,6 +25,7 @@ const ADDRESS: &str = "target.external.address";
 const PAYMENTS: &str = "target.external.payments";
 const LINK: &str = "target.external.link";
 const PROCESS: &str = "target.external.process";
+const METRICS: &str = "target.external.metrics";
 /// The key of the audit listener.
 pub const AUDIT: &str = "target.external.audit";
 /// The key of the command that sets a shop up.
@@ -92,6 +94,14 @@ pub async fn up(scenario: &Scenario, external: &External, provision: &Provision)
             Some(Control::new(&address)?)
         }
     };
+    let meters = match (&external.metrics, &control) {
+        (Some(metrics), _) => {
+            let metrics = metrics.get_ref();
+            Some(Meters::new(&endpoint_of(METRICS, metrics.place().0, external)?, metrics)?)
+        }
+        (None, Some(control)) => Some(control.meters()?),
+        (None, None) => None,
+    };
     let control = match (control, &external.payments) {
         (Some(control), Some(payments)) => {
             let address = endpoint_of(PAYMENTS, payments.get_ref(), external)?;
@@ -122,6 +132,7 @@ pub async fn up(scenario: &Scenario, external: &External, provision: &Provision)
         links,
         components,
         control,
+        meters,
         shop: Some(shop),
         entry,
         addresses,

@@ -29,6 +29,7 @@ pub mod group;
 pub mod guard;
 pub mod host;
 pub mod leftovers;
+pub mod meters;
 pub mod postgres;
 pub mod process;
 pub mod redis;
@@ -37,6 +38,7 @@ use self::cgroup::Throttled;
 use self::redis::Cache;
 use control::Control;
 use database::Database;
+use meters::Meters;
 use process::Process;
 
 /// Why a stack could not be provisioned, or a part of it does not obey.
@@ -236,6 +238,8 @@ pub struct Stack {
     pub components: Vec<Box<dyn Component>>,
     /// The target's control listener, if it has one.
     pub control: Option<Control>,
+    /// Where it says how far it is degraded, if it does.
+    pub meters: Option<Meters>,
     /// What the scenario says of somebody else's shop: its books, its set-up, its clean-up.
     pub shop: Option<external::Shop>,
     /// How buyers reach the target: through the proxy on the first link.

@@ -119,6 +119,20 @@ fn what_an_adapter_lacks_is_named_with_the_rule_that_would_mend_it() {
     ended.assert_code(12);
     let says = "`ticket` is not where the step captures it (/data/ticket); the reply has `{\"code\": 0, \"msg\": \"ok\", \"data\": {\"queue\"";
     assert!(ended.stdout.contains(says), "{}", ended.stdout);
+    // A probe that is content whatever happens, and one that looks where nothing is.
+    for (from, to, says) in [
+        (
+            "available = \"/data/left\"",
+            "available = \"/data/rest\"",
+            "no number stands at /data/rest (steady_state.available)",
+        ),
+        ("amount = \"/data/total\"", "amount = \"/data/sum\"", "no amount stands where reply.amount says (/data/sum)"),
+    ] {
+        fs::write(&path, text.replace(from, to)).unwrap();
+        let ended = example.seckill(&["adapt", SALE]);
+        ended.assert_code(12);
+        assert!(ended.stdout.contains(says), "{says}\n{}", ended.stdout);
+    }
     // Words that nobody declared, and books that name buyers otherwise.
     fs::write(&path, text.replace("done = [\"DONE\"]", "done = [\"FINISHED\"]")).unwrap();
     let ended = example.seckill(&["adapt", SALE]);
@@ -210,8 +224,26 @@ fn without_books_the_verdict_says_what_it_rests_on() {
     let text = fs::read_to_string(&path).unwrap();
     let line = text.lines().find(|line| line.starts_with("audit_command")).unwrap();
     fs::write(&path, text.replace(line, "")).unwrap();
+    let ended = example.seckill(&["adapt", SALE, "--output", "json"]);
+    ended.assert_code(0);
+    let adapted: Value = serde_json::from_str(&ended.stdout).unwrap();
+    // Its clean-up is broken as well: what the run leaves behind is told, and is no pass.
+    let verify = text.lines().find(|line| line.starts_with("verify")).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace(verify, r#"verify = ["sh", "-c", "echo 3 orders are left >&2; exit 1"]"#)).unwrap();
     let ended = example.seckill(&["run", SALE, "--out", "run"]);
     ended.assert_code(12);
+    let summary: Value = serde_json::from_slice(&fs::read(example.sandbox.path("run/summary.json")).unwrap()).unwrap();
+    // What can be judged does not depend on what came of it, and is what was said before.
+    let told = |key: &str| &summary["client_side"][key];
+    assert_eq!(
+        (told("judged"), told("convicted_only"), told("not_judged")),
+        (&adapted["from_the_client_alone"], &adapted["convicted_only"], &adapted["not_at_all"])
+    );
+    assert_eq!(told("convicted_only"), &serde_json::json!(["I1", "I4", "I5c", "I6", "I10"]));
+    assert_eq!(summary["cleaned_up"]["clean"], false, "{}", summary["cleaned_up"]);
+    let left = summary["cleaned_up"]["text"].as_str().unwrap();
+    assert!(left.contains("NOT cleaned up") && left.contains("3 orders are left"), "{left}");
     for file in ["report.md", "report.html"] {
         let report = fs::read_to_string(example.sandbox.path("run").join(file)).unwrap().replace("&#39;", "'");
         assert!(report.contains("Judged from the client's side alone: "), "{file}");

@@ -334,7 +334,9 @@ fn people_see_acknowledge_and_stop_and_nobody_else_does() {
     let alert =
         r#"{"alerts":[{"status":"firing","labels":{"alertname":"ShopDown"},"annotations":{"summary":"no answer"}}]}"#;
     assert_eq!(ask(address, "POST", "/alerts", &[], alert).status, 204);
-    assert_eq!(ask(address, "POST", "/alerts", &[], "{}").status, 409);
+    for nothing in ["{}", r#"{"alerts":[1,{"labels":3}]}"#, r#"{"alerts":[{"labels":{"alertname":" "}}]}"#] {
+        assert_eq!(ask(address, "POST", "/alerts", &[], nothing).status, 409, "{nothing}");
+    }
     assert_eq!(ask(address, "POST", "/ack/find-it", &[], "{}").status, 204);
     let shown = state(address);
     assert_eq!(shown["alerts"][0]["name"], "ShopDown");
@@ -374,6 +376,99 @@ fn elsewhere_than_on_loopback_nobody_gets_in_without_the_token() {
     assert_eq!(ask(address, "GET", "/state", &[("x-drill-token", token)], "").status, 200);
     started.kill();
     sandbox.wait_until_nothing_left();
+}
+
+#[test]
+fn a_terminal_shows_what_the_page_does_and_takes_acknowledgements() {
+    if !Command::new("script").arg("--version").output().is_ok_and(|ended| ended.status.success()) {
+        return skipped("there is no `script` to make a terminal with: apt-get install bsdutils");
+    }
+    let _room = Room::for_rehearsals(1);
+    let sandbox = sandbox();
+    let seckill = env!("CARGO_BIN_EXE_seckill");
+    let drill = format!("stty rows 40 cols 150; exec {seckill} drill drill.toml --out out");
+    let mut shown =
+        sandbox.command_of(Path::new("script"), &["--quiet", "--flush", "--return", "--command", &drill, "typescript"]);
+    let mut child = shown.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut typed = child.stdin.take().unwrap();
+    let screen = || String::from_utf8_lossy(&fs::read(sandbox.path("typescript")).unwrap_or_default()).into_owned();
+    wait_for("the first step on the screen", Duration::from_secs(60), || {
+        screen().contains("under load") && screen().contains(" s left")
+    });
+    typed.write_all(b"ack opening Lin\n").unwrap();
+    wait_for("the acknowledgement on the screen", Duration::from_secs(30), || screen().contains("✓ opening"));
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{}", screen());
+    drop(typed);
+    let seen = screen();
+    for what in
+        ["A short drill", "checklist ✓ stock  ✓ tools", "steady state", "find-it", "dead-service", "TP999", "stock █"]
+    {
+        assert!(seen.contains(what), "{what} is not on the screen:\n{seen}");
+    }
+    let score = read_json(&sandbox.path("out/drill.json"));
+    assert_eq!((&score["runbook"][0]["by"], &score["runbook"][0]["outcome"]), (&"Lin".into(), &"in-time".into()));
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn a_dry_run_says_what_a_drill_would_do_and_starts_nothing() {
+    let sandbox = sandbox();
+    sandbox.write(
+        "drill.toml",
+        &DRILL.replace("done = \"80 units\"", "done = \" \"").replace("echo a shell", "touch ran"),
+    );
+    let ended = sandbox.seckill(&["drill", "drill.toml", "--dry-run", "--out", "out"]);
+    ended.assert_code(0);
+    for says in [
+        "stock (on-call): The stock is agreed on: BLANK",
+        "by `touch ran`",
+        "lost-orders: no steady state within 5s of dead-service, gone within 20s of its healing",
+        "opening (on-call): at 1s, within 60s",
+        "find-it (on-call): after kill",
+    ] {
+        assert!(ended.stdout.contains(says), "{says}\n{}", ended.stdout);
+    }
+    assert!(!sandbox.path("out").exists() && !sandbox.path("ran").exists(), "nothing is made, and no command is run");
+    sandbox.write("drill.toml", &DRILL.replace("at = \"1s\"", "at = \"1h\""));
+    sandbox.seckill(&["drill", "drill.toml", "--dry-run"]).assert_code(2);
+}
+
+#[test]
+fn a_drill_that_could_not_start_does_not_take_its_folder() {
+    let _room = Room::for_rehearsals(1);
+    let sandbox = sandbox();
+    let hold = ["drill", "drill.toml", "--out", "out", "--unattended", "--quiet"];
+    let nobody = elsewhere(", within=\"1s\"", "");
+    let failed = sandbox.seckill(&[&hold[..], &["--set", &nobody, "--set", ONE_FAULT]].concat());
+    failed.assert_code(20);
+    // The same command without the mistake.
+    let held = sandbox.seckill(&hold);
+    held.assert_code(0);
+    let entries = fs::read_to_string(sandbox.path("out/drill.jsonl")).unwrap();
+    assert_eq!(entries.matches("\"opened\"").count(), 1, "the first try left its entries:\n{entries}");
+    sandbox.assert_nothing_left();
+}
+
+/// Somebody else's shop, where nobody answers, with a process that can be killed.
+fn elsewhere(process: &str, more: &str) -> String {
+    format!(
+        "target={{external={{address=\"127.0.0.1:1\",process={{service={{start=[\"sleep\",\"60\"]{process}}}}}{more}}}}}"
+    )
+}
+
+const ONE_FAULT: &str = r#"fault=[{id="dead-service",at="4s",lasts="1s",inject={kill={role="service"}}}]"#;
+
+#[test]
+fn what_nothing_can_tell_is_not_expected() {
+    let sandbox = sandbox();
+    sandbox.write("drill.toml", &DRILL.replace("unsteady = true", "breaker = \"ads\""));
+    let with = |metrics: &str| {
+        let target = elsewhere("", metrics);
+        sandbox.seckill(&["drill", "drill.toml", "--dry-run", "--set", &target, "--set", ONE_FAULT])
+    };
+    with("").assert_code(2).assert_says(&["nothing tells what the breakers", "target.external.metrics"]);
+    with(",metrics={at=\"192.0.2.7:9100\"}").assert_code(2).assert_says(&["metrics.at", "is not this machine"]);
+    with(",metrics={at=\"127.0.0.1:9100/metrics\"}").assert_code(0);
 }
 
 /// Reads what the service's own meters said: a level that came and went, and a breaker that opened and closed.

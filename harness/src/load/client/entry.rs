@@ -28,6 +28,8 @@ pub struct Entry {
     /// Whether a connection serves more than one request.
     pub reuse: bool,
     tls: Option<Arc<Tls>>,
+    /// The name of the service as it stands in the `host` header, if the scenario gives one.
+    host: Option<String>,
     /// The header line by which the traffic of a rehearsal is known; empty if there is none.
     tag: String,
 }
@@ -36,8 +38,6 @@ pub struct Entry {
 struct Tls {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
-    /// The name as it stands in the `host` header, if the scenario gives one.
-    host: Option<String>,
 }
 
 /// Why there is no connection.
@@ -64,7 +64,7 @@ impl ConnectError {
 impl Entry {
     /// A plain one: HTTP/1.1 over connections that are kept.
     pub fn plain(address: SocketAddr) -> Entry {
-        Entry { address, http2: false, reuse: true, tls: None, tag: String::new() }
+        Entry { address, http2: false, reuse: true, tls: None, host: None, tag: String::new() }
     }
 
     /// The one that a scenario describes. `certificate` is the one that the stack made for itself, in PEM, if it did.
@@ -78,25 +78,33 @@ impl Entry {
             (Target::Reference(_), None) => None,
             (Target::Reference(_), Some(pem)) => {
                 let name = ServerName::try_from("localhost").map_err(|error| error.to_string())?;
-                Some(Tls { config: config(Some(&roots(pem)?), http2), name, host: None })
+                Some(Tls { config: config(Some(&roots(pem)?), http2), name })
             }
             (Target::External(_), _) => match spec.tls.as_ref().map(toml::Spanned::get_ref) {
                 None => None,
                 Some(tls) => {
-                    let host = tls.name.as_ref().map(|name| name.get_ref().clone());
-                    let name = match &host {
-                        Some(name) => ServerName::try_from(name.clone()).map_err(|error| error.to_string())?,
+                    let name = match &tls.name {
+                        Some(name) => {
+                            ServerName::try_from(name.get_ref().clone()).map_err(|error| error.to_string())?
+                        }
                         None => ServerName::IpAddress(address.ip().into()),
                     };
                     let roots = match &tls.ca {
                         Some(path) => Some(roots(&read_ca(path.get_ref())?)?),
                         None => None,
                     };
-                    Some(Tls { config: config(roots.as_ref(), http2), name, host })
+                    Some(Tls { config: config(roots.as_ref(), http2), name })
                 }
             },
         };
-        Ok(Entry { address, http2, reuse: spec.reuse, tls: tls.map(Arc::new), tag: String::new() })
+        let host = match &scenario.target {
+            Target::Reference(_) => None,
+            Target::External(external) => {
+                let certified = spec.tls.as_ref().and_then(|tls| tls.get_ref().name.as_ref());
+                external.host.as_ref().or(certified).map(|name| name.get_ref().clone())
+            }
+        };
+        Ok(Entry { address, http2, reuse: spec.reuse, tls: tls.map(Arc::new), host, tag: String::new() })
     }
 
     /// `http` or `https`.
@@ -106,7 +114,7 @@ impl Entry {
 
     /// The header lines that every request has.
     pub fn header_lines(&self) -> String {
-        let host = self.tls.as_ref().and_then(|tls| tls.host.clone()).unwrap_or_else(|| self.address.to_string());
+        let host = self.host.clone().unwrap_or_else(|| self.address.to_string());
         // HTTP/2 knows no such header (RFC 9113 8.2.2), and a connection is closed there without a word.
         let close = if self.reuse || self.http2 { "" } else { "connection: close\r\n" };
         format!("host: {host}\r\nuser-agent: seckill-rehearsal\r\n{close}{}", self.tag)

@@ -18,10 +18,16 @@ const ANY: [&str; 2] = ["h2", "http/1.1"];
 
 /// The entry of a scenario that says this of its connections.
 fn entry(dir: &Path, address: SocketAddr, connection: &str) -> Entry {
+    entry_called(dir, address, connection, "")
+}
+
+/// The same of a service that says more of itself.
+fn entry_called(dir: &Path, address: SocketAddr, connection: &str, more: &str) -> Entry {
     let text = format!(
         r#"
 name = "x"
 target.external.address = "{address}"
+{more}
 item = [{{ id = 1, price_cents = 100, stock = 1, per_user_limit = 1, closes_at = "10m", hold = "1m" }}]
 load = {{ duration = "1s", virtual_buyers = 1, connection = {{ {connection} }} }}
 steady_state = {{ step = "page", within = "1s" }}
@@ -33,6 +39,18 @@ cohort = {{ buyers = {{ journey = ["page"], arrivals = [{{ constant = {{ rate = 
     std::fs::write(&path, text).unwrap();
     let scenario = scenario::load(&path, &[], None).unwrap_or_else(|error| panic!("{error}")).scenario;
     Entry::of(&scenario, address, None).unwrap()
+}
+
+#[test]
+fn a_service_is_asked_for_by_the_name_that_it_goes_by() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = "127.0.0.1:8081".parse().unwrap();
+    let host = |more: &str| {
+        let lines = entry_called(dir.path(), address, "", more).header_lines();
+        lines.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(host(""), "host: 127.0.0.1:8081");
+    assert_eq!(host("target.external.host = \"shop.example:8443\""), "host: shop.example:8443");
 }
 
 fn ask(path: &str) -> Vec<u8> {

@@ -40,6 +40,18 @@ pub(super) fn external(external: &External, m: &mut Mistakes) {
             );
         }
     }
+    if let Some(host) = external.host.as_ref().filter(|host| !is_host(host.get_ref())) {
+        m.add(
+            host.span(),
+            format!("target.external.host: `{}` is no name of a host", host.get_ref()),
+            "what stands in the `host` header, such as \"shop.example\" or \"shop.example:8080\"",
+        );
+    }
+    if let Some(metrics) = &external.metrics
+        && let Err(what) = value::endpoint(metrics.get_ref().place().0, &external.allowed())
+    {
+        m.add(metrics.span(), format!("target.external.metrics.at: {what}"), ADDRESSES);
+    }
     books(external, m);
     if let Some(tag) = external.tag.as_ref().filter(|tag| !tag.get_ref().is_empty() && !is_token(tag.get_ref())) {
         m.add(
@@ -55,6 +67,11 @@ pub(super) fn external(external: &External, m: &mut Mistakes) {
     for (name, link) in &external.link {
         self::link(external, name, link.get_ref(), link.span(), m);
     }
+}
+
+/// A name or an address, perhaps with a port.
+fn is_host(text: &str) -> bool {
+    text.parse::<http::uri::Authority>().is_ok_and(|host| !host.host().is_empty() && !text.contains('@'))
 }
 
 /// One way to the books, and one that stays on this machine.

@@ -203,8 +203,9 @@ pub async fn up(scenario: &Scenario, reference: &Reference, provision: &Provisio
         let members = access.into_iter().map(|process| Box::new(process) as Box<dyn Component>);
         components.push(Box::new(Group::new(topology::ACCESS, members.collect())));
     }
+    let meters = Some(control.meters()?);
     let (control, hosts, heirs, guard) = (Some(control), ground.hosts, Heirs::default(), Some(guard));
-    Ok(Stack { links, components, control, shop: None, entry, addresses, notes, hosts, run, heirs, guard })
+    Ok(Stack { links, components, control, meters, shop: None, entry, addresses, notes, hosts, run, heirs, guard })
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, StackError> {

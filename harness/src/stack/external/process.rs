@@ -80,6 +80,10 @@ impl Foreign {
     /// # Errors
     /// It cannot be started.
     pub async fn provision(&self) -> Result<(), StackError> {
+        if let Some(file) = &self.spec.pid_file {
+            // Whatever it means, it is no reason to start a second one.
+            pid_in(Path::new(file)).map_err(|what| self.failed(what))?;
+        }
         if self.pids().is_empty() {
             self.ours.store(true, Ordering::SeqCst);
             self.start().await?;
@@ -176,9 +180,20 @@ impl Foreign {
     }
 }
 
+/// The process id that a file begins with: some write more below it, as Postgres does. None where there is no such file.
+fn pid_in(file: &Path) -> Result<Option<i32>, String> {
+    let Ok(text) = std::fs::read_to_string(file) else { return Ok(None) };
+    let first = text.lines().next().unwrap_or_default().trim();
+    match first.parse() {
+        Ok(pid) if pid > 1 => Ok(Some(pid)),
+        _ if text.trim().is_empty() => Ok(None),
+        _ => Err(format!("{} begins with `{first}`, which is no process id", file.display())),
+    }
+}
+
 /// The process that a file names. One that was started after the file was written is somebody else under the same number.
 fn named_by(file: &Path) -> Option<i32> {
-    let pid: i32 = std::fs::read_to_string(file).ok()?.trim().parse().ok().filter(|pid| *pid > 1)?;
+    let pid = pid_in(file).ok()??;
     let written = std::fs::metadata(file).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
     let stat = procfs::process::Process::new(pid).ok()?.stat().ok()?;
     let booted = Duration::from_secs(procfs::boot_time_secs().ok()?);
@@ -328,6 +343,35 @@ mod tests {
         let socket = folder.join("shop.sock");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         (listener, Foreign::new("shop", &spec, Vec::new(), folder, Endpoint::Unix(socket)).await.unwrap())
+    }
+
+    #[test]
+    fn a_file_may_say_more_than_the_process_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("postmaster.pid");
+        let written = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            pid_in(&file)
+        };
+        assert_eq!(written("4711\n/var/lib/postgresql/15/main\n1700000000\n5432\n"), Ok(Some(4711)));
+        assert_eq!(written("\n"), Ok(None), "it is about to be written");
+        for text in ["pid 4711", "-1", "1", "0"] {
+            let error = written(text).unwrap_err();
+            assert!(error.contains("postmaster.pid") && error.contains("no process id"), "{error}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(pid_in(&file), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_understood_is_no_reason_to_start_a_second_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("shop.pid");
+        std::fs::write(&file, "the shop runs as 4711").unwrap();
+        let spec = ShopProcess { pid_file: Some(file.display().to_string()), ..sleeping() };
+        let (_listener, shop) = shop(folder.path(), spec).await;
+        let error = shop.provision().await.unwrap_err().to_string();
+        assert!(error.contains("target.external.process.shop") && error.contains("the shop runs as 4711"), "{error}");
     }
 
     fn sleeping() -> ShopProcess {

@@ -39,6 +39,7 @@ pub fn passing() -> Summary {
         exit_code: 0,
         verdict_reason: "All 12 invariants hold over 41,812 requests and 6,214 ledger rows; every planned fault was injected, healed and recovered from.".into(),
         client_side: None,
+        cleaned_up: None,
         invariants: invariants(),
         slos: vec![
             slo("order p99 <= 500 ms in phase spike", Some(true), "412 ms"),
@@ -519,6 +520,7 @@ pub fn empty() -> Summary {
         exit_code: 12,
         verdict_reason: String::new(),
         client_side: None,
+        cleaned_up: None,
         invariants: vec![],
         slos: vec![],
         load: Load::default(),
