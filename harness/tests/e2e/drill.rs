@@ -663,14 +663,26 @@ fn the_tutorials_commands_do_what_it_says() {
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
         )
     };
-    let unattended =
-        commands.iter().find(|command| command.contains(&"drills/presale.toml") && command.contains(&"--unattended"));
-    let mut arguments = unattended.expect("a drill without people").clone();
-    arguments.extend(["--out", out.to_str().unwrap()]);
-    let (code, said) = run(&arguments);
-    assert!(said.contains("## Expected and observed") && said.contains("review.html"), "{said}");
-    assert_ne!(read_json(&out.join("drill.json"))["verdict"], "fail", "{said}");
-    let (again, said) = run(&["report", out.to_str().unwrap()]);
-    assert_eq!(again, code, "{said}");
+    let mut codes = Vec::new();
+    for command in commands.iter().filter(|command| command.contains(&"--unattended")) {
+        let place = |word: &str| match word.strip_prefix("reports/drills/latest") {
+            // What the page's command before has made.
+            Some(rest) => format!("{}{rest}", out.display()),
+            None => word.to_owned(),
+        };
+        let made = sandbox.path(&format!("out-{}", codes.len()));
+        let mut arguments: Vec<String> = command.iter().map(|word| place(word)).collect();
+        arguments.extend(["--out".to_owned(), made.display().to_string()]);
+        let (code, said) = run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(said.contains("## Expected and observed") && said.contains("review.html"), "{said}");
+        assert_ne!(read_json(&made.join("drill.json"))["verdict"], "fail", "{said}");
+        if codes.is_empty() {
+            fs::rename(&made, &out).unwrap();
+            let (again, said) = run(&["report", out.to_str().unwrap()]);
+            assert_eq!(again, code, "{said}");
+        }
+        codes.push(code);
+    }
+    assert_eq!(codes.len(), 3, "the pre-sale drill, the surprise, and the first one once more");
     sandbox.assert_nothing_left();
 }

@@ -32,3 +32,4 @@ mod shards;
 mod strategies;
 mod support;
 mod toxiproxy;
+mod tutorials;
