@@ -4,7 +4,7 @@
 use askama::Template;
 
 use super::chart::{self, TimeAxis};
-use super::{ReportError, format};
+use super::{ReportError, curves, format};
 use crate::check::Verdict;
 use crate::drill::score::{Change, ExpectOutcome, FaultScore, Score, Shop, StepOutcome};
 use crate::summary::Summary;
@@ -350,6 +350,12 @@ pub fn markdown(score: &Score, summary: &Summary) -> String {
         for item in &section.items {
             out.push_str(&format!("- {item}\n"));
         }
+    }
+    let curves = curves::draw(summary);
+    if !curves.is_empty() {
+        out.push_str(&format!(
+            "\n## Curves\n\nEach from nothing to its largest value; review.html has them larger.\n\n{curves}"
+        ));
     }
     out
 }

@@ -9,6 +9,7 @@ mod blast;
 pub mod capacity;
 pub(crate) mod chart;
 pub mod comparison;
+mod curves;
 pub mod drill;
 pub mod forecast;
 pub(crate) mod format;
