@@ -13,7 +13,8 @@ use crate::check::Verdict;
 use crate::exit;
 use crate::history::{HARNESS_ROLES, Machine, Role};
 use crate::kept::{Kept, KeptError};
-use crate::measure::stats::{P99, P999, median};
+use crate::measure::hlog;
+use crate::measure::stats::{LatencyHistogram, P99, P999, Percentile, median};
 use crate::report::{self, ReportError};
 use crate::scenario::{Loaded, Scenario, Variant, topology};
 use crate::summary::{CohortShare, Summary};
@@ -125,6 +126,10 @@ pub struct Estimate {
     pub median: f64,
     /// The order statistics that enclose the true median with 95% confidence; the extremes where there are fewer than six.
     pub interval: [f64; 2],
+    /// Whether it is of the samples of all rounds together, since a run alone has too few; the interval is then that of their order
+    /// statistics.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pooled: bool,
 }
 
 /// One run of a variant.
@@ -250,8 +255,29 @@ fn outcome(scenario: &Scenario, variant: &Variant, runs: &[Ended]) -> Outcome {
         let values: Option<Vec<f64>> = summaries.iter().map(|summary| value(summary)).collect();
         values.filter(|values| !values.is_empty()).map(|values| {
             let (median, interval) = median(values);
-            Estimate { median, interval }
+            Estimate { median, interval, pooled: false }
         })
+    };
+    // What a run has too few samples for, all of them together may have enough for. A variant that lost a run has no such figure.
+    let folders: Vec<&Path> = runs.iter().map(|run| run.job.folder.as_path()).collect();
+    let whole = summaries.len() == runs.len();
+    let pooled = |step: &str, percentile: Percentile| {
+        folders
+            .iter()
+            .try_fold(LatencyHistogram::default(), |mut all, folder| {
+                all.merge(&hlog::read(folder, step)?);
+                Some(all)
+            })
+            .filter(|_| whole)
+            .and_then(|all| {
+                let (median, interval) = (all.percentile_us(percentile)?, all.interval_us(percentile)?);
+                Some(Estimate { median: median as f64, interval: interval.map(|us| us as f64), pooled: true })
+            })
+    };
+    // Of several kinds of orders, again the slowest.
+    let pooled_order = |percentile: Percentile| {
+        let all: Option<Vec<Estimate>> = orders.iter().map(|step| pooled(step, percentile)).collect();
+        all.and_then(|all| all.into_iter().max_by(|a, b| a.median.total_cmp(&b.median)))
     };
     // Where a journey has several kinds of orders, the slowest speaks for all.
     let order = |summary: &Summary, percentile: fn(&crate::summary::LatencyStats) -> Option<u64>| {
@@ -261,7 +287,7 @@ fn outcome(scenario: &Scenario, variant: &Variant, runs: &[Ended]) -> Outcome {
     };
     let beside = |step: &String| Beside {
         step: step.clone(),
-        us_p99: estimate(&|s| s.latency.steps.get(step)?.us_p99.map(|us| us as f64)),
+        us_p99: estimate(&|s| s.latency.steps.get(step)?.us_p99.map(|us| us as f64)).or_else(|| pooled(step, P99)),
     };
     let fewest = |summary: &Summary| {
         let counts = orders.iter().filter_map(|name| summary.latency.steps.get(*name)).map(|stats| stats.count);
@@ -287,8 +313,8 @@ fn outcome(scenario: &Scenario, variant: &Variant, runs: &[Ended]) -> Outcome {
         violated,
         orders_per_second: estimate(&|s| Some(s.goodput.per_second)),
         order_us_p50: estimate(&|s| order(s, |stats| stats.us_p50)),
-        order_us_p99: estimate(&|s| order(s, |stats| stats.us_p99)),
-        order_us_p999: estimate(&|s| order(s, |stats| stats.us_p999)),
+        order_us_p99: estimate(&|s| order(s, |stats| stats.us_p99)).or_else(|| pooled_order(P99)),
+        order_us_p999: estimate(&|s| order(s, |stats| stats.us_p999)).or_else(|| pooled_order(P999)),
         beside: scenario.compare.beside.iter().map(beside).collect(),
         order_missing: summaries.iter().map(|s| fewest(s)).min().map(missing).unwrap_or_default(),
         cpu_s_per_1000_orders: estimate(&|s| {

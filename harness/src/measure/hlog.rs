@@ -9,8 +9,13 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hdrhistogram::serialization::V2DeflateSerializer;
-use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError, Tag};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::interval_log::{
+    IntervalLogIterator, IntervalLogWriterBuilder, IntervalLogWriterError, LogEntry, Tag,
+};
+use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 
 use super::phases::Numbering;
 use super::stats::LatencyHistogram;
@@ -111,10 +116,50 @@ fn write_header<W: Write>(history: &History, base: i64, out: &mut W) -> io::Resu
     out.write_all(LEGEND.as_bytes())
 }
 
+/// All latencies of a step that a run's log has. None where the log has none of it, or cannot be read.
+pub fn read(run_dir: &Path, step: &str) -> Option<LatencyHistogram> {
+    let text = fs::read(run_dir.join(HLOG_FILE)).ok()?;
+    let tag = tag_text(step);
+    let (mut deserializer, mut all) = (Deserializer::new(), LatencyHistogram::default());
+    for entry in IntervalLogIterator::new(&text) {
+        let LogEntry::Interval(interval) = entry.ok()? else { continue };
+        if interval.tag().is_none_or(|found| found.as_str() != tag) {
+            continue;
+        }
+        let compressed = BASE64.decode(interval.encoded_histogram()).ok()?;
+        let counts: Histogram<u32> = deserializer.deserialize(&mut compressed.as_slice()).ok()?;
+        all.add_counts(&counts);
+    }
+    (all.count() > 0).then_some(all)
+}
+
 /// A step's name without the characters that a tag cannot have.
 fn tag_text(step: &str) -> String {
     if step.is_empty() {
         return "unnamed".to_string();
     }
     step.replace([',', ' ', '\r', '\n'], "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_again_step_by_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut serializer = V2DeflateSerializer::new();
+        let mut out = fs::File::create(folder.path().join(HLOG_FILE)).unwrap();
+        let mut log = IntervalLogWriterBuilder::new().begin_log_with(&mut out, &mut serializer).unwrap();
+        let second = Duration::from_secs(1);
+        for (at, step, values) in [(0, "order", 1..=500), (1, "order", 501..=1_000), (1, "page", 9..=9)] {
+            let mut histogram = LatencyHistogram::default();
+            values.for_each(|us| histogram.record(us));
+            log.write_histogram(histogram.as_hdr(), at * second, second, Tag::new(&tag_text(step))).unwrap();
+        }
+        let order = read(folder.path(), "order").unwrap();
+        assert_eq!((order.count(), order.quantile_us(0.5), order.max_us()), (1_000, 500, 1_000));
+        assert_eq!(read(folder.path(), "page").unwrap().count(), 1);
+        assert!(read(folder.path(), "pay").is_none() && read(&folder.path().join("none"), "order").is_none());
+    }
 }

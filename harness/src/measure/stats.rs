@@ -80,6 +80,16 @@ impl LatencyHistogram {
         self.max_us = self.max_us.max(other.max_us);
     }
 
+    /// Adds the samples of a plain histogram of microseconds, as near as it tells them.
+    pub fn add_counts(&mut self, counts: &Histogram<u32>) {
+        for bucket in counts.iter_recorded() {
+            let (us, n) = (bucket.value_iterated_to().min(HIGHEST_US), bucket.count_at_value());
+            self.counts.saturating_record_n(us, n);
+            self.sum_us += u128::from(us) * u128::from(n);
+            self.max_us = self.max_us.max(us);
+        }
+    }
+
     /// Samples so far.
     pub fn count(&self) -> u64 {
         self.counts.len()

@@ -79,9 +79,10 @@ fn cell(column: &Column, variant: &Outcome) -> (String, String) {
     match (column.value)(variant) {
         None => (format::NONE.to_owned(), missing(column, variant).cloned().unwrap_or_default()),
         // One round has no spread.
-        Some(Estimate { median, interval: [low, high] }) if low == high => ((column.text)(median), String::new()),
-        Some(Estimate { median, interval: [low, high] }) => {
-            ((column.text)(median), format!("{} to {}", (column.text)(low), (column.text)(high)))
+        Some(Estimate { median, interval: [low, high], .. }) if low == high => ((column.text)(median), String::new()),
+        Some(Estimate { median, interval: [low, high], pooled }) => {
+            let all = if pooled { ", all rounds" } else { "" };
+            ((column.text)(median), format!("{} to {}{all}", (column.text)(low), (column.text)(high)))
         }
     }
 }
@@ -95,7 +96,16 @@ fn verdict(variant: &Outcome) -> String {
 fn about_intervals(comparison: &Comparison) -> String {
     let rounds = format::plural(u64::from(comparison.rounds), "round");
     let interval = if comparison.rounds < 6 { "the lowest and the highest" } else { "its 95% confidence interval" };
-    format!("Medians of {rounds} in turns, and {interval}.")
+    let pooled = columns(comparison)
+        .iter()
+        .any(|column| comparison.variants.iter().filter_map(|variant| (column.value)(variant)).any(|e| e.pooled));
+    let all = if pooled {
+        " \"All rounds\": a run alone has too few samples, so it is the percentile of all of them together, with the 95% interval of its order \
+         statistics."
+    } else {
+        ""
+    };
+    format!("Medians of {rounds} in turns, and {interval}.{all}")
 }
 
 /// The table.
