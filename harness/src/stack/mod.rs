@@ -32,6 +32,7 @@ pub mod leftovers;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+pub mod segments;
 
 use self::cgroup::Throttled;
 use self::redis::Cache;

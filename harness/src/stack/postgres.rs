@@ -64,7 +64,9 @@ impl Place {
         let Place { role, data, sockets, run_as } = self;
         let program = std::fs::canonicalize(bin.join("postgres"))
             .map_err(|e| StackError::io(format!("cannot find {}/postgres", bin.display()), e))?;
-        let arguments = [places(&data, &sockets), settings(own)].concat();
+        // In its data folder, which goes with the run; elsewhere, it would stay behind when the database is killed.
+        let shared = ["-c", "dynamic_shared_memory_type=mmap"].map(str::to_owned);
+        let arguments = [places(&data, &sockets), settings(own), shared.to_vec()].concat();
         let log = logs.join(format!("{role}.log"));
         let spec = Spec { role, program, called: None, arguments, folder: data, log, run_as };
         Ok(Postgres { process: Arc::new(Process::new(spec)), socket_folder: sockets, network: None, disk })
