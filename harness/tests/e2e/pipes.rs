@@ -67,10 +67,10 @@ fn a_rehearsal_that_nobody_listens_to_goes_on_and_is_healed_and_judged() {
         &["check", "run"][..],
         &["check", "run", "--output", "json"],
         &["report", "run"],
-        &["baseline", "save", "run"],
-        &["baseline", "show"],
-        &["baseline", "show", "--output", "json"],
-        &["baseline", "diff", "run"],
+        &["baseline", "save", "run", "--replace"],
+        &["baseline", "show", "short"],
+        &["baseline", "show", "short", "--output", "json"],
+        &["baseline", "diff", "short", "run"],
         &["trend"],
     ] {
         ends_alike(|| sandbox.command(arguments));
