@@ -315,7 +315,7 @@ async fn load_and_break(
             shared.stop();
             let (totals, late) = tokio::join!(finished, nemesis.healed_within(HEALED_WITHIN_US, &*world));
             if !late.is_empty() {
-                progress.say(&format!("not healed in time: {}; the run is worth nothing for it", late.join(", ")));
+                progress.say(&format!("not healed in time, so the verdict is unknown at best: {}", late.join(", ")));
             }
             (totals?, STOPPED)
         }
