@@ -873,7 +873,7 @@ fn run_shard(loaded: &Loaded, sharing: Sharing, out: Option<PathBuf>, output: Ou
     let cancel = on_interrupt();
     let progress = Progress::new(quiet);
     let recording = run::record(loaded, &part, &folder, &progress, &cancel);
-    match stdout::kept_for_results(quiet, || runtime.block_on(recording)) {
+    match stdout::kept_for_results(|| runtime.block_on(recording)) {
         Ok(how) => {
             match (output, history::reader::read_info(&folder)) {
                 (Output::Json, Ok(info)) => println!("{}", serde_json::to_string_pretty(&info).unwrap_or_default()),
@@ -893,7 +893,7 @@ fn run_scenario(loaded: &Loaded, out: Option<PathBuf>, output: Output, quiet: bo
     let Some(runtime) = runtime() else { return exit::INTERNAL };
     let cancel = on_interrupt();
     let progress = Progress::new(quiet);
-    let result = stdout::kept_for_results(quiet, || runtime.block_on(run::run(loaded, &folder, &progress, &cancel)));
+    let result = stdout::kept_for_results(|| runtime.block_on(run::run(loaded, &folder, &progress, &cancel)));
     match result {
         Ok(finished) => {
             if out.is_none() {
@@ -1117,6 +1117,8 @@ fn log_to_stderr() {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr)
+        // It would be told on stderr, and panic where nobody reads that.
+        .log_internal_errors(false)
         .try_init();
 }
 

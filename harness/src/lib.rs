@@ -3,6 +3,10 @@
 //! A **scenario** becomes a **run**: a stack is provisioned, goose fires an open-loop spike at it, a nemesis breaks things
 //! on a timeline, and everything that happened is written to a **history**. What is right of the history is pure.
 
+// First, since the macros that it defines are known to what stands below it.
+#[macro_use]
+pub mod stdout;
+
 pub mod adapt;
 pub mod baseline;
 pub mod bench;
@@ -42,7 +46,6 @@ pub mod shard;
 #[path = "../tests/e2e/support/skipped.rs"]
 mod skipped;
 pub mod stack;
-pub mod stdout;
 pub mod summary;
 pub(crate) mod timer;
 pub mod toxiproxy;

@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_bug_without_a_trigger_and_a_bug_that_does_not_exist_are_refused() {
-        let known = [SeededBug { number: 4, name: "case-when".into(), pending: None, needs_redis: false }];
+        let known = [SeededBug { number: 4, name: "case-when".into(), ..SeededBug::default() }];
         let trial = Trial { catalogue: "c.toml".into(), seeds: 1, bugs: Vec::new(), jobs: 1, keep: false };
         let none = Catalogue { mutant: Vec::new() };
         let error = blank_rows(&none, &known, &trial).unwrap_err().to_string();

@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fault::proxy::{Protocol, Proxy};
 use crate::history::recorder::Recorder;
-use crate::history::{COMPLETED, Event, FinalState, HistoryError, LinkCalls, Machine, RunInfo, STOPPED};
+use crate::history::{
+    COMPLETED, Event, FinalState, HEALED_WITHIN_US, HistoryError, LinkCalls, Machine, RunInfo, STOPPED,
+};
 use crate::judge::{self, JudgeError};
 use crate::load::clock::{Clock, WallWatch, unix_us};
 use crate::load::driver::{self, LoadError, LoadSpec};
@@ -313,7 +315,11 @@ async fn load_and_break(
             events.event(&Event::Stopped { stop: met.name, at_us: met.at_us, why: met.why });
             nemesis.heal_now();
             shared.stop();
-            (finished.await?, STOPPED)
+            let (totals, late) = tokio::join!(finished, nemesis.healed_within(HEALED_WITHIN_US, &*world));
+            if !late.is_empty() {
+                progress.say(&format!("not healed in time, so the verdict is unknown at best: {}", late.join(", ")));
+            }
+            (totals?, STOPPED)
         }
         () = health.failed() => {
             let why = health.error().unwrap_or_default();

@@ -328,6 +328,9 @@ pub struct FaultSummary {
     pub overlapped_by: Vec<String>,
     /// What it really hit.
     pub hit: String,
+    /// How many of what it is about it really hit: connections, processes, sessions, packets; 0 if it hit nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hit_count: Option<u64>,
     /// Why it could not be injected or healed.
     pub error: Option<String>,
 }

@@ -219,9 +219,21 @@ impl Serve {
                 Err(format!("--bug {bug} makes the service wrong on purpose; add --allow-seeded-bugs if that is meant"))
             }
             Some(bug) => match bug.pending() {
-                None => Ok(()),
+                None => self.check_strategy_of(bug),
                 Some(Pending(reason)) => Err(format!("seeded bug {bug} is not implemented yet: {reason}")),
             },
+        }
+    }
+
+    /// A bug that is planted in the place of a strategy, and one that would not run for it. That nobody has asked for another one
+    /// cannot be told from asking for the usual one.
+    fn check_strategy_of(&self, bug: Bug) -> Result<(), String> {
+        match bug.strategy() {
+            Some(place) if self.strategy != place && self.strategy != Strategy::default() => Err(format!(
+                "seeded bug {bug} is planted in the place of --strategy {place}, and {} would not run: leave --strategy out",
+                self.strategy
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -281,6 +293,9 @@ fn bugs() -> serde_json::Value {
             "implemented": pending.is_none(),
             "pending": pending,
             "needs_redis": bug.needs_redis(),
+            "needs_payment": bug.needs_payment(),
+            "needs_lagging_standby": bug.needs_lagging_standby(),
+            "strategy": bug.strategy().map(|strategy| strategy.to_string()),
         })
     };
     Bug::ALL.iter().map(bug).collect()

@@ -11,6 +11,10 @@
 //! The same program plays the roles around the service, each as a process of its own: [`access`]
 //! in front of it, [`payment`] and [`profile`] behind it.
 
+// First, since the macro that it defines is known to what stands below it.
+#[macro_use]
+pub mod print;
+
 pub mod abuse;
 pub mod access;
 pub mod admin;

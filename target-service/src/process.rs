@@ -22,6 +22,8 @@ pub fn run(workers: usize, process: impl Future<Output = Result<()>>) -> Result<
                 .unwrap_or_else(|_| "info,deadpool=error,refinery_core=warn,tokio_postgres=warn".into()),
         )
         .with_writer(std::io::stderr)
+        // It would be told on stderr, and panic where nobody reads that.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()

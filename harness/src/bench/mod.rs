@@ -211,7 +211,7 @@ pub fn run(name: Option<&str>, json: bool, runtime: &tokio::runtime::Runtime, ca
             return exit::INTERNAL;
         }
     };
-    let (report, code) = stdout::kept_for_results(false, || measure(&context, &wanted, name.is_some()));
+    let (report, code) = stdout::kept_for_results(|| measure(&context, &wanted, name.is_some()));
     publish(LATEST, &report, (!json).then_some(text), code)
 }
 

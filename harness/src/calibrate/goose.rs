@@ -18,7 +18,7 @@ pub const SUBCOMMAND: &str = "__calibration-goose";
 pub fn main(host: &str, plan: &str) -> i32 {
     let result = serde_json::from_str(plan).map_err(|error| error.to_string()).and_then(|plan| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-        stdout::kept_for_results(true, || runtime.block_on(measure(host, &plan)).map_err(|error| error.to_string()))
+        stdout::kept_for_results(|| runtime.block_on(measure(host, &plan)).map_err(|error| error.to_string()))
     });
     match result {
         Ok(reading) => {

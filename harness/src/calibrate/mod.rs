@@ -148,7 +148,7 @@ pub struct Report {
 /// Calibrates, prints the table and writes it down. Returns the exit code.
 pub fn run(asked: &Asked, json: bool, runtime: &tokio::runtime::Runtime, cancel: &CancellationToken) -> i32 {
     let result = Context::new("calibrate", runtime, cancel)
-        .and_then(|context| stdout::kept_for_results(false, || calibrate(&context, asked)));
+        .and_then(|context| stdout::kept_for_results(|| calibrate(&context, asked)));
     let (report, code) = match result {
         Ok(result) => result,
         Err(error) => {

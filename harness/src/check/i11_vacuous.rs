@@ -5,7 +5,7 @@
 use super::index::{Class, FaultWindow, says_expired};
 use super::tally::{Tally, count, seconds};
 use super::{Case, Check, Finding, standing};
-use crate::history::{EntryKind, Event, FaultPlan, Micros, OrderState, Outcome};
+use crate::history::{EntryKind, Event, FaultPlan, HEALED_WITHIN_US, Micros, OrderState, Outcome};
 use crate::measure::stats::text_us;
 
 /// A fault that takes effect later than this after its time has missed its phase. Two hundred connections are not taken in less
@@ -30,6 +30,9 @@ impl Check for Vacuous {
         let stopped = stopped_at(case);
         if let Some(at_us) = stopped {
             seen.push(format!("the run was stopped at {}: what was to come later is not asked for", seconds(at_us)));
+        }
+        if let Some(at_us) = stopped {
+            healed_too_late(case, at_us, &mut tally);
         }
         trust(case, &mut tally, &mut seen);
         demand(case, stopped, &mut tally, &mut seen);
@@ -73,6 +76,21 @@ fn was_cut_off(fault: &FaultWindow<'_>, stopped_us: Micros) -> bool {
         (None, _) => untouched && fault.due.or(fault.plan.map(|plan| plan.at_us)).is_none_or(|due| due >= stopped_us),
         (Some(_), Some(healed)) => untouched && healed >= stopped_us,
         (Some(_), None) => false,
+    }
+}
+
+/// Stopping a run is a promise to whoever else is on the machine or in the shop: everything is healed soon.
+fn healed_too_late(case: &Case<'_>, stopped_us: Micros, tally: &mut Tally<'_>) {
+    for fault in case.index.faults.iter().filter(|fault| fault.injected.is_some()) {
+        let took = fault.healed.map_or(0, |healed| healed - stopped_us);
+        if took > HEALED_WITHIN_US {
+            tally.gap(format!(
+                "fault {} was healed only {} after the run was stopped, and {} is allowed: see what its healing waits for",
+                fault.id,
+                seconds(took),
+                seconds(HEALED_WITHIN_US)
+            ));
+        }
     }
 }
 
@@ -208,7 +226,7 @@ fn missed(case: &Case<'_>, fault: &FaultWindow<'_>) -> Option<String> {
     if let Some(why) = fault.plan.and_then(|plan| off_phase(plan, fault.due, injected, healed)) {
         return Some(why);
     }
-    if hit_nothing(fault.hit) {
+    if fault.count.map_or_else(|| says_nothing(fault.hit), |count| count == 0) {
         return Some(format!("hit nothing ({}): aim it at a link or role that carries the load", fault.hit));
     }
     let mut sent = case.history.ops.iter().filter(|op| op.outcome != Outcome::Dropped);
@@ -248,8 +266,9 @@ fn off_phase(plan: &FaultPlan, due: Option<Micros>, injected: Micros, healed: Mi
     None
 }
 
-/// A fault says in its own words what it hit; if there are numbers in them and all are zero, it hit nothing.
-fn hit_nothing(hit: &str) -> bool {
+/// Runs of before faults counted what they hit have their words alone: if there are numbers in them and all are zero, it was
+/// nothing.
+fn says_nothing(hit: &str) -> bool {
     let mut numbers = hit.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty()).peekable();
     numbers.peek().is_some() && numbers.all(|digits| digits.bytes().all(|b| b == b'0'))
 }

@@ -182,6 +182,8 @@ pub struct FaultWindow<'a> {
     pub healed: Option<Micros>,
     /// What it hit, in its own words.
     pub hit: &'a str,
+    /// How many of what it is about it hit, if it counted.
+    pub count: Option<u64>,
     /// Why it could not be injected or healed.
     pub error: Option<&'a str>,
 }
@@ -503,6 +505,7 @@ fn fault_windows(events: &[Event]) -> Vec<FaultWindow<'_>> {
                 injected: None,
                 healed: None,
                 hit: "",
+                count: None,
                 error: None,
             };
             windows.push(window);
@@ -517,9 +520,9 @@ fn fault_windows(events: &[Event]) -> Vec<FaultWindow<'_>> {
             Event::FaultTriggered { id, due_us, .. } => window(&mut windows, id).due = Some(*due_us),
             Event::FaultSkipped { id, why, .. } => window(&mut windows, id).skipped = Some(why),
             Event::FaultInjected { id, at_us } => window(&mut windows, id).injected = Some(*at_us),
-            Event::FaultHealed { id, at_us, hit } => {
+            Event::FaultHealed { id, at_us, hit, count } => {
                 let window = window(&mut windows, id);
-                (window.healed, window.hit) = (Some(*at_us), hit);
+                (window.healed, window.hit, window.count) = (Some(*at_us), hit, *count);
             }
             Event::FaultFailed { id, error, .. } => window(&mut windows, id).error = Some(error),
             _ => {}

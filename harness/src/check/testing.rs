@@ -443,9 +443,19 @@ impl Story {
         self.event(Event::FaultInjected { id: id.to_owned(), at_us: at_ms * 1000 })
     }
 
+    /// A fault that counts what it hits is taken away.
+    pub fn hit(self, id: &str, at_ms: i64, count: u64, hit: &str) -> Story {
+        self.event(Event::FaultHealed {
+            id: id.to_owned(),
+            at_us: at_ms * 1000,
+            hit: hit.to_owned(),
+            count: Some(count),
+        })
+    }
+
     /// A fault is taken away.
     pub fn healed(self, id: &str, at_ms: i64, hit: &str) -> Story {
-        self.event(Event::FaultHealed { id: id.to_owned(), at_us: at_ms * 1000, hit: hit.to_owned() })
+        self.event(Event::FaultHealed { id: id.to_owned(), at_us: at_ms * 1000, hit: hit.to_owned(), count: None })
     }
 
     /// Any other change to the evidence.

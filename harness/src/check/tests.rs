@@ -1895,8 +1895,19 @@ mod i11 {
         passes(&stopped().planned("f", 100, 900).injected("f", 100).healed("f", 160, "1"), "I11");
         unknown(&stopped().planned("f", 100, 260), "I11", "fault f was planned and never injected");
         unknown(&stopped().planned("f", 100, 260).injected("f", 100), "I11", "fault f was never healed");
+        // Healing must not take longer than it may, when a run is stopped.
+        passes(&stopped().planned("f", 100, 9_000).injected("f", 100).healed("f", 2_150, "1"), "I11");
+        unknown(
+            &stopped().planned("f", 100, 9_000).injected("f", 100).healed("f", 2_151, "1"),
+            "I11",
+            "fault f was healed only 2.001 s after the run was stopped, and 2.000 s is allowed",
+        );
         let idle = sale().planned("f", 100, 260).injected("f", 100).healed("f", 260, "0 connections, 0 bytes");
         unknown(&idle, "I11", "fault f hit nothing");
+        // What it counted tells, and not the numbers in its words.
+        let counted = |count, hit| sale().planned("f", 100, 260).injected("f", 100).hit("f", 260, count, hit);
+        unknown(&counted(0, "3 processes limited; throttled in 0 of 40 periods"), "I11", "fault f hit nothing");
+        passes(&counted(1, "`standby` is the primary; it lacked 0 bytes of the primary's log"), "I11");
         let failed = sale().planned("f", 100, 260).event(Event::FaultFailed {
             id: "f".into(),
             at_us: 0,

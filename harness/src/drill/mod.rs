@@ -125,9 +125,7 @@ pub fn main(arguments: &Arguments, runtime: &tokio::runtime::Runtime, cancel: &C
         Err(blank) => return complain(&not_ready(&arguments.drill, &blank), exit::USAGE),
     };
     let folder = arguments.out.clone().unwrap_or_else(|| folder_in(Path::new(HOME), &read.drill.name));
-    let held = stdout::kept_for_results(arguments.quiet, || {
-        runtime.block_on(hold(arguments, &read, checklist, &folder, cancel))
-    });
+    let held = stdout::kept_for_results(|| runtime.block_on(hold(arguments, &read, checklist, &folder, cancel)));
     match held {
         Ok((score, summary)) => {
             if arguments.out.is_none() {

@@ -16,7 +16,7 @@ pub struct Bandwidth {
     pub link: Spanned<String>,
     /// How many bytes each direction of each connection carries in a second.
     pub bytes_per_second: u64,
-    /// Share of the connections it hits, from 0 to 1.
+    /// Share of the connections it hits, above 0 and up to 1.
     #[serde(default = "all")]
     pub fraction: f64,
     /// Which way: `up` is what requests take, `down` what replies take.

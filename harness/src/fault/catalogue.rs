@@ -159,6 +159,18 @@ mod tests {
     }
 
     #[test]
+    fn every_fault_in_a_proxy_can_be_limited_to_a_share_of_the_connections() {
+        // Those of a partition are lost outside of any proxy, packet by packet.
+        let of_links =
+            catalogue().into_iter().filter(|entry| entry.parameters[0].name == "link" && entry.kind != "partition");
+        for Entry { kind, parameters, .. } in of_links {
+            let fraction = parameters.iter().find(|parameter| parameter.name == "fraction");
+            let fraction = fraction.unwrap_or_else(|| panic!("{kind} has no `fraction`"));
+            assert_eq!((&fraction.default, fraction.required), (&Some(1.0.into()), false), "{kind}");
+        }
+    }
+
+    #[test]
     fn what_a_kind_takes_can_be_read_off() {
         let catalogue = catalogue();
         let latency = catalogue.iter().find(|entry| entry.kind == "latency").unwrap();

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use toml::Spanned;
 
 use super::database::{Background, check_role, database, postgres, session};
-use super::{ActiveFault, Fault, Place};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -124,13 +124,18 @@ impl CheckpointStorm {
     }
 }
 
+/// A storm in which no checkpoint was completed was none.
+pub(super) fn came_to(checkpoints: u32, written: u64) -> Hit {
+    Hit::new(checkpoints.into(), format!("{checkpoints} checkpoints, {written} MiB written"))
+}
+
 impl ActiveFault for Storm {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let (checkpoints, written) = self.rounds.stop().await?;
             let drop_it = format!("DROP TABLE IF EXISTS {TABLE}");
             session(stack, &self.role).await?.run(&[&drop_it]).await?;
-            Ok(format!("{checkpoints} checkpoints, {written} MiB written"))
+            Ok(came_to(checkpoints, written))
         })
     }
 }

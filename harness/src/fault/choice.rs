@@ -55,10 +55,16 @@ impl Choice {
         }
     }
 
-    /// Says what is wrong with it, but for a share out of range, which the toxic says itself.
+    /// Says what is wrong with it.
     pub(super) fn check(&self, about: &mut About<'_>) {
         if self.every == 0 {
             about.parameter("every", "`every` is 0", "1 strikes each, 2 every second one");
+        }
+        if let Some(share) = self.share {
+            about.share("share", share);
+        }
+        if self.first == Some(0) {
+            about.parameter("first", "`first` is 0, which strikes nobody", "how many are struck, at least 1");
         }
         let given = [("every", self.every > 1), ("share", self.share.is_some()), ("first", self.first.is_some())];
         let mut given = given.iter().filter(|(_, given)| *given).map(|(key, _)| *key);

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ActiveFault, Fault, Place};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::history::ClockError;
 use crate::scenario::value::SignedDur;
 use crate::scenario::{About, Target};
@@ -76,7 +76,7 @@ pub(super) async fn set_wrong(
     gain_ppm: i64,
 ) -> Result<Box<dyn ActiveFault>, StackError> {
     control(stack)?.set_clock(offset_ms, gain_ppm).await?;
-    Ok(Box::new(Wrong { was_off_ms: None }))
+    Ok(Box::new(Wrong { stepped: offset_ms != 0, was_off_ms: None }))
 }
 
 fn control(stack: &Stack) -> Result<&Control, StackError> {
@@ -85,11 +85,19 @@ fn control(stack: &Stack) -> Result<&Control, StackError> {
 
 #[derive(Debug)]
 struct Wrong {
+    /// Whether it was off from the beginning, and not only by and by.
+    stepped: bool,
     was_off_ms: Option<i64>,
 }
 
+/// A clock that jumped was off, even if a restart has set it right before; one that runs wrong has to have got somewhere.
+pub(super) fn set_right(stepped: bool, off_ms: i64) -> Hit {
+    let count = u64::from(stepped || off_ms != 0);
+    Hit::new(count, format!("the service's clock was off by {off_ms} ms when it was set right"))
+}
+
 impl ActiveFault for Wrong {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let control = control(stack)?;
             // A service that was started again meanwhile has the right time, and the fault was over before.
@@ -98,7 +106,7 @@ impl ActiveFault for Wrong {
                 None => *self.was_off_ms.insert(control.clock_offset_ms().await?),
             };
             control.set_clock(0, 0).await?;
-            Ok(format!("the service's clock was off by {off} ms when it was set right"))
+            Ok(set_right(self.stepped, off))
         })
     }
 }

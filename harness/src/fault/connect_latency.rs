@@ -25,7 +25,7 @@ pub struct ConnectLatency {
     /// How delays are spread.
     #[serde(default)]
     pub distribution: Distribution,
-    /// Share of the connections it hits, from 0 to 1.
+    /// Share of the connections it hits, above 0 and up to 1.
     #[serde(default = "all")]
     pub fraction: f64,
 }

@@ -7,8 +7,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::process::{Ongoing, all_up, counted, goes_on, hit, kill_all, start_if_down};
-use super::{ActiveFault, Fault, Place};
+use super::hit::counted;
+use super::process::{Ongoing, all_up, goes_on, kill_all, start_if_down};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -32,7 +33,7 @@ fn every() -> Dur {
 /// What a loop has come to.
 #[derive(Debug, Clone, Copy, Default)]
 struct Deaths {
-    times: usize,
+    times: u64,
     processes: usize,
 }
 
@@ -83,13 +84,20 @@ impl Fault for CrashLoop {
     }
 }
 
+/// Nobody was hit where the component was down all the time, however often it was killed.
+pub(super) fn died(times: u64, processes: usize) -> Hit {
+    let processes = processes as u64;
+    let all = counted(processes, "process", "processes");
+    Hit::new(processes, format!("killed {}, {all} in all", counted(times, "time", "times")))
+}
+
 impl ActiveFault for Looping {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let deaths = self.deaths.stop().await;
             all_up(stack, &self.role).await?;
             let Deaths { times, processes } = deaths?;
-            Ok(format!("killed {}, {}", counted(times, "time", "times"), hit(processes, "in all")))
+            Ok(died(times, processes))
         })
     }
 }

@@ -6,6 +6,7 @@ use toml::Spanned;
 
 use super::choice::{Choice, one_in_one};
 use super::link::{Poison, all};
+use super::pattern::{check_text, check_word};
 use super::proxy::Protocol;
 use super::toxic::{CommandPattern, Toxic, ToxicKind};
 use crate::scenario::About;
@@ -25,7 +26,7 @@ pub struct CutAfterCommand {
     /// Every n-th of them is.
     #[serde(default = "one_in_one")]
     pub every: u32,
-    /// Share of the connections it hits, from 0 to 1.
+    /// Share of the connections it hits, above 0 and up to 1.
     #[serde(default = "all")]
     pub fraction: f64,
 }
@@ -52,6 +53,8 @@ impl Poison for CutAfterCommand {
     }
 
     fn check(&self, about: &mut About<'_>) {
+        check_word("command", self.command.as_ref(), "EVALSHA", about);
+        check_text(self.pattern.as_ref(), about);
         Choice::every(self.every).check(about);
     }
 }

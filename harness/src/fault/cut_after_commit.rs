@@ -5,7 +5,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::choice::{Choice, one_in_one};
-use super::link::Poison;
+use super::link::{Poison, all};
+use super::pattern::check_text;
 use super::proxy::Protocol;
 use super::toxic::{CutPoint, Toxic, ToxicKind};
 use crate::scenario::About;
@@ -23,6 +24,9 @@ pub struct CutAfterCommit {
     /// Only replies to statements that contain this; to commits if absent.
     #[serde(rename = "match")]
     pub pattern: Option<String>,
+    /// Share of the connections it hits, above 0 and up to 1.
+    #[serde(default = "all")]
+    pub fraction: f64,
 }
 
 impl Poison for CutAfterCommit {
@@ -37,7 +41,8 @@ impl Poison for CutAfterCommit {
             None => CutPoint::Commit,
             Some(contains) => CutPoint::Statement { contains: contains.clone() },
         };
-        Toxic::new(ToxicKind::CutReply { after, pick: Choice::every(self.every).pick() })
+        let kind = ToxicKind::CutReply { after, pick: Choice::every(self.every).pick() };
+        Toxic::new(kind).fraction(self.fraction)
     }
 
     fn struck_calls(&self) -> &'static str {
@@ -49,6 +54,7 @@ impl Poison for CutAfterCommit {
     }
 
     fn check(&self, about: &mut About<'_>) {
+        check_text(self.pattern.as_ref(), about);
         Choice::every(self.every).check(about);
     }
 }

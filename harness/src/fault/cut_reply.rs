@@ -5,7 +5,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::choice::{Choice, one_in_one};
-use super::link::Poison;
+use super::link::{Poison, all};
+use super::pattern::check_path;
 use super::proxy::Protocol;
 use super::toxic::{RequestPattern, Toxic, ToxicKind};
 use crate::scenario::About;
@@ -23,6 +24,9 @@ pub struct CutReply {
     /// Only replies to requests whose path looks like this, `*` standing for any text: `/items/*/orders`.
     #[serde(rename = "match")]
     pub pattern: Option<String>,
+    /// Share of the connections it hits, above 0 and up to 1.
+    #[serde(default = "all")]
+    pub fraction: f64,
 }
 
 impl Poison for CutReply {
@@ -34,7 +38,8 @@ impl Poison for CutReply {
 
     fn toxic(&self) -> Toxic {
         let request = RequestPattern { method: None, path: self.pattern.clone() };
-        Toxic::new(ToxicKind::HttpCutReply { request, pick: Choice::every(self.every).pick() })
+        let kind = ToxicKind::HttpCutReply { request, pick: Choice::every(self.every).pick() };
+        Toxic::new(kind).fraction(self.fraction)
     }
 
     fn struck_calls(&self) -> &'static str {
@@ -46,6 +51,7 @@ impl Poison for CutReply {
     }
 
     fn check(&self, about: &mut About<'_>) {
+        check_path(self.pattern.as_ref(), about);
         Choice::every(self.every).check(about);
     }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ActiveFault, Fault, Place};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::stack::{Stack, StackError};
 
@@ -54,10 +54,10 @@ impl Fault for Disconnect {
 }
 
 impl ActiveFault for Disconnected {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             stack.component(&self.role)?.disconnect(false).await?;
-            Ok("1 network left and joined again".to_owned())
+            Ok(Hit::new(1, "1 network left and joined again"))
         })
     }
 }

@@ -16,7 +16,7 @@ use toml::Spanned;
 
 use super::database::{Background, check_role, postgres};
 use super::process::PATIENCE;
-use super::{ActiveFault, Fault, Place};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::{About, Target};
 use crate::stack::{Component, Stack, StackError};
 
@@ -117,18 +117,23 @@ async fn keep_full(disk: PathBuf, mut file: File, stop: CancellationToken) -> u6
     file.metadata().map_or(0, |metadata| metadata.len())
 }
 
+/// How much was taken, and whether the database had to be started again.
+pub(super) fn taken(bytes: u64, revived: bool) -> Hit {
+    let ended = if revived { "; the database had ended over it, and was started again" } else { "" };
+    Hit::new(bytes, format!("{} MiB taken{ended}", bytes >> 20))
+}
+
 impl ActiveFault for Full {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
-            let taken = self.filling.stop().await? >> 20;
+            let bytes = self.filling.stop().await?;
             match std::fs::remove_file(&self.filler) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(StackError::io(format!("cannot remove {}", self.filler.display()), error)),
             }
             let revived = revive(stack.component(&self.role)?).await?;
-            let ended = if revived { "; the database had ended over it, and was started again" } else { "" };
-            Ok(format!("{taken} MiB taken{ended}"))
+            Ok(taken(bytes, revived))
         })
     }
 }

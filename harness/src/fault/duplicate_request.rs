@@ -6,6 +6,7 @@ use toml::Spanned;
 
 use super::choice::{Choice, Of, one_in_one};
 use super::link::{Poison, all};
+use super::pattern::{check_path, check_word};
 use super::proxy::Protocol;
 use super::toxic::{RequestPattern, Toxic, ToxicKind};
 use crate::scenario::About;
@@ -29,14 +30,14 @@ pub struct DuplicateRequest {
     /// Every n-th of them is.
     #[serde(default = "one_in_one")]
     pub every: u32,
-    /// Each of them is with this probability, from 0 to 1, instead of every n-th.
+    /// Each of them is with this probability, above 0 and up to 1, instead of every n-th.
     pub share: Option<f64>,
     /// Only the first so many are, instead of every n-th.
     pub first: Option<u64>,
     /// What `first` is counted over: the `link`, or each `connection`.
     #[serde(default)]
     pub of: Of,
-    /// Share of the connections it hits, from 0 to 1.
+    /// Share of the connections it hits, above 0 and up to 1.
     #[serde(default = "all")]
     pub fraction: f64,
 }
@@ -70,6 +71,8 @@ impl Poison for DuplicateRequest {
     }
 
     fn check(&self, about: &mut About<'_>) {
+        check_path(self.pattern.as_ref(), about);
+        check_word("method", self.method.as_ref(), "POST", about);
         self.choice().check(about);
     }
 }

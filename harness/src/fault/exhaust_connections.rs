@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::database::{PATIENCE, check_role, database, postgres, theirs};
-use super::{ActiveFault, Fault, Place};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::stack::database::{Database, Session};
 use crate::stack::{Stack, StackError};
@@ -115,14 +115,19 @@ async fn take(database: &Database, taken: &mut Vec<Session>, wanted: u64) {
     }
 }
 
+/// How many were taken.
+pub(super) fn taken(connections: u64) -> Hit {
+    Hit::new(connections, format!("{connections} connections taken"))
+}
+
 impl ActiveFault for Exhausted {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             self.taken.clear();
             // A session ends a little after its connection: it is healed when there is room again.
             let free = database(stack, &self.role)?.connect_within(PATIENCE).await?;
             free.run(&["SELECT 1"]).await?;
-            Ok(format!("{} connections taken", self.count))
+            Ok(taken(self.count as u64))
         })
     }
 }

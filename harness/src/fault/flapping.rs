@@ -22,7 +22,7 @@ pub struct Flapping {
     /// What happens while it is down.
     #[serde(default)]
     pub how: Down,
-    /// Share of the connections it hits, from 0 to 1.
+    /// Share of the connections it hits, above 0 and up to 1.
     #[serde(default = "all")]
     pub fraction: f64,
 }

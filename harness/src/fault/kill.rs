@@ -7,8 +7,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::process::{Ongoing, all_up, goes_on, hit, kill_all};
-use super::{ActiveFault, Fault, Place};
+use super::hit::processes;
+use super::process::{Ongoing, all_up, goes_on, kill_all};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -46,6 +47,9 @@ impl Fault for Kill {
 
     fn check(&self, about: &mut About<'_>) {
         about.role(&self.role);
+        if let Some(after) = self.restart_after {
+            about.while_it_lasts("restart_after", after);
+        }
     }
 
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
@@ -69,14 +73,14 @@ impl Fault for Kill {
 }
 
 impl ActiveFault for Killed {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let supervised = match &mut self.supervisor {
                 Some(supervisor) => supervisor.stop().await.is_ok_and(|in_time| in_time),
                 None => false,
             };
             all_up(stack, &self.role).await?;
-            Ok(hit(self.hit, if supervised { "killed, started again while it lasted" } else { "killed" }))
+            Ok(processes(self.hit, if supervised { "killed, started again while it lasted" } else { "killed" }))
         })
     }
 }

@@ -24,7 +24,7 @@ pub struct Latency {
     /// How delays are spread.
     #[serde(default)]
     pub distribution: Distribution,
-    /// Share of the connections it hits, from 0 to 1.
+    /// Share of the connections it hits, above 0 and up to 1.
     #[serde(default = "all")]
     pub fraction: f64,
     /// Which way: `up` is what requests take, `down` what replies take.
@@ -70,13 +70,20 @@ pub(super) fn spread(what: &str, delay: Dur, jitter: Dur, distribution: Distribu
     }
 }
 
-/// Says so if delays could be drawn that are less than nothing.
+/// Says so if delays could be drawn that are less than nothing, or a spread is asked for and none is given.
 pub(super) fn check_jitter(delay: Dur, jitter: Dur, distribution: Distribution, about: &mut About<'_>) {
     if distribution == Distribution::Uniform && jitter > delay {
         about.parameter(
             "jitter",
             &format!("a jitter of {jitter} is more than its delay of {delay}"),
             "a delay cannot be negative: lower `jitter`, or let distribution = \"pareto\" only add",
+        );
+    }
+    if distribution != Distribution::Uniform && jitter.0.is_zero() {
+        about.parameter(
+            "distribution",
+            "`distribution` says how `jitter` is spread, and there is no jitter",
+            "add jitter = \"2ms\", for instance, or remove `distribution`",
         );
     }
 }

@@ -16,7 +16,7 @@ pub struct LimitData {
     pub link: Spanned<String>,
     /// How many bytes a direction carries, from the injection or from the beginning of the connection.
     pub bytes: u64,
-    /// Share of the connections it hits, from 0 to 1.
+    /// Share of the connections it hits, above 0 and up to 1.
     #[serde(default = "all")]
     pub fraction: f64,
     /// Which way: `up` is what requests take, `down` what replies take.

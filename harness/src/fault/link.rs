@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::proxy::Protocol;
 use super::toxic::{Direction, Toxic, ToxicHit, ToxicId};
-use super::{ActiveFault, Fault, Place};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::scenario::value::normal_link;
 use crate::stack::{Stack, StackError};
@@ -58,7 +58,7 @@ impl<T: Poison> Fault for T {
     fn check(&self, about: &mut About<'_>) {
         about.link(self.link(), T::NEEDS);
         let toxic = self.toxic();
-        about.fraction(toxic.fraction);
+        about.share("fraction", toxic.fraction);
         if let Err(wrong) = toxic.kind.arm(toxic.direction).validate() {
             about.parameter(wrong.key, &format!("`{}` {}", wrong.key, wrong.what), wrong.help);
         }
@@ -83,7 +83,7 @@ struct Armed {
 }
 
 impl ActiveFault for Armed {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let hit = stack.link(&self.link)?.disarm(self.id)?.unwrap_or_default();
             Ok(describe(&hit, self.calls))
@@ -110,7 +110,9 @@ pub(super) fn way(direction: Direction) -> &'static str {
     }
 }
 
-fn describe(hit: &ToxicHit, calls: &str) -> String {
+/// A connection is hit when something was done to it: one that was only open is not.
+pub(super) fn describe(hit: &ToxicHit, calls: &str) -> Hit {
     let calls = if hit.calls > 0 { format!(", {} {calls}", hit.calls) } else { String::new() };
-    format!("{} connections, {} chunks, {} bytes{calls}", hit.connections, hit.chunks, hit.bytes)
+    let words = format!("{} connections, {} chunks, {} bytes{calls}", hit.connections, hit.chunks, hit.bytes);
+    Hit::new(hit.connections, words)
 }

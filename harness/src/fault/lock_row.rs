@@ -1,14 +1,17 @@
 //! Somebody holds the lock of the hot row, as a forgotten session or a long report would.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
 use toml::Spanned;
 
-use super::database::{check_role, postgres, session};
-use super::{ActiveFault, Fault, Place};
+use super::database::{Background, check_role, database, postgres, session};
+use super::hit::counted;
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::stack::database::Session;
 use crate::stack::{Stack, StackError};
@@ -41,6 +44,8 @@ impl LockRow {
 struct Locked {
     session: Session,
     rows: u64,
+    /// How many waited at once at most.
+    waiting: Background<u64>,
 }
 
 impl Fault for LockRow {
@@ -88,7 +93,9 @@ impl Fault for LockRow {
             if rows == 0 {
                 return Err(StackError::Other(format!("`{statement}` locked no row")));
             }
-            let active: Box<dyn ActiveFault> = Box::new(Locked { session, rows });
+            let role = self.role.get_ref().clone();
+            let waiting = Background::start(stack, |stack, stop| most_waiting(stack, role, stop));
+            let active: Box<dyn ActiveFault> = Box::new(Locked { session, rows, waiting });
             Ok(active)
         })
     }
@@ -98,17 +105,52 @@ impl Fault for LockRow {
 const WAITING: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
 
+/// How often it is looked who waits. Those that wait for a moment only are seen if there are many of them.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Looks who waits, until it is to stop; the most that were seen to wait at once. On a session of its own: within a
+/// transaction, Postgres shows everybody as they were when it was first asked.
+async fn most_waiting(stack: Arc<Stack>, role: String, stop: CancellationToken) -> u64 {
+    let (mut most, mut own) = (0, None);
+    loop {
+        let ends = tokio::select! {
+            () = stop.cancelled() => true,
+            () = tokio::time::sleep(LOOK) => false,
+        };
+        if own.is_none()
+            && let Ok(database) = database(&stack, &role)
+        {
+            // There may be no room for one more session, or no database for a moment.
+            own = database.connect().await.ok();
+        }
+        if let Some(session) = &own {
+            match session.number(WAITING).await {
+                Ok(waiting) => most = most.max(waiting),
+                Err(_) => own = None,
+            }
+        }
+        if ends {
+            return most;
+        }
+    }
+}
+
+/// A lock that nobody waited for hit nobody.
+pub(super) fn held(rows: u64, waiting: u64, lost: bool) -> Hit {
+    let rows = counted(rows, "row", "rows");
+    let lost = if lost { ", until the session was lost" } else { "" };
+    let sessions = counted(waiting, "session", "sessions");
+    Hit::new(waiting, format!("{rows} locked{lost}; at most {sessions} seen to wait at once"))
+}
+
 impl ActiveFault for Locked {
-    fn heal<'a>(&'a mut self, _stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, _stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
-            // A database that was killed meanwhile has let go of the lock by itself.
-            let Ok(waiting) = self.session.number(WAITING).await else {
-                return Ok(format!("{} rows locked, until the session was lost", self.rows));
-            };
-            // Doing it again is harmless: it warns that there is no transaction.
-            self.session.run(&["ROLLBACK"]).await?;
-            let rows = if self.rows == 1 { "1 row".to_owned() } else { format!("{} rows", self.rows) };
-            Ok(format!("{rows} locked; {waiting} sessions waited at the end"))
+            let waiting = self.waiting.stop().await?;
+            // A database that was killed meanwhile has let go of the lock by itself. Doing it again is harmless: it warns that
+            // there is no transaction.
+            let lost = self.session.run(&["ROLLBACK"]).await.is_err();
+            Ok(held(self.rows, waiting, lost))
         })
     }
 }

@@ -39,6 +39,7 @@ pub mod duplicate_request;
 pub mod exhaust_connections;
 pub mod flapping;
 pub mod garbage_body;
+pub mod hit;
 pub mod http_status;
 pub mod kill;
 pub mod latency;
@@ -46,6 +47,7 @@ pub mod limit_data;
 pub mod link;
 pub mod lock_row;
 pub mod partition;
+mod pattern;
 pub mod pause;
 pub mod process;
 pub mod promote_replica;
@@ -66,6 +68,8 @@ pub mod terminate_backends;
 pub mod throttle;
 pub mod timeout;
 pub mod toxic;
+
+pub use hit::Hit;
 
 /// What a fault is done to.
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +113,7 @@ pub trait Fault: Send + Sync + Debug {
 pub trait ActiveFault: Send {
     /// Takes the fault away and says what it really hit; when this returns, the stack's part is done. It may be asked
     /// again where it failed or took too long, so it has to bear that.
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>>;
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>>;
 }
 
 /// The one place that knows all kinds: the name in scenario files, and the type that holds the parameters.

@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::hit::counted;
 use super::link::{all, way};
-use super::process::counted;
 use super::toxic::Direction;
-use super::{ActiveFault, Fault, Place};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::value::normal_link;
 use crate::scenario::{About, topology};
 use crate::stack::host::{Host, Ports};
@@ -29,7 +29,7 @@ pub struct Partition {
     /// Which way: `up` is what requests take, `down` what replies take.
     #[serde(default)]
     pub direction: Direction,
-    /// Share of the packets that are lost, from 0 to 1.
+    /// Share of the packets that are lost, from 0.001 to 1.
     #[serde(default = "all")]
     pub loss: f64,
 }
@@ -108,14 +108,18 @@ async fn at_once<R: Send + 'static>(
     done.unwrap_or_else(|error| Err(StackError::Other(format!("the firewall's work ended early: {error}"))))
 }
 
+/// Where nobody sends, nothing is lost.
+pub(super) fn packets(lost: u64) -> Hit {
+    Hit::new(lost, format!("{} lost", counted(lost, "packet", "packets")))
+}
+
 impl ActiveFault for Parted {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let (of, role, table) = (stack.clone(), self.role, self.table.clone());
             let lost = at_once(move || of.host(role)?.lose_no_more(&table)).await?;
             self.lost = self.lost.or(lost);
-            let lost = usize::try_from(self.lost.unwrap_or(0)).unwrap_or(usize::MAX);
-            Ok(format!("{} lost", counted(lost, "packet", "packets")))
+            Ok(packets(self.lost.unwrap_or(0)))
         })
     }
 }

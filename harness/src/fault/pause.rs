@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::process::hit;
-use super::{ActiveFault, Fault, Place};
+use super::hit::processes;
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::stack::{Stack, StackError};
 
@@ -54,12 +54,12 @@ impl Fault for Pause {
 }
 
 impl ActiveFault for Paused {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             for component in stack.components_of(&self.role)? {
                 component.pause(false).await?;
             }
-            Ok(hit(self.hit, "stopped"))
+            Ok(processes(self.hit, "stopped"))
         })
     }
 }

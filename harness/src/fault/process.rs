@@ -12,16 +12,6 @@ use crate::stack::{Component, Stack, StackError};
 /// How long a part may take to come up again.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What was hit, for people.
-pub(super) fn hit(processes: usize, how: &str) -> String {
-    format!("{} {how}", counted(processes, "process", "processes"))
-}
-
-/// A number with its noun.
-pub(super) fn counted(number: usize, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
-}
-
 /// Kills every component of a role; says how many processes that hit.
 pub(super) async fn kill_all(stack: &Stack, role: &str) -> Result<usize, StackError> {
     let mut hit = 0;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::process::PATIENCE;
-use super::{ActiveFault, Fault, Place};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::scenario::topology::{REDIS, REDIS_REPLICA, TO_REDIS};
 use crate::stack::redis::Cache;
@@ -93,7 +93,7 @@ fn cache(stack: &Stack, role: &str) -> Result<Cache, StackError> {
 }
 
 impl ActiveFault for Promoted {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             // Another fault may have it down at this moment.
             let new = cache(stack, &self.role)?;
@@ -108,7 +108,7 @@ impl ActiveFault for Promoted {
             if !replication.contains("role:master") {
                 return Err(StackError::Other(format!("`{}` is still a replica", self.role)));
             }
-            Ok(format!("`{}` is the one that the service asks", self.role))
+            Ok(Hit::new(1, format!("`{}` is the one that the service asks", self.role)))
         })
     }
 }

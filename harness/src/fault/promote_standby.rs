@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::database::{database, session};
-use super::{ActiveFault, Fault, Place};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::scenario::topology::{POSTGRES, STANDBY, TO_POSTGRES};
 use crate::stack::{Component, Stack, StackError};
@@ -115,18 +115,23 @@ async fn promote(
     Ok(behind)
 }
 
+/// One primary was lost and another took its place, however little was lost with it.
+pub(super) fn took_over(role: &str, behind: Option<u64>) -> Hit {
+    let behind = match behind {
+        Some(bytes) => format!("it lacked {bytes} bytes of the primary's log"),
+        None => "how far it was behind, the primary could not be asked any more".to_owned(),
+    };
+    Hit::new(1, format!("`{role}` is the primary; {behind}"))
+}
+
 impl ActiveFault for Promoted {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let in_recovery = session(stack, &self.role).await?.value("SELECT pg_is_in_recovery()").await?;
             if in_recovery != "f" {
                 return Err(StackError::Other(format!("`{}` is still a standby", self.role)));
             }
-            let behind = match self.behind {
-                Some(bytes) => format!("it lacked {bytes} bytes of the primary's log"),
-                None => "how far it was behind, the primary could not be asked any more".to_owned(),
-            };
-            Ok(format!("`{}` is the primary; {behind}", self.role))
+            Ok(took_over(&self.role, self.behind))
         })
     }
 }

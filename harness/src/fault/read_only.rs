@@ -8,8 +8,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::database::{PATIENCE, check_role, database, postgres, session};
-use super::{ActiveFault, Fault, Place};
+use super::database::{PATIENCE, check_role, database, postgres, session, theirs};
+use super::hit::counted;
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::stack::{Stack, StackError};
 
@@ -29,6 +30,8 @@ const RESET: &str = "RESET default_transaction_read_only";
 #[derive(Debug)]
 struct WritesRefused {
     role: String,
+    /// The service's sessions when it began.
+    sessions: u64,
 }
 
 impl Fault for ReadOnly {
@@ -56,19 +59,33 @@ impl Fault for ReadOnly {
                 set(stack, &role, RESET, "off").await?;
                 return Err(error);
             }
-            let active: Box<dyn ActiveFault> = Box::new(WritesRefused { role });
+            let sessions = sessions(stack, &role).await.unwrap_or(0);
+            let active: Box<dyn ActiveFault> = Box::new(WritesRefused { role, sessions });
             Ok(active)
         })
     }
 }
 
 impl ActiveFault for WritesRefused {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
+            let now = sessions(stack, &self.role).await.unwrap_or(0);
             set(stack, &self.role, RESET, "off").await?;
-            Ok("every session was switched".to_owned())
+            self.sessions = self.sessions.max(now);
+            Ok(switched(self.sessions))
         })
     }
+}
+
+/// How many sessions the service has.
+async fn sessions(stack: &Stack, role: &str) -> Result<u64, StackError> {
+    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE {}", theirs());
+    database(stack, role)?.connect().await?.number(&sql).await
+}
+
+/// Where the service has no session, nobody was refused.
+pub(super) fn switched(sessions: u64) -> Hit {
+    Hit::new(sessions, format!("{} of the service switched", counted(sessions, "session", "sessions")))
 }
 
 /// Changes the setting, and waits until the server has read it: sessions follow with their next transaction.

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ActiveFault, Fault, Place};
+use super::hit::counted;
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::scenario::topology::REDIS;
 use crate::stack::{Stack, StackError};
@@ -65,16 +66,21 @@ impl Fault for RedisFlush {
     }
 }
 
+/// How many keys there were, and how many there are again.
+pub(super) fn forgotten(keys: u64, now: Option<u64>) -> Hit {
+    let now = now.map_or("it could not be asked".to_owned(), |now| format!("there are {now}"));
+    Hit::new(keys, format!("{} forgotten; when it was healed, {now}", counted(keys, "key", "keys")))
+}
+
 impl ActiveFault for Flushed {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             // There is nothing to take away. What came back meanwhile tells whether somebody noticed.
             let now = match stack.component(&self.role)?.cache() {
                 Some(cache) => cache.ask::<u64>(&["DBSIZE"]).await.ok(),
                 None => None,
             };
-            let now = now.map_or("it could not be asked".to_owned(), |now| format!("there are {now}"));
-            Ok(format!("{} keys forgotten; when it was healed, {now}", self.keys))
+            Ok(forgotten(self.keys, now))
         })
     }
 }

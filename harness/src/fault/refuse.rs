@@ -14,7 +14,7 @@ pub struct Refuse {
     /// The link: `service→postgres`; `->` is accepted for the arrow.
     #[schemars(with = "String")]
     pub link: Spanned<String>,
-    /// Share of the connections it hits, from 0 to 1.
+    /// Share of the connections it hits, above 0 and up to 1.
     #[serde(default = "all")]
     pub fraction: f64,
 }

@@ -6,6 +6,7 @@ use toml::Spanned;
 
 use super::link::{Poison, all};
 use super::toxic::{Toxic, ToxicKind};
+use crate::scenario::About;
 use crate::scenario::value::Dur;
 
 /// Connections over a link are reset.
@@ -18,7 +19,7 @@ pub struct Reset {
     /// How long a connection works before it is reset, from the injection or from its beginning.
     #[serde(default)]
     pub after: Dur,
-    /// Share of the connections it hits, from 0 to 1.
+    /// Share of the connections it hits, above 0 and up to 1.
     #[serde(default = "all")]
     pub fraction: f64,
 }
@@ -38,5 +39,9 @@ impl Poison for Reset {
         } else {
             format!("connections reset after {}", self.after)
         }
+    }
+
+    fn check(&self, about: &mut About<'_>) {
+        about.while_it_lasts("after", self.after);
     }
 }

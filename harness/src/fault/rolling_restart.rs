@@ -9,9 +9,10 @@ use toml::Spanned;
 
 use super::process::{Ongoing, all_up, farewell, goes_on, up_again};
 use super::stop::{patience, within};
-use super::{ActiveFault, Fault, Place};
-use crate::scenario::About;
+use super::{ActiveFault, Fault, Hit, Place};
+use crate::scenario::topology::ACCESS;
 use crate::scenario::value::Dur;
+use crate::scenario::{About, Target};
 use crate::stack::{Stack, StackError};
 
 /// Each component of a role ends in order and is started again, and only when it works the next one follows. Of a role that
@@ -56,6 +57,14 @@ impl Fault for RollingRestart {
     fn check(&self, about: &mut About<'_>) {
         about.role(&self.role);
         within(about, self.within);
+        let alone = match &about.scenario().target {
+            Target::Reference(_) => self.role.get_ref() != ACCESS || about.scenario().access_processes().len() < 2,
+            Target::External(_) => false,
+        };
+        if alone && !self.between.0.is_zero() {
+            let what = format!("`between` is {}, and \"{}\" is one process alone", self.between, self.role.get_ref());
+            about.parameter("between", &what, "remove it, or restart a role of several, such as access = 2");
+        }
     }
 
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
@@ -88,14 +97,19 @@ impl Fault for RollingRestart {
     }
 }
 
+/// What a round has come to, in words.
+pub(super) fn came_to(restarted: usize, of: usize, killed: usize) -> Hit {
+    let killed = if killed > 0 { format!(", {killed} killed because they did not end") } else { String::new() };
+    Hit::new(restarted as u64, format!("{restarted} of {of} restarted{killed}"))
+}
+
 impl ActiveFault for Rolling {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let round = self.round.stop().await;
             all_up(stack, &self.role).await?;
             let Round { restarted, killed, of } = round?;
-            let killed = if killed > 0 { format!(", {killed} killed because they did not end") } else { String::new() };
-            Ok(format!("{restarted} of {of} restarted{killed}"))
+            Ok(came_to(restarted, of, killed))
         })
     }
 }

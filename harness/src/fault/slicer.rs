@@ -23,7 +23,7 @@ pub struct Slicer {
     /// The least time between two pieces.
     #[serde(default)]
     pub delay: Dur,
-    /// Share of the connections it hits, from 0 to 1.
+    /// Share of the connections it hits, above 0 and up to 1.
     #[serde(default = "all")]
     pub fraction: f64,
     /// Which way: `up` is what requests take, `down` what replies take.

@@ -7,6 +7,7 @@ use toml::Spanned;
 use super::choice::{Choice, one_in_one};
 use super::latency::{check_jitter, spread};
 use super::link::{Poison, all, calls_themselves, way};
+use super::pattern::{check_path, check_word};
 use super::proxy::Protocol;
 use super::toxic::{CallPattern, Direction, Distribution, RequestPattern, Toxic, ToxicKind};
 use crate::scenario::About;
@@ -35,7 +36,7 @@ pub struct SlowRequest {
     /// Every n-th of them is.
     #[serde(default = "one_in_one")]
     pub every: u32,
-    /// Share of the connections it hits, from 0 to 1.
+    /// Share of the connections it hits, above 0 and up to 1.
     #[serde(default = "all")]
     pub fraction: f64,
     /// Which way: `up` delays the request, `down` its reply, when it has taken effect.
@@ -68,6 +69,8 @@ impl Poison for SlowRequest {
     }
 
     fn check(&self, about: &mut About<'_>) {
+        check_path(self.pattern.as_ref(), about);
+        check_word("method", self.method.as_ref(), "POST", about);
         Choice::every(self.every).check(about);
         check_jitter(self.delay, self.jitter, self.distribution, about);
     }

@@ -8,8 +8,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::process::{all_up, farewell, hit};
-use super::{ActiveFault, Fault, Place};
+use super::hit::processes as hit;
+use super::process::{all_up, farewell};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -34,7 +35,7 @@ pub(super) fn patience() -> Dur {
 #[derive(Debug)]
 struct Stopped {
     role: String,
-    how: String,
+    hit: Hit,
 }
 
 impl Fault for Stop {
@@ -65,7 +66,7 @@ impl Fault for Stop {
             let took = format!("ended within {:.0} ms", from.elapsed().as_secs_f64() * 1e3);
             let killed = if killed > 0 { format!(", {killed} of them killed") } else { String::new() };
             let stopped: Box<dyn ActiveFault> =
-                Box::new(Stopped { role, how: format!("{}{killed}", hit(processes, &took)) });
+                Box::new(Stopped { role, hit: hit(processes, &format!("{took}{killed}")) });
             Ok(stopped)
         })
     }
@@ -79,10 +80,10 @@ pub(super) fn within(about: &mut About<'_>, within: Dur) {
 }
 
 impl ActiveFault for Stopped {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             all_up(stack, &self.role).await?;
-            Ok(self.how.clone())
+            Ok(self.hit.clone())
         })
     }
 }

@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use toml::Spanned;
 
 use super::database::{Background, check_role, database, postgres, session, theirs};
+use super::hit::counted;
 use super::link::all;
-use super::{ActiveFault, Fault, Place};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -24,7 +25,7 @@ pub struct TerminateBackends {
     #[serde(default = "postgres")]
     #[schemars(with = "String")]
     pub role: Spanned<String>,
-    /// Share of the sessions that are ended, from 0 to 1; at least one.
+    /// Share of the sessions that are ended, above 0 and up to 1, and one session at least.
     #[serde(default = "all")]
     pub share: f64,
     /// How often; without it, once.
@@ -57,8 +58,9 @@ impl Fault for TerminateBackends {
 
     fn check(&self, about: &mut About<'_>) {
         check_role(&self.role, about);
-        if !(0.0..=1.0).contains(&self.share) {
-            about.parameter("share", &format!("`share` is {}", self.share), "a share from 0 to 1, such as 0.25");
+        about.share("share", self.share);
+        if let Some(every) = self.every {
+            about.while_it_lasts("every", every);
         }
         if self.every.is_some_and(|every| every < OFTEN) {
             let what = format!("`every` is {}", self.every.unwrap_or_default());
@@ -113,12 +115,22 @@ async fn again_and_again(
     }
 }
 
+/// What was ended, in how many rounds.
+pub(super) fn ended(sessions: u64, rounds: u64) -> Hit {
+    let rounds = if rounds > 1 { format!(" in {rounds} rounds") } else { String::new() };
+    Hit::new(sessions, format!("{} ended{rounds}", counted(sessions, "session", "sessions")))
+}
+
 impl ActiveFault for Terminating {
-    fn heal<'a>(&'a mut self, _stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, _stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
-            let Some(rounds) = &mut self.rounds else { return Ok(format!("{} sessions ended", self.first)) };
-            let (rounds, ended) = rounds.stop().await?;
-            Ok(format!("{} sessions ended in {} rounds", self.first + ended, rounds + 1))
+            match &mut self.rounds {
+                None => Ok(ended(self.first, 1)),
+                Some(rounds) => {
+                    let (more, sessions) = rounds.stop().await?;
+                    Ok(ended(self.first + sessions, more + 1))
+                }
+            }
         })
     }
 }

@@ -10,8 +10,9 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use toml::Spanned;
 
-use super::process::{Ongoing, goes_on, hit};
-use super::{ActiveFault, Fault, Place};
+use super::hit::counted;
+use super::process::{Ongoing, goes_on};
+use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::stack::cgroup::{self, Group, Hierarchy, Throttled};
 use crate::stack::{Component, Stack, StackError};
@@ -65,6 +66,9 @@ impl Fault for Throttle {
         if !(0.01..=64.0).contains(&self.cpus) {
             let what = format!("`cpus` is {}", self.cpus);
             about.parameter("cpus", &what, "from 0.01 to 64 processors; 0.25 is a quarter of one");
+        } else if self.by == By::Signals && self.cpus >= 1.0 {
+            let what = format!("`cpus` is {}, and `signals` only ever stop it for a part of the time", self.cpus);
+            about.parameter("cpus", &what, "less than 1, such as 0.25; or remove `by`, for a quota");
         }
     }
 
@@ -83,6 +87,20 @@ impl Fault for Throttle {
             }
         })
     }
+}
+
+/// A quota hits who used it up and had to wait: one that was never used up is no fault, however many processes it is about.
+pub(super) fn limited(processes: usize, by: &str, came_to: Throttled) -> Hit {
+    let who = counted(processes as u64, "process", "processes");
+    let by = if by.is_empty() { String::new() } else { format!(" {by}") };
+    Hit::new(came_to.throttled, format!("{who} limited{by}; {came_to}"))
+}
+
+/// Who stood still for no time was not hit.
+pub(super) fn stood_still(processes: usize, still: Duration, why: &str) -> Hit {
+    let (who, ms) = (counted(processes as u64, "process", "processes"), still.as_millis());
+    let count = if ms > 0 { processes as u64 } else { 0 };
+    Hit::new(count, format!("{who} stopped in turns, {why}, for {ms} ms in all"))
 }
 
 /// Containers, which whoever runs them holds to their part.
@@ -108,7 +126,7 @@ impl ByEngine {
 }
 
 impl ActiveFault for ByEngine {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let mut came_to = Throttled::default();
             let quotas = stack.components_of(&self.role)?.into_iter().filter_map(Component::quota);
@@ -117,7 +135,7 @@ impl ActiveFault for ByEngine {
                 // A container that was started again meanwhile counts anew.
                 came_to = came_to + quota.throttled().await?.since(before);
             }
-            Ok(hit(self.processes, &format!("limited by the engine; {came_to}")))
+            Ok(limited(self.processes, "by the engine", came_to))
         })
     }
 }
@@ -173,7 +191,7 @@ impl Limited {
 }
 
 impl ActiveFault for Limited {
-    fn heal<'a>(&'a mut self, _stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, _stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let processes = self.work.stop().await;
             let came_to = self.group.throttled();
@@ -183,7 +201,7 @@ impl ActiveFault for Limited {
                 dissolved.unwrap_or_else(|e| Err(StackError::Other(format!("removing a cgroup failed: {e}"))))?;
                 self.dissolved = true;
             }
-            Ok(hit(processes?, &format!("limited; {came_to}")))
+            Ok(limited(processes?, "", came_to))
         })
     }
 }
@@ -197,11 +215,18 @@ async fn in_turns(
 ) -> Result<(usize, Duration), StackError> {
     let runs = TURN.mul_f64(cpus.min(1.0));
     let (mut most, mut still) = (0, Duration::ZERO);
+    if runs == TURN {
+        // A whole processor is all that one can be kept from in this way.
+        stop.cancelled().await;
+        return Ok((most, still));
+    }
     loop {
         let from = Instant::now();
+        let mut stopped = 0;
         for component in stack.components_of(role)? {
-            most = most.max(component.pause(true).await?);
+            stopped += component.pause(true).await?;
         }
+        most = most.max(stopped);
         let goes = goes_on(stop, TURN - runs).await;
         for component in stack.components_of(role)? {
             component.pause(false).await?;
@@ -231,15 +256,14 @@ impl InTurns {
 }
 
 impl ActiveFault for InTurns {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<String, StackError>> {
+    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let said = self.work.stop().await;
             for component in stack.components_of(&self.role)? {
                 component.pause(false).await?;
             }
             let (processes, still) = said?;
-            let ms = still.as_secs_f64() * 1e3;
-            Ok(hit(processes, &format!("stopped in turns, {}, for {ms:.0} ms in all", self.why)))
+            Ok(stood_still(processes, still, &self.why))
         })
     }
 }

@@ -17,7 +17,7 @@ pub struct Timeout {
     pub link: Spanned<String>,
     /// How long bytes are swallowed before the connection is closed, from the injection or from its beginning.
     pub after: Dur,
-    /// Share of the connections it hits, from 0 to 1.
+    /// Share of the connections it hits, above 0 and up to 1.
     #[serde(default = "all")]
     pub fraction: f64,
     /// Which way: `up` is what requests take, `down` what replies take.

@@ -76,7 +76,7 @@ pub struct Arguments {
 pub fn main(arguments: &Arguments, runtime: &tokio::runtime::Runtime, cancel: &CancellationToken) -> i32 {
     let result = match KEPT.read(&arguments.scenario) {
         Ok(Some(report)) => Ok((report, arguments.scenario.clone())),
-        Ok(None) => stdout::kept_for_results(arguments.quiet, || runtime.block_on(run(arguments, cancel))),
+        Ok(None) => stdout::kept_for_results(|| runtime.block_on(run(arguments, cancel))),
         Err(error) => Err(error.into()),
     };
     match result {

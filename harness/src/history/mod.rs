@@ -346,6 +346,8 @@ pub struct RunInfo {
 pub const COMPLETED: &str = "completed";
 /// How a run ended that a stop condition of its scenario ended: healed, drained and audited like one that was completed.
 pub const STOPPED: &str = "stopped";
+/// How soon everything is to be healed when a run is stopped, in microseconds.
+pub const HEALED_WITHIN_US: Micros = 2_000_000;
 
 /// Written when a history is complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -426,6 +428,10 @@ pub enum Event {
         at_us: Micros,
         /// What it really hit, in the fault's own words: connections, bytes, processes.
         hit: String,
+        /// How many of what it is about it really hit; 0 if it might as well not have been there. Absent from runs of before it was
+        /// counted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        count: Option<u64>,
     },
     /// The steady-state hypothesis held again after a fault was healed.
     FaultRecovered {

@@ -24,8 +24,9 @@ pub fn faults(history: &History) -> Vec<FaultSummary> {
             }
             Event::FaultSkipped { id, why, .. } => named(&mut faults, id).skipped = Some(why.clone()),
             Event::FaultInjected { id, at_us } => named(&mut faults, id).injected_at_ms = Some(ms(*at_us)),
-            Event::FaultHealed { id, at_us, hit } => {
+            Event::FaultHealed { id, at_us, hit, count } => {
                 let fault = named(&mut faults, id);
+                fault.hit_count = *count;
                 fault.healed_at_ms = Some(ms(*at_us));
                 fault.hit = hit.clone();
             }

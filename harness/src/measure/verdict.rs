@@ -2,6 +2,7 @@
 
 use crate::check::{Finding, Verdict};
 use crate::exit;
+use crate::history::HEALED_WITHIN_US;
 use crate::summary::{SloResult, Stopped};
 
 /// What the verdict rests on besides the findings.
@@ -111,7 +112,10 @@ fn stopped_sentence(stopped: &Stopped) -> String {
     let healed = match stopped.healed_after_ms {
         _ if !stopped.unhealed.is_empty() => format!("not healed: {}", stopped.unhealed.join(", ")),
         Some(after) if !stopped.healed.is_empty() => {
-            format!("{} healed within {:.1} s", stopped.healed.join(", "), after / 1e3)
+            let late = after > HEALED_WITHIN_US as f64 / 1e3;
+            let late =
+                if late { format!(", and {} s is allowed", HEALED_WITHIN_US / 1_000_000) } else { String::new() };
+            format!("{} healed within {:.1} s{late}", stopped.healed.join(", "), after / 1e3)
         }
         _ => "no fault was in effect".to_owned(),
     };

@@ -106,9 +106,9 @@ fn fault(plan: &FaultPlan, shards: &[OfShard]) -> Vec<Event> {
             Event::FaultRecovered { id, at_us, last_probe } if *id == plan.id => {
                 recovered.push((*at_us, last_probe.clone()));
             }
-            Event::FaultHealed { id, at_us, hit } if *id == plan.id => {
+            Event::FaultHealed { id, at_us, hit, count } if *id == plan.id => {
                 healed.push(*at_us);
-                hits.push(hit.as_str());
+                hits.push((hit.as_str(), *count));
             }
             Event::FaultFailed { id, at_us, error } if *id == plan.id => {
                 let error = format!("shard {index}: {error}");
@@ -138,7 +138,10 @@ fn fault(plan: &FaultPlan, shards: &[OfShard]) -> Vec<Event> {
         }
     }
     if let Some(last) = healed.iter().max() {
-        merged.push(Event::FaultHealed { id: id(), at_us: *last, hit: hits.join("; ") });
+        let (words, counts): (Vec<_>, Vec<_>) = hits.into_iter().unzip();
+        // Unknown as soon as one shard did not count.
+        let count = counts.into_iter().sum();
+        merged.push(Event::FaultHealed { id: id(), at_us: *last, hit: words.join("; "), count });
     }
     // The steady state holds again when it does so for everybody.
     if let Some((at_us, last_probe)) = recovered.iter().max().filter(|_| recovered.len() == healed.len()) {
@@ -215,7 +218,12 @@ mod tests {
             Event::Sample(Sample { at_us: 50 + late_us, ..Sample::default() }),
             Event::FaultInjected { id: id(), at_us: 100 + late_us },
             Event::Note { at_us: 150, text: "hm".into() },
-            Event::FaultHealed { id: id(), at_us: 200 + late_us, hit: format!("{index} replies") },
+            Event::FaultHealed {
+                id: id(),
+                at_us: 200 + late_us,
+                hit: format!("{index} replies"),
+                count: Some(index.into()),
+            },
         ];
         if recovered {
             events.push(Event::FaultRecovered { id: id(), at_us: 210 + late_us, last_probe: None });
@@ -255,7 +263,7 @@ mod tests {
             Event::FaultInjected { id: id(), at_us: 100 },
             Event::Note { at_us: 150, text: "shard 1: hm".into() },
             Event::Note { at_us: 150, text: "shard 2: hm".into() },
-            Event::FaultHealed { id: id(), at_us: 207, hit: "1 replies; 2 replies".into() },
+            Event::FaultHealed { id: id(), at_us: 207, hit: "1 replies; 2 replies".into(), count: Some(3) },
             Event::FaultRecovered { id: id(), at_us: 217, last_probe: None },
             Event::LoadTotals(LoadTotals { planned: 3, ..LoadTotals::default() }),
             Event::Cost(vec![cost("generator", 2.0), cost("proxy", 1.0)]),

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::within;
 use super::world::{Healing, World};
+use crate::fault::Hit;
 use crate::history::Micros;
 
 /// How often healing is tried before it is declared failed.
@@ -24,7 +25,7 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(25);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// When healing was complete, and what the fault really hit; or why it could not be healed.
-pub type Healed = Result<(Micros, String), String>;
+pub type Healed = Result<(Micros, Hit), String>;
 
 /// A fault in effect that is healed when its time is over. Dropping the lease heals it at once.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ impl Drop for Lease {
 }
 
 /// Heals a fault: bounded in time, and tried again.
-async fn heal(mut fault: Box<dyn Healing>, world: &dyn World) -> Result<String, String> {
+async fn heal(mut fault: Box<dyn Healing>, world: &dyn World) -> Result<Hit, String> {
     let mut last = String::new();
     for attempt in 1..=ATTEMPTS {
         match within(ATTEMPT_LIMIT, world, fault.heal()).await {

@@ -38,6 +38,8 @@ const INJECTION_LIMIT: Duration = Duration::from_secs(30);
 struct Progress {
     /// It is in effect.
     in_effect: bool,
+    /// It is about to be.
+    being_injected: bool,
     healed: Option<Micros>,
     recovered: Option<Micros>,
     /// Nothing more happens to it.
@@ -98,6 +100,27 @@ impl Nemesis {
         self.heal_now.cancel();
     }
 
+    /// Waits until nothing is in effect any more, for so long at most, in microseconds; says it, and which faults still are, where
+    /// that was not enough.
+    pub async fn healed_within(&self, limit_us: Micros, world: &dyn World) -> Vec<String> {
+        let mut board = self.board.subscribe();
+        let lasts = |progress: &Progress| progress.in_effect || progress.being_injected;
+        let end_us = world.now_us() + limit_us;
+        tokio::select! {
+            _ = board.wait_for(|board| !board.values().any(lasts)) => return Vec::new(),
+            () = world.sleep_until(end_us) => {}
+        }
+        let late: Vec<String> =
+            self.board.borrow().iter().filter(|(_, progress)| lasts(progress)).map(|(id, _)| id.clone()).collect();
+        if !late.is_empty() {
+            let limit = Duration::from_micros(limit_us.unsigned_abs());
+            let text = format!("not healed within {limit:?} after the run was stopped: {}", late.join(", "));
+            tracing::error!("{text}");
+            world.say(&Event::Note { at_us: world.now_us(), text });
+        }
+        late
+    }
+
     /// Tells which faults are in effect.
     pub fn in_effect(&self) -> InEffect {
         InEffect(self.board.subscribe())
@@ -140,7 +163,9 @@ struct Over<'a>(&'a One);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.0.mark(|progress| (progress.in_effect, progress.over) = (false, true));
+        self.0.mark(|progress| {
+            (progress.being_injected, progress.in_effect, progress.over) = (false, false, true);
+        });
     }
 }
 
@@ -152,6 +177,7 @@ impl One {
         if self.wait_until(at_us).await {
             return;
         }
+        self.mark(|progress| progress.being_injected = true);
         let fault = match within(INJECTION_LIMIT, &*self.world, self.world.inject(&self.fault)).await {
             Ok(fault) => fault,
             Err(error) => return self.failed("injected", &error),
@@ -159,14 +185,15 @@ impl One {
         let injected = self.world.now_us();
         let expires = injected + self.fault.lasts.micros();
         let lease = Lease::grant(&self.leases, &self.world, &self.heal_now, fault, expires);
-        self.mark(|progress| progress.in_effect = true);
+        self.mark(|progress| (progress.being_injected, progress.in_effect) = (false, true));
         self.world.say(&Event::FaultInjected { id: id(), at_us: injected });
         tracing::info!("{}: injected", self.fault.id);
         let (healed, hit) = match lease.over().await {
             Ok(healed) => healed,
             Err(error) => return self.failed("healed", &error),
         };
-        self.world.say(&Event::FaultHealed { id: id(), at_us: healed, hit });
+        let (hit, count) = (hit.words, Some(hit.count));
+        self.world.say(&Event::FaultHealed { id: id(), at_us: healed, hit, count });
         self.mark(|progress| (progress.in_effect, progress.healed) = (false, Some(healed)));
         tracing::info!("{}: healed", self.fault.id);
         match self.world.recovered(healed, RECOVERY_LIMIT).await {

@@ -7,6 +7,8 @@ use futures_util::future::BoxFuture;
 
 use super::world::Healing;
 use super::*;
+use crate::fault::Hit;
+use crate::history::HEALED_WITHIN_US;
 use crate::sampler::Recovery;
 use crate::scenario::value::Dur;
 
@@ -74,7 +76,7 @@ struct InFake {
 }
 
 impl Healing for InFake {
-    fn heal(&mut self) -> BoxFuture<'_, Result<String, String>> {
+    fn heal(&mut self) -> BoxFuture<'_, Result<Hit, String>> {
         Box::pin(async {
             if self.hangs > 0 {
                 self.hangs -= 1;
@@ -85,7 +87,7 @@ impl Healing for InFake {
                 return Err("it does not obey".to_owned());
             }
             self.world.state(|state| state.in_effect.remove(&self.id));
-            Ok("1 process".to_owned())
+            Ok(Hit::new(1, "1 process"))
         })
     }
 }
@@ -265,6 +267,38 @@ fn everything_is_healed_at_once_and_nothing_more_is_injected() {
     let healed = told.iter().filter(|line| line.starts_with("1.5s") && line.ends_with("healed")).count();
     assert_eq!((told.len(), healed), (6, 2), "{told:#?}");
     assert_eq!(told.iter().filter(|line| line.ends_with("recovered")).count(), 2, "recoveries are watched: {told:#?}");
+}
+
+/// Stops a run at a time of it, and says what was still in effect when everything was to be healed.
+fn stopped_at(world: &Arc<Fake>, timeline: Vec<Planned>, stop_us: Micros) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let shared: Arc<dyn World> = Arc::new(Shared(world.clone()));
+        let nemesis = Nemesis::start(timeline, &shared);
+        pass(world, stop_us).await;
+        world.now.send_replace(stop_us);
+        nemesis.heal_now();
+        let (late, ()) = tokio::join!(nemesis.healed_within(HEALED_WITHIN_US, &*shared), pass(world, Micros::MAX));
+        nemesis.finished().await;
+        late
+    })
+}
+
+#[test]
+fn what_is_not_healed_in_time_when_a_run_is_stopped_is_named() {
+    let timeline = || vec![fault("a", at(1_000), 60_000), fault("b", at(1_500), 60_000), fault("c", at(9_000), 1_000)];
+    // One attempt that fails costs a tenth of a second; one that hangs, 25 seconds.
+    let slow = fake(&[("a", Kind::FailsToHeal(1)), ("b", Kind::HangsHealing(1))], &[]);
+    assert_eq!(stopped_at(&slow, timeline(), 2_000_000), ["b"]);
+    let told = slow.told();
+    assert!(told.contains(&"4s not healed within 2s after the run was stopped: b".to_owned()), "{told:#?}");
+    assert!(told.contains(&"27.1s b healed".to_owned()), "it is healed all the same: {told:#?}");
+    let quick = fake(&[("a", Kind::FailsToHeal(2))], &[]);
+    assert_eq!(stopped_at(&quick, timeline(), 2_000_000), [] as [&str; 0]);
+    assert!(!quick.told().iter().any(|line| line.contains("not healed")), "{:#?}", quick.told());
+    // One that is being injected when the run is stopped is not healed before it is in effect.
+    let injecting = fake(&[("a", Kind::HangsInjecting)], &[]);
+    assert_eq!(stopped_at(&injecting, timeline(), 2_000_000), ["a"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::fault::ActiveFault;
+use crate::fault::{ActiveFault, Hit};
 use crate::history::recorder::EventSink;
 use crate::history::{Event, Micros};
 use crate::load::clock::Clock;
@@ -37,7 +37,7 @@ pub trait World: Send + Sync {
 /// A fault in effect, as its lease keeps it.
 pub trait Healing: Send {
     /// Takes it away, and says what it really hit. It may be asked again.
-    fn heal(&mut self) -> BoxFuture<'_, Result<String, String>>;
+    fn heal(&mut self) -> BoxFuture<'_, Result<Hit, String>>;
 }
 
 /// A run on a real stack.
@@ -85,7 +85,7 @@ struct OfStack {
 }
 
 impl Healing for OfStack {
-    fn heal(&mut self) -> BoxFuture<'_, Result<String, String>> {
+    fn heal(&mut self) -> BoxFuture<'_, Result<Hit, String>> {
         Box::pin(async { self.fault.heal(&self.stack).await.map_err(|error| error.to_string()) })
     }
 }

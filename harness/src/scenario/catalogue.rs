@@ -6,10 +6,12 @@
 use serde::Deserialize;
 
 use super::diagnose::{Mistake, Place};
-use super::{Deduct, Reference};
+use super::{Deduct, Reference, Replication};
 
 /// The one strategy by which stock is deducted at payment.
 const DEDUCTS_AT_PAYMENT: &str = "conditional-update";
+/// The one strategy whose stock lies in shards.
+const LIES_IN_SHARDS: &str = "shards";
 
 /// Everything that the reference service can be asked for.
 #[derive(Debug, Clone, Deserialize)]
@@ -58,7 +60,7 @@ pub struct Switch {
 }
 
 /// A mistake that can be planted.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct SeededBug {
     /// Its number.
     pub number: u32,
@@ -69,11 +71,53 @@ pub struct SeededBug {
     /// Whether it is a mistake that is made with a Redis beside the database.
     #[serde(default)]
     pub needs_redis: bool,
+    /// Whether only a payment dependency can bring it out.
+    #[serde(default)]
+    pub needs_payment: bool,
+    /// Whether it is made by who runs the databases, with a standby that lags behind.
+    #[serde(default)]
+    pub needs_lagging_standby: bool,
+    /// The strategy in whose place it is planted, so that no other would run; any goes with it if absent.
+    pub strategy: Option<String>,
 }
 
 impl SeededBug {
+    /// What keeps it from having any effect as the service is asked for: the key, what is wrong, and the remedy.
+    fn without_effect(&self, asked: &Reference) -> Option<(&'static str, String, String)> {
+        let SeededBug { number, name, .. } = self;
+        let says = |what: &str| format!("target: the seeded bug {number} ({name}) {what}");
+        let add = |line: &str| format!("add {line} to [target.reference]");
+        if self.needs_redis && !asked.redis {
+            return Some(("bug", says("needs a Redis"), add("redis = true")));
+        }
+        if self.needs_payment && !asked.payment {
+            let what = says("needs a payment dependency, which may decline a payment");
+            return Some(("bug", what, add("payment = true and payment_declines = 0.3")));
+        }
+        if self.needs_lagging_standby && asked.standby != Some(Replication::Async) {
+            let what = says("needs a standby that may lag behind, and the fault `promote-standby`");
+            return Some(("bug", what, add("standby = \"async\"")));
+        }
+        let place = self.strategy.as_ref()?;
+        if asked.strategy == *place || asked.strategy == Reference::default().strategy {
+            return None;
+        }
+        let what =
+            format!("is planted in the place of the strategy \"{place}\", and \"{}\" would not run", asked.strategy);
+        let help =
+            format!("leave `strategy` out or set it to \"{place}\"; or choose a bug that goes with any strategy");
+        Some(("strategy", says(&what), help))
+    }
+
     fn is_called(&self, text: &str) -> bool {
         self.name == text || text.parse() == Ok(self.number)
+    }
+}
+
+impl Reference {
+    /// Whether this bug is asked for.
+    fn plants(&self, known: &SeededBug) -> bool {
+        self.bug.as_ref().is_some_and(|bug| known.is_called(&bug.0))
     }
 }
 
@@ -103,12 +147,19 @@ impl Catalogue {
                     let what = format!("target: the seeded bug {number} ({name}) cannot be planted yet: {why}");
                     add("bug", what, self.bugs_there_are());
                 }
-                Some(SeededBug { number, name, needs_redis: true, .. }) if !asked.redis => {
-                    let what = format!("target: the seeded bug {number} ({name}) needs a Redis");
-                    add("bug", what, "add redis = true to [target.reference]".to_owned());
+                Some(known) => {
+                    if let Some((key, what, help)) = known.without_effect(asked) {
+                        add(key, what, help);
+                    }
                 }
-                Some(_) => {}
             }
+        }
+        if let Some(shards) = asked.shards
+            && asked.strategy != LIES_IN_SHARDS
+            && !self.bugs.iter().any(|known| known.strategy.as_deref() == Some(LIES_IN_SHARDS) && asked.plants(known))
+        {
+            let what = format!("target: `shards` is {shards}, and \"{}\" keeps no stock in shards", asked.strategy);
+            add("shards", what, format!("remove it, or set strategy = \"{LIES_IN_SHARDS}\""));
         }
         if let Some(slow) = &asked.slow {
             let kind = slow.split_once('=').map(|(kind, _)| kind);

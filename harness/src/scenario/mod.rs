@@ -166,8 +166,8 @@ pub enum Target {
 pub struct Reference {
     /// How stock is deducted.
     pub strategy: String,
-    /// Shards of each item, where the strategy has any.
-    pub shards: u16,
+    /// Shards of each item with `strategy = "shards"`; 16 unless given.
+    pub shards: Option<u16>,
     /// When stock is deducted.
     pub deduct: Deduct,
     /// Connections from the service to Postgres at most.
@@ -199,8 +199,8 @@ pub struct Reference {
     pub small_disk: Option<Size>,
     /// Whether there is a Redis, as the role `redis` over the link `service→redis`. The strategy `redis-lua` needs it.
     pub redis: bool,
-    /// What that Redis keeps on disk, and how soon.
-    pub redis_aof: Aof,
+    /// What that Redis keeps on disk, and how soon; `everysec` unless given.
+    pub redis_aof: Option<Aof>,
     /// Whether a second Redis follows the first, as the role `redis-replica` over the link `redis-replica→redis`.
     pub redis_replica: bool,
     /// Processes of the access layer in front of the service, which the buyers' connections are dealt out to; the service
@@ -212,6 +212,21 @@ pub struct Reference {
     pub payment_declines: f64,
     /// Whether there is a user-profile dependency, which item states are dressed with.
     pub profile: bool,
+}
+
+/// Shards of each item, where a scenario does not say.
+const USUAL_SHARDS: u16 = 16;
+
+impl Reference {
+    /// Shards of each item, where the strategy has any.
+    pub fn shards(&self) -> u16 {
+        self.shards.unwrap_or(USUAL_SHARDS)
+    }
+
+    /// What its Redis keeps on disk.
+    pub fn redis_aof(&self) -> Aof {
+        self.redis_aof.unwrap_or_default()
+    }
 }
 
 /// Roles that have a host of their own.
@@ -282,12 +297,13 @@ pub struct Images {
 }
 
 /// How soon Redis has on disk what it was told (its append-only file, AOF).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Aof {
     /// Before it answers.
     Always,
     /// Once in a second: so much is lost with a machine that loses its power, nothing with a process that is killed.
+    #[default]
     Everysec,
     /// When the kernel gets round to it.
     No,
@@ -311,7 +327,7 @@ impl Default for Reference {
         let (stack, containers) = (Runs::default(), Images::default());
         Reference {
             strategy,
-            shards: 16,
+            shards: None,
             deduct: Deduct::default(),
             pool: 8,
             workers: 2,
@@ -326,7 +342,7 @@ impl Default for Reference {
             standby: None,
             small_disk: None,
             redis: false,
-            redis_aof: Aof::Everysec,
+            redis_aof: None,
             redis_replica: false,
             access: 0,
             payment: false,

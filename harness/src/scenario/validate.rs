@@ -208,7 +208,7 @@ fn target(target: &Target, m: &mut Mistakes) {
             let counts = [
                 ("pool", reference.pool, MOST_CONNECTIONS),
                 ("workers", reference.workers, 256),
-                ("shards", u32::from(reference.shards), MOST_SHARDS),
+                ("shards", u32::from(reference.shards()), MOST_SHARDS),
             ];
             for (key, value, most) in counts {
                 if !(1..=most).contains(&value) {
@@ -217,6 +217,7 @@ fn target(target: &Target, m: &mut Mistakes) {
                 }
             }
             containers(reference, m);
+            without_redis(reference, m);
             if let Some(size) = reference.small_disk.filter(|size| !SMALL_DISKS.contains(size)) {
                 let at = Place::key("target.reference.small_disk");
                 let (least, most) = (SMALL_DISKS.start(), SMALL_DISKS.end());
@@ -241,6 +242,18 @@ fn target(target: &Target, m: &mut Mistakes) {
             }
         }
         Target::External(external) => external::external(external, m),
+    }
+}
+
+/// What is said of a Redis that there is not.
+fn without_redis(reference: &Reference, m: &mut Mistakes) {
+    let said = [("redis_aof", reference.redis_aof.is_some()), ("redis_replica", reference.redis_replica)];
+    for (key, _) in said.into_iter().filter(|(_, said)| *said && !reference.redis) {
+        m.add(
+            Place::key(&format!("target.reference.{key}")),
+            format!("target: `{key}` is about a Redis, and this stack has none"),
+            format!("add redis = true to [target.reference], or remove `{key}`"),
+        );
     }
 }
 
@@ -728,6 +741,8 @@ pub struct About<'a> {
     id: &'a str,
     /// The key under which its parameters stand.
     inject: String,
+    /// The longest that it lasts, where that is known.
+    longest: Option<Dur>,
     m: &'a mut Mistakes,
 }
 
@@ -748,10 +763,19 @@ impl About<'_> {
         self.m.add(at, format!("fault \"{}\": {what}", self.id), help);
     }
 
-    /// A share of the connections has to be from 0 to 1.
-    pub fn fraction(&mut self, value: f64) {
-        let at = Place::key(&format!("{}.fraction", self.inject));
-        fraction("fraction", value, at, self.m);
+    /// What is to happen so long after the injection has to come while the fault lasts.
+    pub fn while_it_lasts(&mut self, key: &str, after: Dur) {
+        let Some(longest) = self.longest.filter(|longest| after >= *longest && !longest.0.is_zero()) else { return };
+        let what =
+            format!("`{key}` is {after}, and the fault is healed after {longest} at most, so it never comes to that");
+        self.parameter(key, &what, format!("less than {longest}, or a fault that `lasts` longer"));
+    }
+
+    /// A share of what is struck: none at all would be no fault.
+    pub fn share(&mut self, key: &str, value: f64) {
+        if !(value > 0.0 && value <= 1.0) {
+            self.parameter(key, &format!("`{key}` is {value}"), "a share above 0 and up to 1, such as 0.25");
+        }
     }
 
     /// The link has to exist and, where the fault reads what passes, to speak what it reads.

@@ -2,7 +2,7 @@
 //!
 //! The guard is a small process of its own, started before anything else. It does nothing until the pipe from the harness
 //! closes, which the kernel does on every end, `kill -9` included; then it ends every process of the run, takes away what
-//! bears the run's name ([`leftovers`]) and removes the run's private folder. An orderly end takes the same path: there is
+//! bears the run's name ([`leftovers`]), removes shared memory that killed databases have left ([`segments`]), and removes the run's private folder. An orderly end takes the same path: there is
 //! no second way to clean up that could differ.
 //!
 //! A process belongs to the run if it works in the run's private folder **and** runs one of the programs that the run
@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::leftovers::{self, Run};
+use super::segments;
 use crate::priority;
 
 /// The hidden subcommand under which the binary acts as the guard.
@@ -90,6 +91,7 @@ fn sweep(folder: &Path, programs: &[PathBuf], limit: Duration) -> bool {
         // A process that was just being forked may be missed by one look; two quiet looks in a row are taken as the end.
         quiet = if pids.is_empty() { quiet + 1 } else { 0 };
         if quiet >= 2 {
+            segments::remove_unused(folder);
             // Before the folder: something of the run may be mounted there.
             let left = Run::of_folder(folder).map(|run| leftovers::remove_all(&run, end - Instant::now()));
             remove_files(folder);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::leftovers::{NAMESPACES, Run, quiet};
+use super::process::drop_to;
 use super::{StackError, postgres, redis};
 use crate::doctor;
 use crate::fault::toxic::Direction;
@@ -138,6 +139,7 @@ impl Host {
         let mut command = program("ip");
         command.args(["netns", "exec", &self.namespace]).arg(program("nft").get_program()).args(["-f", "-"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        drop_to(&mut command, None);
         let mut child = command.spawn().map_err(|e| fail(e.to_string()))?;
         let mut to = child.stdin.take();
         let written = to.as_mut().map_or(Ok(()), |to| to.write_all(script.as_bytes()));

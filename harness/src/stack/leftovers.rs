@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::process::drop_to;
 use super::{cgroup, containers};
 use crate::doctor;
 
@@ -185,11 +186,13 @@ fn named_in(folder: &Path, run: &Run) -> Vec<String> {
     own.map(|entry| entry.path().display().to_string()).collect()
 }
 
-/// Runs a command that says something only if it fails.
+/// Runs a command that says something only if it fails. It dies with whoever waits for it: what it was about to make when the
+/// harness was killed would come too late for the guard to see.
 ///
 /// # Errors
 /// What it said.
 pub(super) fn quiet(command: &mut Command) -> Result<(), String> {
+    drop_to(command, None);
     let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     if output.status.success() {
         return Ok(());

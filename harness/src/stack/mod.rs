@@ -33,6 +33,7 @@ pub mod meters;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+pub mod segments;
 
 use self::cgroup::Throttled;
 use self::redis::Cache;

@@ -64,7 +64,7 @@ impl Place {
         let Place { role, data, sockets, run_as } = self;
         let program = std::fs::canonicalize(bin.join("postgres"))
             .map_err(|e| StackError::io(format!("cannot find {}/postgres", bin.display()), e))?;
-        let arguments = [places(&data, &sockets), settings(own)].concat();
+        let arguments = [places(&data, &sockets), settings(own), SHARED.map(str::to_owned).to_vec()].concat();
         let log = logs.join(format!("{role}.log"));
         let spec = Spec { role, program, called: None, arguments, folder: data, log, run_as };
         Ok(Postgres { process: Arc::new(Process::new(spec)), socket_folder: sockets, network: None, disk })
@@ -231,6 +231,9 @@ impl Local for Postgres {
     }
 }
 
+/// Processes share memory in the data folder, which goes with the run; elsewhere, it would stay behind when they are killed.
+const SHARED: [&str; 2] = ["-c", "dynamic_shared_memory_type=mmap"];
+
 fn initdb(bin: &Path, data: &Path, run_as: Option<RunAs>) -> Result<(), StackError> {
     let mut command = Command::new(bin.join("initdb"));
     command.arg("-D").arg(data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
@@ -252,7 +255,7 @@ fn drop_templates(bin: &Path, data: &Path, run_as: Option<RunAs>) -> Result<(), 
         DROP DATABASE template0;\n\nDROP DATABASE template1;\n";
     let mut command = Command::new(bin.join("postgres"));
     // Nothing is at stake yet, so nothing need be on disk (-F).
-    command.args(["--single", "-F", "-j", "-D"]).arg(data).arg("postgres");
+    command.args(["--single", "-F", "-j"]).args(SHARED).arg("-D").arg(data).arg("postgres");
     command.current_dir(data).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     drop_to(&mut command, run_as);
     let cannot = |e| StackError::io(format!("cannot run {}/postgres --single", bin.display()), e);

@@ -213,6 +213,7 @@ fn enter(command: &mut Command, namespace: &Path) -> Result<(), StackError> {
 
 /// Lets a command run as another user, and die with the thread that started it.
 pub fn drop_to(command: &mut Command, run_as: Option<RunAs>) {
+    let parent = std::process::id();
     // SAFETY: all calls are async-signal-safe, and nothing is allocated between fork and exec. The parent-death signal is
     // set last, since a change of user clears it.
     unsafe {
@@ -225,6 +226,10 @@ pub fn drop_to(command: &mut Command, run_as: Option<RunAs>) {
             // A group of its own keeps the terminal's Ctrl-C away: the harness decides when it ends.
             nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // A harness that was killed before that line sends nothing any more, and its guard may have looked already.
+            if nix::unistd::getppid().as_raw().unsigned_abs() != parent {
+                return Err(std::io::Error::from_raw_os_error(nix::libc::ESRCH));
+            }
             Ok(())
         });
     }

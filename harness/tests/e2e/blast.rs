@@ -140,7 +140,12 @@ impl Sale {
                 ..FaultPlan::default()
             }));
             events.push(Event::FaultInjected { id: id(), at_us: us(*from) });
-            events.extend(healed.map(|at| Event::FaultHealed { id: id(), at_us: us(at), hit: String::new() }));
+            events.extend(healed.map(|at| Event::FaultHealed {
+                id: id(),
+                at_us: us(at),
+                hit: String::new(),
+                count: None,
+            }));
             events.extend(recovered.map(|at| Event::FaultRecovered { id: id(), at_us: us(at), last_probe: None }));
         }
         events

@@ -23,7 +23,7 @@ title = "as it is"
 [[variant]]
 name = "wrong"
 title = "with a bug"
-set = ["target.strategy=batch", "target.bug=4"]
+set = ["target.pool=6", "target.bug=4"]
 "#;
     sandbox.write("two.toml", &with_variants(variants));
     let ended = sandbox.seckill(&["run", "two.toml", "--out", "both", "--output", "json"]);

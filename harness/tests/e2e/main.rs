@@ -21,6 +21,7 @@ mod mechanisms;
 mod mistakes;
 mod mutants;
 mod nemesis;
+mod pipes;
 mod processes;
 mod proxy;
 mod proxy_calls;

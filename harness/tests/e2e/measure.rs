@@ -158,7 +158,7 @@ fn golden_events() -> Vec<Event> {
         Event::FaultPlanned(fault),
         sample(100_000, Some(4)),
         Event::FaultInjected { id: "slow".into(), at_us: 601_000 },
-        Event::FaultHealed { id: "slow".into(), at_us: 900_000, hit: "3 connections".into() },
+        Event::FaultHealed { id: "slow".into(), at_us: 900_000, hit: "3 connections".into(), count: Some(3) },
         Event::FaultRecovered { id: "slow".into(), at_us: 1_100_000, last_probe: None },
         sample(1_100_000, None),
         Event::LoadTotals(LoadTotals {
@@ -395,7 +395,7 @@ fn faults_phases_and_series_by_hand() {
 fn a_recovery_names_the_faults_that_it_may_have_waited_for() {
     let mut history = golden();
     let injected = |id: &str, at_us| Event::FaultInjected { id: id.into(), at_us };
-    let healed = |id: &str, at_us| Event::FaultHealed { id: id.into(), at_us, hit: String::new() };
+    let healed = |id: &str, at_us| Event::FaultHealed { id: id.into(), at_us, hit: String::new(), count: None };
     let recovered = |id: &str, at_us| Event::FaultRecovered { id: id.into(), at_us, last_probe: None };
     history.events.retain(|event| !matches!(event, Event::FaultPlanned(_) | Event::FaultInjected { .. }));
     history.events.retain(|event| !matches!(event, Event::FaultHealed { .. } | Event::FaultRecovered { .. }));

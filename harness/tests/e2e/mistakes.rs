@@ -214,7 +214,19 @@ const MISTAKES_OF_DATABASES: &[Mistake] = &[
         name: "more sessions than there are",
         replace: ("share = 0.5", "share = 1.5"),
         line: "inject.terminate-backends",
-        says: &["`share` is 1.5", "a share from 0 to 1"],
+        says: &["`share` is 1.5", "a share above 0 and up to 1"],
+    },
+    Mistake {
+        name: "no session at all",
+        replace: ("share = 0.5", "share = 0.0"),
+        line: "inject.terminate-backends",
+        says: &["`share` is 0", "a share above 0 and up to 1"],
+    },
+    Mistake {
+        name: "a second time that never comes",
+        replace: ("every = \"250ms\"", "every = \"50s\""),
+        line: "inject.terminate-backends",
+        says: &["`every` is 50s", "so it never comes to that"],
     },
     Mistake {
         name: "the lock of an item that is not for sale",
@@ -957,6 +969,60 @@ fn what_the_target_does_not_have_is_a_mistake_in_the_scenario() {
     sandbox.write("wrong.toml", &text);
     let ended = sandbox.seckill(&["stack", "up", "wrong.toml"]);
     ended.assert_code(2).assert_says(&[&format!("wrong.toml:{number}:"), "there is no seeded bug \"98\""]);
+    sandbox.assert_nothing_left();
+}
+
+/// Several `--set`, the place at which the message must point, and what it must say.
+const WITHOUT_EFFECT: &[(&[&str], &str, &[&str])] = &[
+    (
+        &["target.shards=4"],
+        "shards = 4",
+        &["`shards` is 4, and \"conditional-update\" keeps no stock in shards", "set strategy = \"shards\""],
+    ),
+    (&["target.redis_aof=always"], "redis_aof = \"always\"", &["`redis_aof` is about a Redis", "add redis = true"]),
+    (&["target.redis_replica=true"], "redis_replica = true", &["`redis_replica` is about a Redis", "add redis = true"]),
+    (
+        &["target.strategy=redis-lua", "target.redis=true", "target.bug=4"],
+        "strategy = \"redis-lua\"",
+        &[
+            "the seeded bug 4 (case-when) is planted in the place of the strategy \"conditional-update\"",
+            "\"redis-lua\" would not run",
+            "leave `strategy` out",
+        ],
+    ),
+    (
+        &["target.strategy=batch", "target.bug=11"],
+        "strategy = \"batch\"",
+        &["the seeded bug 11 (shard-remainder-stranded)", "set it to \"shards\""],
+    ),
+    (&["target.bug=25"], "bug = 25", &["needs a payment dependency", "payment_declines = 0.3"]),
+    (&["target.bug=14"], "bug = 14", &["needs a standby that may lag behind", "add standby = \"async\""]),
+];
+
+#[test]
+fn settings_without_effect_are_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spike.toml", SPIKE);
+    let run = |sets: &[&str]| {
+        let mut arguments = vec!["run", "spike.toml", "--out", "run"];
+        sets.iter().for_each(|set| arguments.extend(["--set", set]));
+        arguments.push("--dry-run");
+        sandbox.seckill(&arguments)
+    };
+    for (sets, line, says) in WITHOUT_EFFECT {
+        run(sets).assert_code(2).assert_says(says).assert_says(&["spike.toml:", line, "help:"]);
+    }
+    // The same where they have one.
+    for sets in [
+        &["target.strategy=shards", "target.shards=4"][..],
+        &["target.bug=11", "target.shards=4"],
+        &["target.bug=7", "target.redis=true", "target.redis_aof=always", "target.redis_replica=true"],
+        &["target.bug=23", "target.strategy=redis-lua", "target.redis=true"],
+        &["target.bug=25", "target.payment=true"],
+        &["target.bug=14", "target.standby=async"],
+    ] {
+        run(sets).assert_code(0);
+    }
     sandbox.assert_nothing_left();
 }
 

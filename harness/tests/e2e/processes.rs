@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::support::{Room, Sandbox, skipped, skipped_in_part, wait_for};
 
 const PROCESSES: &str = include_str!("../../../scenarios/processes.toml");
+const EVERY_ROLE: &str = include_str!("../../../scenarios/every-role.toml");
 const SHORT: &str = include_str!("support/short.toml");
 
 fn summary(run: &Path) -> Value {
@@ -85,6 +86,43 @@ fn each_fault_of_a_process_has_its_effect_and_a_correct_service_passes() {
     assert!(window["detail"].as_str().unwrap().contains("set wrong by up to"), "{window:#}");
 }
 
+#[test]
+fn each_fault_of_a_process_hits_each_role_and_a_correct_service_passes() {
+    let _room = Room::for_rehearsals(1);
+    if let Err(why) = harness::doctor::find_redis() {
+        return skipped(&why.to_string());
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("every-role.toml", EVERY_ROLE);
+    sandbox.seckill(&["run", "every-role.toml", "--out", "run", "--quiet"]).assert_code(0);
+    sandbox.assert_nothing_left();
+    let summary = summary(&sandbox.path("run"));
+    for fault in summary["faults"].as_array().unwrap() {
+        let said = hit(&summary, fault["id"].as_str().unwrap());
+        assert!(fault["hit_count"].as_u64().unwrap() >= 1, "{fault:#}");
+        assert!(
+            !said.contains("of them killed") && !said.contains("did not end"),
+            "it ends when it is asked to: {said}"
+        );
+    }
+    for (role, processes) in [("access", 2), ("payment", 1), ("profile", 1), ("redis", 1)] {
+        let says = |id: &str| hit(&summary, &format!("{role}-{id}"));
+        let who = if processes == 1 { "1 process".to_owned() } else { format!("{processes} processes") };
+        assert!(says("in-order").starts_with(&format!("{who} ended within")), "{}", says("in-order"));
+        assert_eq!(says("dead"), format!("{who} killed"));
+        assert_eq!(says("dead-and-supervised"), format!("{who} killed, started again while it lasted"));
+        assert_eq!(says("frozen"), format!("{who} stopped"));
+        assert!(number_before(says("crashing"), " times") >= 2, "{}", says("crashing"));
+        assert_eq!(says("rolling"), format!("{processes} of {processes} restarted"));
+        assert!(
+            says("short-of-processor").starts_with(&format!("{who} stopped in turns")),
+            "{}",
+            says("short-of-processor")
+        );
+        assert!(number_before(says("short-of-processor"), " ms in all") >= 200, "{}", says("short-of-processor"));
+    }
+}
+
 /// The scenario for a machine that lets nobody make hosts.
 fn without_hosts() -> String {
     let faults = PROCESSES.split_inclusive("\n\n").filter(|part| !part.contains("inject.partition"));
@@ -126,9 +164,27 @@ fn a_harness_that_is_killed_leaves_no_group_no_host_and_no_stopped_process() {
     });
     let run = leftovers::Run::of_id(&run_id().unwrap());
     assert_eq!(leftovers::find_all(&run).len(), 1 + hosts, "{:?}", leftovers::find_all(&run));
+    let data = sandbox.tmp().join(run.name()).join("postgres");
+    let shared = segment_of(&data);
+    assert!(segments().contains(&shared), "the database has made segment {shared}");
+    let dynamic = crate::support::files(&data.join("pg_dynshmem"));
+    assert!(!dynamic.is_empty(), "what it shares besides lies in its folder, and not where it would stay behind");
     started.kill();
     sandbox.wait_until_nothing_left();
     assert!(leftovers::find_all(&run).is_empty(), "left behind: {:?}", leftovers::find_all(&run));
+    assert!(!segments().contains(&shared), "segment {shared} of a database that was killed is left");
+}
+
+/// The segment of shared memory that a database has written down to have made.
+fn segment_of(data: &Path) -> String {
+    let notes = fs::read_to_string(data.join("postmaster.pid")).unwrap();
+    notes.lines().nth(6).unwrap().split_whitespace().nth(1).unwrap().to_owned()
+}
+
+/// The segments of shared memory that there are on this machine.
+fn segments() -> Vec<String> {
+    let table = fs::read_to_string("/proc/sysvipc/shm").unwrap();
+    table.lines().skip(1).filter_map(|line| Some(line.split_whitespace().nth(1)?.to_owned())).collect()
 }
 
 /// The links of a stack with many roles, in the order in which they are parted.
@@ -236,6 +292,21 @@ fn each_mistake_in_a_fault_is_explained_where_it_is() {
             "`hosts` names \"db\", and this stack has no such role; true for all, or some of service, postgres",
         ),
         ("hosts = true", "hosts = \"all\"", "true, false or a list of roles"),
+        (
+            "cpus = 0.03",
+            "cpus = 1.5, by = \"signals\"",
+            "`cpus` is 1.5, and `signals` only ever stop it for a part; less than 1, such as 0.25",
+        ),
+        (
+            "restart_after = \"300ms\"",
+            "restart_after = \"30s\"",
+            "`restart_after` is 30s, and the fault is healed after; a fault that `lasts` longer",
+        ),
+        (
+            "rolling-restart = { role = \"postgres\"",
+            "rolling-restart = { role = \"postgres\", between = \"1s\"",
+            "`between` is 1s, and \"postgres\" is one process alone; such as access = 2",
+        ),
         ("cpus = 0.03", "cpus = 0.03, by = \"magic\"", "unknown variant `magic`; `quota`"),
     ] {
         let scenario = PROCESSES.replacen(replace, by, 1);

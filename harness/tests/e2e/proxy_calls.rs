@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use harness::fault::proxy::Protocol;
+use harness::fault::cut_after_commit::CutAfterCommit;
+use harness::fault::cut_reply::CutReply;
+use harness::fault::link::Poison;
+use harness::fault::proxy::{Protocol, Proxy};
 use harness::fault::toxic::{
     CallPattern, CommandPattern, CutPoint, Direction, Distribution, Garbage, Pick, RequestPattern, StatementPattern,
     Toxic, ToxicHit, ToxicKind,
@@ -126,6 +129,35 @@ fn proxy_calls_are_picked_the_same_for_the_same_seed() {
     let first = answered();
     assert!(first.contains(&true) && first.contains(&false));
     assert_eq!(first, answered());
+}
+
+/// Which of 120 connections a fault of a scenario strikes, by whether the first call of each is lost.
+fn struck(fault: &impl Poison, proxy: &Proxy, mut is_lost: impl FnMut(&Proxy) -> bool) -> Vec<bool> {
+    let id = proxy.arm(fault.toxic()).unwrap();
+    let struck: Vec<bool> = (0..120).map(|_| is_lost(proxy)).collect();
+    let hit = proxy.disarm(id).unwrap().unwrap();
+    let lost = struck.iter().filter(|lost| **lost).count() as u64;
+    assert_eq!((hit.connections, hit.calls), (lost, lost));
+    struck
+}
+
+#[test]
+fn proxy_cuts_replies_on_a_share_of_the_connections_and_on_the_same_for_the_same_seed() {
+    let http = || {
+        let fault: CutReply = toml::from_str("link = 'client→service'\nfraction = 0.25").unwrap();
+        let proxy = proxy_to(http_server(Arc::default()), Protocol::Http);
+        struck(&fault, &proxy, |proxy| ask(&mut connect(proxy), "POST /items/7/orders", "").is_none())
+    };
+    let postgres = || {
+        let fault: CutAfterCommit = toml::from_str("link = 'service→postgres'\nfraction = 0.25").unwrap();
+        let proxy = proxy_to(fake_postgres(Arc::default()), Protocol::Postgres);
+        struck(&fault, &proxy, |proxy| query(&mut postgres_session(proxy), "INSERT 1").is_err())
+    };
+    for (struck, again) in [(http(), http()), (postgres(), postgres())] {
+        let share = struck.iter().filter(|struck| **struck).count();
+        assert!((18..=42).contains(&share), "{share} of 120 for a quarter");
+        assert_eq!(struck, again);
+    }
 }
 
 #[test]

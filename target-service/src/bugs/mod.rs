@@ -28,7 +28,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::inventory::{Ground, Inventory, Shards, Unbuilt};
+use crate::inventory::{Ground, Inventory, Shards, Strategy, Unbuilt};
 use crate::store::schema::Guard;
 
 /// Why a bug cannot be planted yet.
@@ -153,6 +153,47 @@ impl Bug {
     /// Whether it is a mistake that is made with a Redis beside the database.
     pub fn needs_redis(self) -> bool {
         self == Self::CacheNeverCompensated
+    }
+
+    /// Whether it is a mistake about payments that go wrong, which only a payment dependency can refuse.
+    pub fn needs_payment(self) -> bool {
+        self == Self::NeverReleased
+    }
+
+    /// Whether it is made by who runs the databases: the service is told of it and does nothing wrong by itself.
+    pub fn needs_lagging_standby(self) -> bool {
+        self == Self::LaggingReplicaPromoted
+    }
+
+    /// The strategy in whose place it is planted: any other one would not run. None if it goes with all of them.
+    pub fn strategy(self) -> Option<Strategy> {
+        match self {
+            Self::CacheNeverCompensated => Some(Strategy::RedisLua),
+            Self::ShardRemainderStranded => Some(Strategy::Shards),
+            Self::ReadThenWriteBack
+            | Self::CheckThenDeduct
+            | Self::RowCountIgnored
+            | Self::CaseWhen
+            | Self::NegativeStock
+            | Self::DeductedBeforeDuplicateCheck
+            | Self::AckBeforeCommit
+            | Self::KeyCheckedThenInserted
+            | Self::RetryWithoutRecheck
+            | Self::PublishedThenRolledBack
+            | Self::LimitRaced
+            | Self::TakenBeforeStart => Some(Strategy::ConditionalUpdate),
+            Self::SoldOutFlagSticks
+            | Self::CommitNotSynced
+            | Self::LaggingReplicaPromoted
+            | Self::CommittedButToldFailed
+            | Self::RetryUnderNewKey
+            | Self::RedeliveryProcessedAgain
+            | Self::CrashBeforePublish
+            | Self::ReleasedTwice
+            | Self::NeverReleased
+            | Self::PaidAfterRelease
+            | Self::ClientCountdown => None,
+        }
     }
 }
 

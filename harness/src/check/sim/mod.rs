@@ -679,7 +679,12 @@ impl Sim {
                 ..FaultPlan::default()
             }));
             history.events.push(Event::FaultInjected { id: id.clone(), at_us });
-            history.events.push(Event::FaultHealed { id, at_us: until_us, hit: "9 connections".to_owned() });
+            history.events.push(Event::FaultHealed {
+                id,
+                at_us: until_us,
+                hit: "9 connections".to_owned(),
+                count: Some(9),
+            });
         }
         if let Some((at_us, until_us)) = self.crash {
             let id = "crash".to_owned();
@@ -694,7 +699,12 @@ impl Sim {
                 ..FaultPlan::default()
             }));
             history.events.push(Event::FaultInjected { id: id.clone(), at_us });
-            history.events.push(Event::FaultHealed { id, at_us: until_us, hit: "1 process".to_owned() });
+            history.events.push(Event::FaultHealed {
+                id,
+                at_us: until_us,
+                hit: "1 process".to_owned(),
+                count: Some(1),
+            });
         }
         history.info.closed =
             Some(Closed { how: "completed".to_owned(), ops: history.ops.len() as u64, ops_lost: 0, events: None });

@@ -21,7 +21,8 @@ pub(super) fn faults(scenario: &Scenario, m: &mut Mistakes) {
             m.add(fault.span(), format!("two faults have the id \"{}\"", f.id), "give each fault its own id");
         }
         let inject = format!("fault.{index}.inject.{}", f.inject.kind());
-        f.inject.fault().check(&mut About { scenario, id: &f.id, inject, m });
+        let longest = f.lasts.map(|lasts| lasts.most).or_else(|| phase_of(scenario, f));
+        f.inject.fault().check(&mut About { scenario, id: &f.id, inject, longest, m });
         fraction(&format!("chance of fault \"{}\"", f.id), f.chance, fault.span(), m);
         when(scenario, fault, m);
     }
@@ -38,6 +39,13 @@ pub(super) fn faults(scenario: &Scenario, m: &mut Mistakes) {
         self::chaos(scenario, index, chaos, m);
     }
     references(scenario, &seen, m);
+}
+
+/// How long the phase lasts during which a fault is in effect, if there is one.
+fn phase_of(scenario: &Scenario, f: &Fault) -> Option<Dur> {
+    let name = f.during.as_ref()?.get_ref();
+    let phase = scenario.phase.iter().find(|phase| phase.name == *name)?;
+    Some(Dur(phase.until.0.saturating_sub(phase.from.0)))
 }
 
 /// One way of saying when, and an end before that of the load.
@@ -200,7 +208,7 @@ fn chaos(scenario: &Scenario, index: usize, chaos: &Spanned<Chaos>, m: &mut Mist
     let c = chaos.get_ref();
     for (number, inject) in c.inject.iter().enumerate() {
         let key = format!("chaos.{index}.inject.{number}.{}", inject.kind());
-        inject.fault().check(&mut About { scenario, id: &c.id, inject: key, m });
+        inject.fault().check(&mut About { scenario, id: &c.id, inject: key, longest: Some(c.lasts.most), m });
     }
     let mut add = |what: String, help: String| m.add(chaos.span(), format!("chaos \"{}\": {what}", c.id), help);
     if !(1..=MOST_FAULTS).contains(&c.faults) {

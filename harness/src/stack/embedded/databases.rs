@@ -105,7 +105,7 @@ impl Databases {
         let (postgres, note) = containers::databases::postgres(yard, images, ground.logs).await?;
         let (mut notes, mut others) = (vec![note], Vec::new());
         if reference.redis {
-            let aof = reference.redis_aof;
+            let aof = reference.redis_aof();
             let (first, note) = containers::databases::redis(yard, images, ground.logs, aof, None).await?;
             first.ready(PATIENCE).await?;
             notes.push(note);
@@ -135,7 +135,7 @@ fn contained(ground: &Ground<'_>, container: Container, link: &'static str) -> R
 /// Makes the replica of a Redis in a container. It follows over a link whose proxy listens where containers see this machine.
 async fn follow_in_container(ground: &Ground<'_>, yard: &Yard, upstream: Endpoint) -> Result<Database, StackError> {
     let link = ground.link_at(topology::REPLICA_TO_REDIS, upstream, (yard.gateway()?, 0).into())?;
-    let (images, aof, first) = (&ground.reference.containers, ground.reference.redis_aof, link.listen_addr());
+    let (images, aof, first) = (&ground.reference.containers, ground.reference.redis_aof(), link.listen_addr());
     let (second, _) = containers::databases::redis(yard, images, ground.logs, aof, Some(first)).await?;
     second.ready(PATIENCE).await?;
     Cache::at(second.address()).follows(PATIENCE).await?;
@@ -159,7 +159,7 @@ async fn follow(
 
 /// Makes the service's Redis and its replica, if there is to be one, each with the link to the first.
 async fn remember(ground: &Ground<'_>, program: &RedisProgram) -> Result<Vec<Database>, StackError> {
-    let aof = ground.reference.redis_aof;
+    let aof = ground.reference.redis_aof();
     let made = |redis: Redis, link| {
         let endpoint = redis.endpoint();
         Database { component: Box::new(redis), endpoint, link }

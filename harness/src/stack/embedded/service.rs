@@ -45,7 +45,7 @@ impl Service {
             // The same at each start, so that a service that was killed still knows its buyers.
             ("--secret", secret(&folder)),
             ("--pool-size", reference.pool.to_string()),
-            ("--shards", reference.shards.to_string()),
+            ("--shards", reference.shards().to_string()),
             // So that whoever was refused stays so when it is started again.
             ("--refusals", folder.join("refusals").display().to_string()),
             ("--workers", reference.workers.to_string()),

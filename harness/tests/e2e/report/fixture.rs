@@ -596,6 +596,7 @@ pub fn hostile() -> Summary {
             trigger: Some(long.clone()),
             triggered_at_ms: Some(f64::NEG_INFINITY),
             skipped: (i % 5 == 0).then(|| long.clone()),
+            hit_count: (i % 7 > 0).then_some(u64::MAX),
             last_probe: Some(HOSTILE.into()),
             role: None,
         })
