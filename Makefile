@@ -23,7 +23,7 @@ IMAGE ?= seckill
 # Seeds of `make mutants` and of `make soak`; every seed of the soak makes a run for each way in which the bugs are tried.
 SEEDS ?=
 
-.PHONY: help setup build rehearse test mutants soak soak-kill bench calibrate gate-power tool-wrk tool-oha image images doctor clean
+.PHONY: help setup build rehearse shop test mutants soak soak-kill bench calibrate gate-power tool-wrk tool-oha tool-browser image images doctor clean
 # The set-up, the build and the tests share one target folder and one package manager.
 .NOTPARALLEL:
 # Cargo would take `make -j` for an invitation to a job server that the recipes are not part of.
@@ -32,6 +32,7 @@ unexport MAKEFLAGS MFLAGS
 help:
 	@echo 'make rehearse   set up this machine, then rehearse $(SCENARIO): load, faults, checks, report'
 	@echo '                (SCENARIO=file for another experiment, ARGS="--seed 7" for arguments of seckill run)'
+	@echo 'make shop       set up this machine, then keep a shop open whose page you can buy on (ARGS="--opens-in 10s", PORT=8080)'
 	@echo 'make test       set up this machine, then formatting, lints and every test'
 	@echo 'make mutants    set up this machine, then every seeded bug under its faults: is it found? (SEEDS=20 for more)'
 	@echo 'make soak       set up this machine, then 200 chaos runs of the correct target: is it ever accused?'
@@ -59,8 +60,16 @@ setup: build
 rehearse: setup
 	$(SECKILL) run $(SCENARIO) $(ARGS)
 
+shop: setup
+	@sh ci/shop.sh $(ARGS)
+
+# Pages are tested in a browser. Without one those tests are left out, and say so.
+tool-browser:
+	@command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || \
+	    sh ci/bootstrap.sh chromium || echo 'no browser could be installed; the reason is above' >&2
+
 # Programs and tests are compiled in one go: each by itself would leave a processor idle for minutes.
-test:
+test: tool-browser
 	@sh ci/bootstrap.sh
 	cargo build --locked --release --workspace --bins --tests
 	@$(SECKILL) doctor --install

@@ -16,7 +16,7 @@ use crate::inventory::{Strategy, Unbuilt};
 use crate::slow::{self, Slow};
 use crate::store::Limits;
 use crate::switches::{SwitchId, Switches};
-use crate::{access, payment, process, profile, server, wire};
+use crate::{access, payment, process, profile, sell, server, wire};
 
 /// The reference flash-sale service of a rehearsal harness.
 #[derive(Debug, Parser)]
@@ -36,6 +36,8 @@ enum Command {
     Payment(payment::Options),
     /// Run the user-profile dependency.
     Profile(profile::Options),
+    /// Put one item on sale at a running service, and forget every earlier sale.
+    Sell(sell::Options),
     /// List the seeded bugs.
     Bugs {
         /// How to print the list.
@@ -162,6 +164,7 @@ impl Cli {
             Command::Access(options) => process::run(options.workers, access::run(options)),
             Command::Payment(options) => process::run(1, payment::run(options)),
             Command::Profile(options) => process::run(1, profile::run(options)),
+            Command::Sell(options) => process::run(1, sell::run(options)),
             Command::Bugs { output } => {
                 list_bugs(output);
                 Ok(())

@@ -41,6 +41,7 @@ pub mod problem;
 pub mod process;
 pub mod profile;
 pub mod refusals;
+pub mod sell;
 pub mod server;
 pub mod session;
 pub mod settle;

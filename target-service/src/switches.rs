@@ -57,11 +57,13 @@ pub enum SwitchId {
     M2,
     /// Static item pages are answered from memory, by the access layer and by the service.
     P5,
+    /// The access layer puts an item's state into the page for buyers, which then nobody may keep (off by default).
+    P9,
 }
 
 impl SwitchId {
     /// Every switch there is.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::C3,
         Self::C5,
         Self::C7,
@@ -79,13 +81,14 @@ impl SwitchId {
         Self::L7,
         Self::M2,
         Self::P5,
+        Self::P9,
     ];
 }
 
 impl SwitchId {
     /// Whether it works unless it is turned off. What refuses people, or shows them less, has to be asked for.
     const fn is_default(self) -> bool {
-        !matches!(self, Self::C5 | Self::C7 | Self::C8 | Self::L1 | Self::L2 | Self::L3 | Self::L4)
+        !matches!(self, Self::C5 | Self::C7 | Self::C8 | Self::L1 | Self::L2 | Self::L3 | Self::L4 | Self::P9)
     }
 }
 

@@ -2,14 +2,15 @@
 //! people, who are played over HTTP.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::browser::{self, Browser};
 use crate::support::{Room, Sandbox, Started, skipped, wait_for};
 
 const SHORT: &str = include_str!("support/short.toml");
@@ -500,112 +501,25 @@ fn levels_and_breakers_of_the_real_service_are_held_against_what_was_expected() 
     sandbox.assert_nothing_left();
 }
 
-/// A browser that is on this machine, if there is one.
-fn browser() -> Option<String> {
-    ["chromium", "chromium-browser", "google-chrome"].into_iter().map(str::to_owned).find(|program| {
-        let asked = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        asked.is_ok_and(|status| status.success())
-    })
-}
-
-/// A browser that shows one page and is told what to do over two pipes (the DevTools protocol).
-struct Browser {
-    child: Child,
-    to: fs::File,
-    from: BufReader<fs::File>,
-    calls: u64,
-    session: String,
-}
-
-impl Browser {
-    fn show(program: &str, sandbox: &Sandbox, url: &str) -> Browser {
-        let [to, from] = ["to", "from"].map(|name| sandbox.path(name));
-        for pipe in [&to, &from] {
-            nix::unistd::mkfifo(pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        }
-        let flags = "--headless --no-sandbox --disable-gpu --remote-debugging-pipe";
-        let profile = sandbox.path("profile");
-        let shell = format!("exec {program} {flags} --user-data-dir={} about:blank 3<to 4>from", profile.display());
-        let child = Command::new("sh")
-            .args(["-c", &shell])
-            .current_dir(sandbox.path(""))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        // In the order in which the shell opens them, since each waits for its other end.
-        let to = fs::File::options().write(true).open(to).unwrap();
-        let from = BufReader::new(fs::File::open(from).unwrap());
-        let mut browser = Browser { child, to, from, calls: 0, session: String::new() };
-        let target = browser.call("Target.createTarget", &json!({ "url": url }));
-        let asked = json!({ "targetId": target["targetId"], "flatten": true });
-        browser.session = browser.call("Target.attachToTarget", &asked)["sessionId"].as_str().unwrap().to_owned();
-        browser
-    }
-
-    fn call(&mut self, method: &str, params: &Value) -> Value {
-        self.calls += 1;
-        let mut message = json!({ "id": self.calls, "method": method, "params": params });
-        if !self.session.is_empty() {
-            message["sessionId"] = self.session.clone().into();
-        }
-        self.to.write_all(format!("{message}\0").as_bytes()).unwrap();
-        loop {
-            let mut answer = Vec::new();
-            assert!(self.from.read_until(0, &mut answer).unwrap() > 0, "the browser ended before it answered {method}");
-            let answer: Value = serde_json::from_slice(&answer[..answer.len() - 1]).unwrap();
-            if answer["id"] == self.calls {
-                assert!(answer.get("error").is_none(), "{method}: {answer}");
-                return answer["result"].clone();
-            }
-        }
-    }
-
-    /// What an expression comes to on the page.
-    fn eval(&mut self, expression: &str) -> Value {
-        let asked = json!({ "expression": expression, "returnByValue": true });
-        self.call("Runtime.evaluate", &asked)["result"]["value"].clone()
-    }
-
-    #[track_caller]
-    fn wait_until(&mut self, what: &str) {
-        wait_for(what, Duration::from_secs(60), || self.eval(what) == true);
-    }
-
-    /// The roles and names of all that a screen reader finds.
-    fn heard(&mut self) -> Vec<(String, String)> {
-        let tree = self.call("Accessibility.getFullAXTree", &json!({}));
-        let text = |node: &Value, key: &str| node[key]["value"].as_str().unwrap_or_default().to_owned();
-        tree["nodes"].as_array().unwrap().iter().map(|node| (text(node, "role"), text(node, "name"))).collect()
-    }
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn in_a_browser_people_see_and_press_with_a_keyboard_and_hear_what_it_is() {
-    let Some(program) = browser() else {
-        return skipped("there is no browser on this machine: apt-get install chromium");
+    let Some(mut browser) = Browser::open() else {
+        return skipped(browser::MISSING);
     };
     let _room = Room::for_rehearsals(1);
     let sandbox = long_sandbox();
     let mut started = sandbox.start(&["drill", "drill.toml", "--out", "out", "--quiet"]);
     let (address, _) = page(&sandbox, &mut started);
-    let mut browser = Browser::show(&program, &sandbox, &format!("http://{address}/"));
+    browser.go(&format!("http://{address}/"));
     browser.wait_until("document.getElementById('stage').textContent === 'under load'");
     browser.wait_until("document.querySelector('[data-step=opening]') !== null");
     browser.wait_until("document.querySelectorAll('#chart-rate svg path').length === 2");
-    for width in [360, 1920] {
+    for width in [360_u64, 1920] {
         let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500 });
         browser.call("Emulation.setDeviceMetricsOverride", &size);
-        let fits = browser.eval("document.documentElement.scrollWidth <= innerWidth");
-        assert_eq!(fits, true, "something is wider than the {width} pixels of the screen");
+        // Not against `innerWidth`, which on a phone grows with what is too wide.
+        let wide = browser.eval("document.documentElement.scrollWidth").as_u64().unwrap();
+        assert!(wide <= width, "something is {wide} pixels wide on a screen of {width}");
     }
     let heard = browser.heard();
     let hears = |role: &str, name: &str| heard.iter().any(|(r, n)| r == role && n.starts_with(name));

@@ -1,10 +1,11 @@
-//! What the access layer keeps in memory for a short time: pages (P5) and states (M2) of items, and how old they are.
+//! What the access layer keeps in memory for a short time: pages in both forms (P5) and states (M2) of items, and how old they are.
 //!
 //! Only what the service answered with success is kept. Of those who ask at once for something that is not there, one asks
 //! the service, and the others wait for his reply. What was seen last stays, for when no service answers any more (L4).
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -25,6 +26,8 @@ const MOST_ITEMS: u64 = 4_096;
 pub(super) enum What {
     /// An item's page, which is the same for everybody and changes with the sale only.
     Page,
+    /// The same for people, as HTML.
+    View,
     /// An item's state, which is old as soon as it is known.
     State,
 }
@@ -32,7 +35,7 @@ pub(super) enum What {
 impl What {
     pub(super) fn switch(self) -> SwitchId {
         match self {
-            What::Page => SwitchId::P5,
+            What::Page | What::View => SwitchId::P5,
             What::State => SwitchId::M2,
         }
     }
@@ -40,6 +43,7 @@ impl What {
     pub(super) fn name(self) -> &'static str {
         match self {
             What::Page => "page",
+            What::View => "view",
             What::State => "state",
         }
     }
@@ -74,7 +78,7 @@ pub(super) struct Copy {
 impl Copy {
     fn new(what: What, fetched: Fetched) -> Copy {
         let stale = match what {
-            What::Page => fetched.body.clone(),
+            What::Page | What::View => fetched.body.clone(),
             What::State => declared_stale(&fetched.body),
         };
         Copy { fetched, stale, since: Instant::now() }
@@ -84,7 +88,7 @@ impl Copy {
     pub(super) fn without_service(&self, what: What) -> Response {
         let mut headers = self.fetched.headers.clone();
         let body = match what {
-            What::Page => self.fetched.body.clone(),
+            What::Page | What::View => self.fetched.body.clone(),
             What::State => said(&self.stale, "on_sale", false),
         };
         headers.insert(header::AGE, HeaderValue::from(self.since.elapsed().as_secs()));
@@ -133,18 +137,40 @@ fn said(body: &Bytes, what: &str, is_so: bool) -> Bytes {
     }
 }
 
-/// Both kinds, each with its own age limit, and what was seen last of both.
+/// An item, and how often everything had been forgotten when it was asked for. What was on its way from the service at a purge is then
+/// kept where nobody looks any more.
+type Key = (u64, i64);
+
+/// Every kind, each with its own age limit, and what was seen last of all.
 pub(super) struct Cache {
-    pages: Kept<i64, Arc<Copy>>,
-    states: Kept<i64, Arc<Copy>>,
-    last: Kept<(What, i64), Arc<Copy>>,
+    pages: Kept<Key, Arc<Copy>>,
+    views: Kept<Key, Arc<Copy>>,
+    states: Kept<Key, Arc<Copy>>,
+    last: Kept<(What, Key), Arc<Copy>>,
+    /// How often everything was to be forgotten.
+    purges: AtomicU64,
 }
 
 impl Cache {
     pub(super) fn new(page_ttl: Duration, state_ttl: Duration) -> Cache {
         let kept = |ttl| Kept::builder().max_capacity(MOST_ITEMS).time_to_live(ttl).build();
-        let last = Kept::builder().max_capacity(2 * MOST_ITEMS).build();
-        Cache { pages: kept(page_ttl), states: kept(state_ttl), last }
+        let last = Kept::builder().max_capacity(3 * MOST_ITEMS).build();
+        Cache { pages: kept(page_ttl), views: kept(page_ttl), states: kept(state_ttl), last, purges: AtomicU64::new(0) }
+    }
+
+    fn key(&self, item: i64) -> Key {
+        (self.purges.load(Ordering::SeqCst), item)
+    }
+
+    /// Forgets everything, and says how often that was done.
+    pub(super) fn purge(&self) -> u64 {
+        let purges = self.purges.fetch_add(1, Ordering::SeqCst) + 1;
+        // Only the room that it takes is left to give back.
+        for kept in [&self.pages, &self.views, &self.states] {
+            kept.invalidate_all();
+        }
+        self.last.invalidate_all();
+        purges
     }
 
     /// What is kept of an item, or what the service says now, and whether it says it for this very request; its refusals are not
@@ -157,23 +183,25 @@ impl Cache {
     ) -> Result<(Arc<Copy>, bool), Arc<Fetched>> {
         let kept = match what {
             What::Page => &self.pages,
+            What::View => &self.views,
             What::State => &self.states,
         };
         let load = async {
             let fetched = fetch.await;
             if fetched.status == StatusCode::OK { Ok(Arc::new(Copy::new(what, fetched))) } else { Err(fetched) }
         };
-        let entry = kept.entry(item).or_try_insert_with(load).await?;
+        let key = self.key(item);
+        let entry = kept.entry(key).or_try_insert_with(load).await?;
         let is_fresh = entry.is_fresh();
         if is_fresh {
-            self.last.insert((what, item), Arc::clone(entry.value())).await;
+            self.last.insert((what, key), Arc::clone(entry.value())).await;
         }
         Ok((entry.into_value(), is_fresh))
     }
 
     /// What was seen last of an item, however old.
     pub(super) async fn last(&self, what: What, item: i64) -> Option<Arc<Copy>> {
-        self.last.get(&(what, item)).await
+        self.last.get(&(what, self.key(item))).await
     }
 }
 
@@ -209,5 +237,27 @@ mod tests {
         assert_eq!(refused.unwrap_err().status, StatusCode::SERVICE_UNAVAILABLE);
         let (found, _) = cache.get(What::Page, 1, async { says(StatusCode::OK, "page") }).await.unwrap();
         assert_eq!(found.stale, Bytes::from_static(b"page"));
+    }
+
+    #[tokio::test]
+    async fn what_was_on_its_way_at_a_purge_is_not_kept() {
+        let cache = Arc::new(Cache::new(Duration::from_secs(60), Duration::from_secs(60)));
+        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        let slow = {
+            let cache = Arc::clone(&cache);
+            tokio::spawn(async move {
+                let load = async {
+                    told.await.unwrap();
+                    says(StatusCode::OK, "old")
+                };
+                cache.get(What::View, 1, load).await.map(|(kept, _)| kept.stale.clone())
+            })
+        };
+        tokio::task::yield_now().await;
+        cache.purge();
+        tell.send(()).unwrap();
+        assert_eq!(slow.await.unwrap().unwrap(), Bytes::from_static(b"old"), "it was asked for before");
+        let (found, _) = cache.get(What::View, 1, async { says(StatusCode::OK, "new") }).await.unwrap();
+        assert_eq!(found.stale, Bytes::from_static(b"new"));
     }
 }

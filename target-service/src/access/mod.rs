@@ -4,6 +4,7 @@
 //! What it answers itself says so (`X-Served-By-Tier: access`) and how old it is; it never decides about an order.
 
 mod cache;
+mod esi;
 mod forward;
 
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use clap::Args;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -25,6 +26,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
+use crate::api::assets::{self, Asset};
 use crate::api::{fresh, unknown_route, wrong_method};
 use crate::config::{Address, SwitchSetting, at_least_one, parse_duration};
 use crate::gateway::{Admission, DEGRADE_LEVEL, TIER};
@@ -65,7 +67,7 @@ pub struct Options {
     /// How old an item's page from memory may be.
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = parse_duration)]
     page_ttl: Duration,
-    /// Turn a mechanism on or off; may be repeated. M2, P5, K8 and L4 are those of this layer.
+    /// Turn a mechanism on or off; may be repeated. M2, P5, P9, K8 and L4 are those of this layer.
     #[arg(long = "switch", value_name = "ID=on|off")]
     switches: Vec<SwitchSetting>,
 }
@@ -106,6 +108,7 @@ pub async fn run(options: Options) -> Result<()> {
     });
     let public = Router::new().fallback(handle).with_state(Arc::clone(&access));
     let admin = Router::new()
+        .route("/purge", post(purge))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(healthz))
@@ -122,7 +125,12 @@ async fn handle(State(access): State<Arc<Access>>, request: Request) -> Response
         access.count("access", "refused");
         return access.own(Problem::new(Kind::Overloaded).into_response());
     };
+    if let Some(asset) = access.asset(&request) {
+        access.count("access", "asset");
+        return access.own(asset.reply());
+    }
     match access.cacheable(&request) {
+        Some((What::View, item)) if access.switches.is_on(SwitchId::P9) => access.assembled(item, request).await,
         Some((what, item)) => access.from_memory(what, item, request).await,
         None => {
             let response = forward::forward(&access, request).await;
@@ -173,6 +181,13 @@ impl Access {
         }
     }
 
+    /// The part of a page that a request asks for, if this build has it: it is the same wherever it comes from. Another build's is the
+    /// service's business.
+    fn asset(&self, request: &Request) -> Option<&'static Asset> {
+        let is_ours = request.method() == Method::GET && self.switches.is_on(SwitchId::P5);
+        is_ours.then(|| assets::find(request.uri().path())).flatten()
+    }
+
     /// What a request asks for that may come from memory. Whoever shows who he is gets what is his own, and that is for nobody
     /// else.
     fn cacheable(&self, request: &Request) -> Option<(What, i64)> {
@@ -187,10 +202,29 @@ impl Access {
         let item = parts.next()?.parse().ok()?;
         let what = match (parts.next(), parts.next()) {
             (None, None) => What::Page,
+
+            (Some("page"), None) => What::View,
             (Some("state"), None) => What::State,
             _ => return None,
         };
         self.switches.is_on(what.switch()).then_some((what, item))
+    }
+
+    /// The page with the item's state in it. Both are had at the same time, the state in the way in which everybody has it.
+    async fn assembled(self: &Arc<Self>, item: i64, mut request: Request) -> Response {
+        // A page that somebody has is not the one that he would get now.
+        request.headers_mut().remove(header::IF_NONE_MATCH);
+        let state = async {
+            let path = format!("/items/{item}/state");
+            if self.switches.is_on(SwitchId::M2) {
+                let asked = Request::get(&path).body(axum::body::Body::empty()).ok()?;
+                Some(self.from_memory(What::State, item, asked).await)
+            } else {
+                Some(forward::fetch(self, &path).await.reply())
+            }
+        };
+        let (page, state) = tokio::join!(self.from_memory(What::View, item, request), state);
+        self.own(esi::assembled(page, state).await)
     }
 
     /// Answers from memory; one of those who come at once and find nothing there asks the service for all of them.
@@ -219,6 +253,13 @@ impl Access {
             }
         }
     }
+}
+
+/// Forgets all that is kept (P7). Every reply to a request that comes after this one's is from then on.
+async fn purge(State(access): State<Arc<Access>>) -> Response {
+    let purges = access.cache.purge();
+    tracing::info!(purges, "purged");
+    fresh(axum::http::StatusCode::OK, &json!({ "purges": purges }))
 }
 
 async fn metrics(State(access): State<Arc<Access>>) -> Result<Response, Problem> {

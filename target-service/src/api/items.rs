@@ -10,6 +10,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 
+use super::pages::Printed;
 use super::{fresh, parse_id, user_of};
 use crate::app::App;
 use crate::degrade::instead::aged;
@@ -24,18 +25,31 @@ const STATE: &str = concat!("SELECT ", spread_stock!(), ", opens_at_us, closes_a
 const STATES: &str =
     concat!("SELECT ", spread_stock!(), ", opens_at_us, closes_at_us, id FROM item i WHERE id = ANY($1)");
 
+/// The item's page as data, for programs.
 pub(super) async fn page(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let id = parse_id(&id)?;
+    Ok(printed(&app, &id).await?.data.reply(&headers))
+}
+
+/// The item's page as HTML, for buyers.
+pub(super) async fn view(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    Ok(printed(&app, &id).await?.view.reply(&headers))
+}
+
+async fn printed(app: &App, id: &str) -> Result<Arc<Printed>, Problem> {
+    let id = parse_id(id)?;
     if let Some(slow) = &app.slow_pages {
         slow.wait().await;
     }
-    let page = app.pages.get(&app.store, id, app.switches.is_on(SwitchId::P5)).await?;
-    let page = page.ok_or_else(|| Problem::because(Kind::NotFound, "no such item"))?;
-    Ok(page.reply(&headers))
+    let printed = app.pages.get(&app.store, id, app.switches.is_on(SwitchId::P5)).await?;
+    printed.ok_or_else(|| Problem::because(Kind::NotFound, "no such item"))
 }
 
 /// What is left of an item, and when it is sold.

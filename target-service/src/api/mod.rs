@@ -1,13 +1,16 @@
 //! The public HTTP interface.
 
+pub mod assets;
 mod challenges;
 mod encode;
 mod events;
 pub mod items;
 pub mod lean;
+mod me;
 mod orders;
 pub mod pages;
 mod sessions;
+pub mod view;
 
 use std::sync::Arc;
 
@@ -28,6 +31,9 @@ use crate::problem::{Kind, Problem};
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/items/{id}", get(items::page))
+        .route("/items/{id}/page", get(items::view))
+        .route("/assets/{name}", get(assets::get))
+        .route("/me", get(me::get))
         .route("/items/{id}/state", get(items::state))
         .route("/items/{id}/events", get(events::item))
         .route("/items/{id}/orders", post(orders::create))

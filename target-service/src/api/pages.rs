@@ -1,4 +1,4 @@
-//! Static item pages, encoded once and kept in memory.
+//! Static item pages, as data and as HTML, encoded once and kept in memory.
 //!
 //! Nothing on a page changes during a sale, so a page lives until the next reset. Everything that does
 //! change is in the item's state, which is not kept here.
@@ -14,6 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::{assets, view};
 use crate::store::{Store, StoreError};
 
 /// More items than a sale has. Beyond it pages are made for each request.
@@ -26,17 +27,27 @@ const ITEM: &str = "SELECT title, price_cents, stock_initial, per_user_limit, op
 pub struct Page {
     body: Bytes,
     etag: HeaderValue,
+    /// What its content is, and what may be done with it.
+    content: HeaderMap,
+}
+
+/// An item's page in both forms.
+pub struct Printed {
+    /// As JSON.
+    pub data: Page,
+    /// As HTML.
+    pub view: Page,
 }
 
 /// The pages made so far.
 #[derive(Default)]
 pub struct Pages {
-    made: RwLock<HashMap<i64, Arc<Page>>>,
+    made: RwLock<HashMap<i64, Arc<Printed>>>,
 }
 
 impl Pages {
     /// An item's page, from memory if allowed, or nothing when there is no such item.
-    pub async fn get(&self, store: &Store, id: i64, cached: bool) -> Result<Option<Arc<Page>>, StoreError> {
+    pub async fn get(&self, store: &Store, id: i64, cached: bool) -> Result<Option<Arc<Printed>>, StoreError> {
         if let Some(page) = self.kept(id).filter(|_| cached) {
             return Ok(Some(page));
         }
@@ -51,7 +62,7 @@ impl Pages {
     }
 
     /// An item's page, if it is in memory.
-    pub fn kept(&self, id: i64) -> Option<Arc<Page>> {
+    pub fn kept(&self, id: i64) -> Option<Arc<Printed>> {
         self.made.read().unwrap_or_else(PoisonError::into_inner).get(&id).map(Arc::clone)
     }
 
@@ -62,11 +73,11 @@ impl Pages {
 }
 
 impl Page {
-    fn new(body: String) -> Self {
+    fn new(body: String, content: HeaderMap) -> Self {
         let digest = Sha256::digest(body.as_bytes());
         let etag = format!("\"{}\"", BASE64.encode(&digest[..12]));
         let etag = HeaderValue::from_str(&etag).expect("base64 in quotes is a header value");
-        Self { body: body.into(), etag }
+        Self { body: body.into(), etag, content }
     }
 
     /// The page, or 304 when the client has it already.
@@ -83,30 +94,56 @@ impl Page {
         if matches {
             return (StatusCode::NOT_MODIFIED, validators).into_response();
         }
-        let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-        (validators, content_type, self.body.clone()).into_response()
+        (validators, self.content.clone(), self.body.clone()).into_response()
     }
 }
 
-async fn load(store: &Store, id: i64) -> Result<Option<Page>, StoreError> {
+fn json_content() -> HeaderMap {
+    HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))])
+}
+
+/// Of every page for people, kept or not.
+pub fn html_content() -> HeaderMap {
+    HeaderMap::from_iter([
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(view::POLICY)),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ])
+}
+
+async fn load(store: &Store, id: i64) -> Result<Option<Printed>, StoreError> {
     let mut lease = store.lease().await?;
     let Some(row) = lease.query_opt(ITEM, &[&id]).await? else {
         return Ok(None);
     };
     let title: String = row.get("title");
-    let page = json!({
+    let item = view::Item {
+        id,
+        title: &title,
+        price_cents: row.get("price_cents"),
+        stock: row.get("stock_initial"),
+        limit: row.get("per_user_limit"),
+        opens_at_us: row.get("opens_at_us"),
+        closes_at_us: row.get("closes_at_us"),
+        hold_ms: row.get("hold_ms"),
+    };
+    let data = json!({
         "item": id,
         "description": describe(&title),
         "title": title,
-        "price_cents": row.get::<_, i64>("price_cents"),
-        "stock_initial": row.get::<_, i64>("stock_initial"),
-        "per_user_limit": row.get::<_, i32>("per_user_limit"),
-        "opens_at": row.get::<_, i64>("opens_at_us"),
-        "closes_at": row.get::<_, i64>("closes_at_us"),
-        "hold_ms": row.get::<_, i64>("hold_ms"),
-        "images": (1..=6).map(|n| format!("/static/items/{id}/{n}.webp")).collect::<Vec<_>>(),
+        "price_cents": item.price_cents,
+        "stock_initial": item.stock,
+        "per_user_limit": item.limit,
+        "opens_at": item.opens_at_us,
+        "closes_at": item.closes_at_us,
+        "hold_ms": item.hold_ms,
+        "images": [assets::art().address()],
     });
-    Ok(Some(Page::new(page.to_string())))
+    Ok(Some(Printed {
+        data: Page::new(data.to_string(), json_content()),
+        view: Page::new(view::page(&item), html_content()),
+    }))
 }
 
 /// A page's bulk. Its size matters more to a rehearsal than its wording.
@@ -127,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_known_page_is_not_sent_again() {
-        let page = Page::new("{}".into());
+        let page = Page::new("{}".into(), json_content());
         let tag = page.etag.to_str().unwrap().to_owned();
         let status = |value: &str| {
             let mut headers = HeaderMap::new();

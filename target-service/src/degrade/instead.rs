@@ -7,7 +7,8 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 use super::levels::Level;
-use crate::api::{fresh, user_of};
+use crate::api::pages::html_content;
+use crate::api::{assets, fresh, user_of, view};
 use crate::app::App;
 use crate::extras;
 use crate::problem::{Kind, Problem};
@@ -15,7 +16,11 @@ use crate::problem::{Kind, Problem};
 /// What a request is for.
 enum Asked {
     Page(i64),
+    /// The page for people.
+    View(i64),
     State(i64),
+    /// A part of it, which is in the program.
+    Asset,
     /// What needs no database.
     Light,
     Other,
@@ -27,6 +32,12 @@ fn asked(request: &Request) -> Asked {
     let item = path.strip_prefix("/items/").filter(|_| get);
     if let Some(id) = item.and_then(|item| item.parse().ok()) {
         return Asked::Page(id);
+    }
+    if let Some(id) = item.and_then(|item| item.strip_suffix("/page")?.parse().ok()) {
+        return Asked::View(id);
+    }
+    if assets::is_asset(path) && get {
+        return Asked::Asset;
     }
     if let Some(id) = item.and_then(|item| item.strip_suffix("/state")?.parse().ok()) {
         return Asked::State(id);
@@ -50,7 +61,7 @@ impl Instead {
             return None;
         }
         let asked = asked(request);
-        let looks = matches!(asked, Asked::Page(_) | Asked::State(_));
+        let looks = matches!(asked, Asked::Page(_) | Asked::View(_) | Asked::State(_));
         let is_probe = level == Level::Static && looks && app.degrade.is_probe();
         Some(Self { reply: reply(app, level, request, asked)?, is_probe })
     }
@@ -59,9 +70,14 @@ impl Instead {
 fn reply(app: &App, level: Level, request: &Request, asked: Asked) -> Option<Response> {
     match asked {
         Asked::Page(id) => Some(match app.pages.kept(id) {
-            Some(page) => page.reply(request.headers()),
+            Some(page) => page.data.reply(request.headers()),
             None => static_page(id),
         }),
+        Asked::View(id) => Some(match app.pages.kept(id) {
+            Some(page) => page.view.reply(request.headers()),
+            None => static_view(),
+        }),
+        Asked::Asset => None,
         Asked::State(id) => Some(match app.shelves.last_known(id) {
             Some(seen) => {
                 let mut state = seen.state(app.clock.now_us());
@@ -82,6 +98,12 @@ fn reply(app: &App, level: Level, request: &Request, asked: Asked) -> Option<Res
 fn static_page(item: i64) -> Response {
     let notice = "The sale is paused; please come back in a moment. 活动暂停，请稍后再试。";
     fresh(StatusCode::OK, &json!({"item": item, "notice": notice}))
+}
+
+/// The same for people.
+fn static_view() -> Response {
+    let not_kept = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    (html_content(), not_kept, view::paused()).into_response()
 }
 
 /// Says how old a reply is (RFC 9111 5.1).

@@ -212,3 +212,60 @@ async fn what_the_shop_knows_of_a_buyer_is_never_a_reason_not_to_sell() {
         assert_eq!(buyer.order(1, "k1").await.status, 201);
     }
 }
+
+#[tokio::test]
+async fn a_purge_reaches_several_nodes_at_once_and_nothing_old_is_said_afterwards() {
+    let postgres = Postgres::start();
+    let service = Service::start(&postgres.url());
+    service.reset(&[with(item(5, 1), "title", "before")]).await;
+    let ttl = ["--service", &service.listen, "--page-ttl", "60s"];
+    let nodes: Vec<Role> = (0..3).map(|_| Role::start("access", &ttl)).collect();
+    let is_old = |reply: &Reply| reply.body.contains("<h1>before</h1>");
+    for node in &nodes {
+        node.get("/items/1/page").await;
+    }
+    service.reset(&[with(item(5, 1), "title", "after")]).await;
+    for node in &nodes {
+        assert!(is_old(&node.get("/items/1/page").await), "without a purge it stays as it was");
+    }
+    // Buyers go on asking meanwhile; what each was told, and when he had asked.
+    let buyers: Vec<_> = nodes
+        .iter()
+        .map(|node| {
+            let address = node.listen.clone();
+            tokio::spawn(async move {
+                let mut connection = Connection::open(&address).await.unwrap();
+                let (mut told, end) = (Vec::new(), Instant::now() + Duration::from_secs(2));
+                while Instant::now() < end {
+                    let asked = Instant::now();
+                    let reply = connection.send("GET", "/items/1/page", &[], "").await.unwrap();
+                    told.push((asked, Instant::now(), reply.body.contains("<h1>before</h1>")));
+                }
+                told
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let began = Instant::now();
+    for node in &nodes {
+        let mut admin = Connection::open(&node.admin).await.unwrap();
+        assert_eq!(admin.send("POST", "/purge", &[], "").await.unwrap().status, 200);
+    }
+    let done = Instant::now();
+    let mut last_stale = Duration::ZERO;
+    for buyer in buyers {
+        let told = buyer.await.unwrap();
+        assert!(
+            told.iter().any(|(_, _, old)| *old) && told.iter().any(|(_, _, old)| !old),
+            "before and after are seen"
+        );
+        assert!(
+            told.iter().all(|(asked, _, old)| !old || *asked < done),
+            "something old was said to who asked afterwards"
+        );
+        for (_, heard, _) in told.iter().filter(|(_, _, old)| *old) {
+            last_stale = last_stale.max(heard.saturating_duration_since(began));
+        }
+    }
+    println!("P7: from the purge of 3 nodes to the last stale reply: {last_stale:?}");
+}

@@ -4,6 +4,7 @@
 
 mod access;
 mod bugs;
+mod buyer_page;
 mod degrading;
 mod faults;
 mod hot_row;

@@ -2,6 +2,8 @@
 //!
 //! Everything that is started here is stopped when dropped, also when a test panics.
 
+#[path = "../../../../harness/tests/e2e/support/browser.rs"]
+pub mod browser;
 pub mod http;
 pub mod payment;
 pub mod postgres;
