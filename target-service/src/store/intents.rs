@@ -70,6 +70,13 @@ impl Intent {
     }
 }
 
+/// The states of intents that are not finished, as the index of migration 6 has them.
+macro_rules! unfinished {
+    () => {
+        "state IN ('capturing', 'captured', 'refunding', 'returning')"
+    };
+}
+
 /// Only an order that stands is paid. Each attempt has a key of its own, and twins conflict on one of the two indexes.
 const BEGIN: &str = "
     INSERT INTO payment_intent (key, order_id, user_id, amount_cents, asked_at_us, state, due_us)
@@ -91,16 +98,18 @@ const BY_KEY: &str = "SELECT * FROM payment_intent WHERE key = $1::text";
 
 const POSTPONE: &str = "UPDATE payment_intent SET due_us = least(due_us, $2::bigint) WHERE key = $1::text";
 
-const TAKE_DUE: &str = "
-    UPDATE payment_intent SET due_us = $1::bigint + $3::bigint
-     WHERE key IN (SELECT key FROM payment_intent
-                    WHERE state IN ('capturing', 'captured', 'refunding', 'returning') AND due_us <= $1
-                    ORDER BY due_us LIMIT $2::bigint
-                      FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING *";
+const TAKE_DUE: &str = concat!(
+    "UPDATE payment_intent SET due_us = $1::bigint + $3::bigint
+      WHERE key IN (SELECT key FROM payment_intent
+                     WHERE ",
+    unfinished!(),
+    " AND due_us <= $1
+                     ORDER BY due_us LIMIT $2::bigint
+                       FOR NO KEY UPDATE SKIP LOCKED)
+     RETURNING *"
+);
 
-const OPEN: &str = "SELECT * FROM payment_intent \
-                    WHERE state IN ('capturing', 'captured', 'refunding', 'returning') ORDER BY due_us";
+const OPEN: &str = concat!("SELECT * FROM payment_intent WHERE ", unfinished!(), " ORDER BY due_us");
 
 fn intent_from(row: &Row) -> Result<Intent, StoreError> {
     let text: &str = row.get("state");
