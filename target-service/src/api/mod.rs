@@ -1,6 +1,7 @@
 //! The public HTTP interface.
 
 mod challenges;
+mod checks;
 mod encode;
 mod events;
 pub mod items;
