@@ -168,6 +168,9 @@ pub struct Reference {
     pub strategy: String,
     /// Shards of each item, where the strategy has any.
     pub shards: u16,
+    /// Buyers of one item that wait in the service at once, where the strategy has them wait there (`item-queue`, `batch`); further
+    /// ones are told to come back later. As many as the service takes by itself unless given.
+    pub queue: Option<u32>,
     /// When stock is deducted.
     pub deduct: Deduct,
     /// Connections from the service to Postgres at most.
@@ -312,6 +315,7 @@ impl Default for Reference {
         Reference {
             strategy,
             shards: 16,
+            queue: None,
             deduct: Deduct::default(),
             pool: 8,
             workers: 2,
