@@ -23,6 +23,9 @@ use crate::settle;
 use crate::switches::SwitchId;
 use crate::wire::{NewOrder, PROTOBUF};
 
+/// The header in which a buyer names what he asks for, so that he can ask again.
+const KEY: &str = "idempotency-key";
+
 #[derive(Deserialize)]
 pub(super) struct Lookup {
     idempotency_key: Option<String>,
@@ -136,7 +139,7 @@ fn speaks_protobuf(app: &App, headers: &HeaderMap, header: &HeaderName) -> bool 
 }
 
 fn key_of(headers: &HeaderMap) -> Result<String, Problem> {
-    let raw = headers.get("idempotency-key").ok_or(Kind::KeyMissing)?;
+    let raw = headers.get(KEY).ok_or(Kind::KeyMissing)?;
     parse(raw.to_str().unwrap_or_default())
 }
 
@@ -191,7 +194,11 @@ pub(super) async fn pay(
     let claim = claim(&app, &order, &headers)?;
     match &app.payments {
         None => settled(app.inventory.confirm(&claim).await?),
-        Some(payments) => settled(settle::pay(&app, payments, &claim).await?),
+        Some(payments) => {
+            // Whoever names no key can pay as well.
+            let key = headers.get(KEY).is_some().then(|| key_of(&headers)).transpose()?;
+            settled(settle::pay(&app, payments, &claim, key.as_deref()).await?)
+        }
     }
 }
 

@@ -163,6 +163,33 @@ async fn every_request_may_come_twice() {
     }
 }
 
+/// A payment that was declined stays so for whoever asks again under its key, as a copy does that was long on its way. Another key
+/// is another card.
+#[tokio::test]
+async fn a_late_copy_of_a_declined_payment_takes_no_money() {
+    let (postgres, payment) = (Postgres::start(), Payment::start());
+    let service = Service::start_with(&postgres.url(), &["--payment", &payment.address()]);
+    service.reset(&[item(5, 1)]).await;
+    let mut buyer = service.buyer("u").await;
+    let order = buyer.order(1, "k").await.order_id();
+    let path = format!("/orders/{order}/pay");
+    payment.behave(json!({"decline": 1.0})).await;
+    let first = buyer.send("POST", &path, &[("Idempotency-Key", "first")], "").await.unwrap();
+    assert_eq!(first.problem(), "payment-declined");
+    payment.behave(json!({})).await;
+    for _ in 0..2 {
+        let copy = buyer.send("POST", &path, &[("Idempotency-Key", "first")], "").await.unwrap();
+        assert_eq!(copy.problem(), "payment-declined");
+    }
+    assert_eq!((payment.count("capture").await, payment.count("decline").await), (0, 1));
+    let second = buyer.send("POST", &path, &[("Idempotency-Key", "second")], "").await.unwrap();
+    assert_eq!((second.status, &second.json()["state"]), (200, &json!("paid")));
+    let copy = buyer.send("POST", &path, &[("Idempotency-Key", "first")], "").await.unwrap();
+    assert_eq!(copy.problem(), "payment-declined", "what came of the first one");
+    assert_eq!(buyer.pay(&order).await.status, 200);
+    assert_eq!((payment.count("capture").await, payment.count("refund").await), (1, 0));
+}
+
 /// A full queue says so at once, nothing is lost by it, and whoever comes back is served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_refuses_at_once_and_loses_nothing() {
