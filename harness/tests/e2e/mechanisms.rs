@@ -75,7 +75,7 @@ fn cohort<'a>(summary: &'a Value, name: &str) -> &'a Value {
     cohorts.iter().find(|cohort| cohort["cohort"] == name).unwrap()
 }
 
-/// What a cohort's share of something is.
+/// A figure of a cohort.
 fn share(summary: &Value, name: &str, what: &str) -> f64 {
     cohort(summary, name)[what].as_f64().unwrap()
 }
@@ -92,7 +92,7 @@ static OPEN: LazyLock<Value> = LazyLock::new(|| {
     open
 });
 
-/// Rehearses a rule and holds it against the open variant: the share of a cohort in something is smaller with it. Its summary.
+/// Rehearses a rule and holds it against the open variant: what a cohort has of something is less with it. Its summary.
 #[track_caller]
 fn takes_from(variant: &str, name: &str, what: &str) -> Value {
     let guarded = rehearse(ABUSE, variant);
@@ -111,7 +111,7 @@ fn rightly(summary: &Value, mark: &str) -> u64 {
 
 #[test]
 fn a_cap_bounds_what_one_account_has_at_once() {
-    let capped = takes_from("capped", "hoarders", "held_share");
+    let capped = takes_from("capped", "resellers", "sold_share");
     assert!(told(&capped, "order", "fail:limit-reached") > 0);
     let most = |summary: &Value| invariant(summary, "I6")["detail"].as_str().unwrap().to_owned();
     assert!(most(&capped).contains("more than 3 units at once"), "{}", most(&capped));
@@ -133,13 +133,13 @@ fn a_promised_cap_that_is_switched_off_is_convicted() {
 
 #[test]
 fn who_left_orders_unpaid_holds_less_when_he_is_tagged() {
-    let tagged = takes_from("tagged", "hoarders", "held_share");
+    let tagged = takes_from("tagged", "hoarders", "held_unit_s");
     assert!(rightly(&tagged, "non-payer") > 0, "{:#}", tagged["shares"]);
 }
 
 #[test]
 fn who_left_an_order_unpaid_holds_less_with_a_pause() {
-    let paused = takes_from("cool-down", "hoarders", "held_share");
+    let paused = takes_from("cool-down", "hoarders", "held_unit_s");
     assert!(rightly(&paused, "cooling-down") > 0, "{:#}", paused["shares"]);
 }
 
@@ -151,7 +151,7 @@ fn who_behaves_like_a_machine_buys_less() {
 
 #[test]
 fn all_rules_together_give_to_people_what_they_take_from_who_abuses() {
-    let guarded = takes_from("guarded", "hoarders", "held_share");
+    let guarded = takes_from("guarded", "hoarders", "held_unit_s");
     assert!(share(&guarded, "bots", "sold_share") < share(&OPEN, "bots", "sold_share"));
     assert!(share(&guarded, "people", "sold_share") > share(&OPEN, "people", "sold_share"));
     let mark = &guarded["shares"]["any_mark"];
