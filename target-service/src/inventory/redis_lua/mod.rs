@@ -139,12 +139,15 @@ impl RedisLua {
 
     /// Pays or cancels an order, once it is in the database if it is on its way there.
     async fn pay_or_cancel(&self, claim: &Claim, how: How) -> Result<Settlement, StoreError> {
-        let first = self.act(claim, how).await?;
-        if first != Settlement::Refused(Refusal::UnknownOrder) {
-            return Ok(first);
+        match self.act(claim, how).await {
+            Ok(Settlement::Refused(Refusal::UnknownOrder)) => {
+                self.land(claim.order).await?;
+                self.act(claim, how).await
+            }
+            // It arrived while it was looked for: now it is there.
+            Err(StoreError::Contended(_)) => self.act(claim, how).await,
+            outcome => outcome,
         }
-        self.land(claim.order).await?;
-        self.act(claim, how).await
     }
 
     async fn act(&self, claim: &Claim, how: How) -> Result<Settlement, StoreError> {
