@@ -16,6 +16,10 @@ const UNPAID: u32 = 2;
 pub const COOL_DOWN_US: i64 = 5_000_000;
 /// Orders that a buyer may make within [`COOL_DOWN_US`] (C7).
 pub const REPEATS: usize = 3;
+/// What a buyer may have of an item where there is no cap (C6). Twice as much can still be counted.
+pub const NO_CAP: i32 = 1_000_000_000;
+/// A login this soon after another may be its copy, and the first one counts (C8), in microseconds.
+const COPY_US: i64 = 5_000_000;
 /// Nobody who reads a page orders this soon after logging in (C8), in microseconds.
 const TOO_QUICK_US: i64 = 100_000;
 /// Accounts that a device may log in before all of them look like one farm (C8).
@@ -76,7 +80,9 @@ impl Abuse {
             return;
         }
         let buyer = known.buyers.entry(user.to_owned()).or_default();
-        buyer.logged_in_at = Some(now);
+        if buyer.logged_in_at.is_none_or(|at| now - at >= COPY_US) {
+            buyer.logged_in_at = Some(now);
+        }
         if let (None, Some(device)) = (&buyer.device, device) {
             buyer.device = Some(device.to_owned());
             *known.devices.entry(device.to_owned()).or_default() += 1;
@@ -205,6 +211,9 @@ mod tests {
         assert_eq!(abuse.objection(&on, &wanted("quick", "k", 2_000)), Some(Refusal::Risky));
         assert_eq!(abuse.objection(&on, &wanted("quick", "k", 9_000_000)), Some(Refusal::Risky), "it stays one");
         assert_eq!(abuse.objection(&on, &wanted("slow", "k", 1_000 + TOO_QUICK_US)), None);
+        // The copy of a login that was long on its way makes nobody quicker.
+        abuse.logged_in("slow", None, 1_000 + TOO_QUICK_US * 3);
+        assert_eq!(abuse.objection(&on, &wanted("slow", "k2", 1_001 + TOO_QUICK_US * 3)), None);
         let farm: Vec<String> = (0..=ACCOUNTS).map(|n| format!("f{n}")).collect();
         for (n, user) in farm.iter().enumerate() {
             assert_eq!(abuse.objection(&on, &wanted("f0", "k", 9_000_000)), None, "{n} accounts are a family");

@@ -99,6 +99,10 @@ struct Serve {
     /// Shards of each item, for the strategy `shards`.
     #[arg(long, default_value = "16")]
     shards: NonZeroU16,
+    /// Buyers of one item that wait at once, for the strategies `item-queue` and `batch`; further ones are told to come back
+    /// later. Beyond --max-in-flight it is never reached.
+    #[arg(long, default_value_t = 4096, value_parser = at_least_one)]
+    queue: usize,
     /// When stock is deducted.
     #[arg(long, value_enum, default_value_t)]
     deduct: Deduct,
@@ -260,6 +264,7 @@ impl Serve {
             workers: self.workers,
             strategy: self.strategy,
             shards: self.shards,
+            queue: self.queue,
             deduct: self.deduct,
             switches: self.switches,
             bug: self.bug,

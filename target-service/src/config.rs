@@ -142,6 +142,8 @@ pub struct Settings {
     pub strategy: Strategy,
     /// Shards of each item, where stock lies in shards.
     pub shards: NonZeroU16,
+    /// Buyers of one item that wait at once, where they wait in the service.
+    pub queue: usize,
     /// When stock is deducted.
     pub deduct: Deduct,
     /// Mechanisms set other than by default.

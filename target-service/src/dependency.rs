@@ -77,21 +77,22 @@ impl Dependency {
         }
     }
 
-    /// Sends a small request and reads the whole reply within a limit, unless the breaker is open. `sensible` says whether a
-    /// reply makes sense; one that does not is a reply all the same, and counts as a bad one.
+    /// Sends a small request and reads the whole reply within a limit, unless the breaker is open. `read` makes something of a
+    /// reply; nothing if it makes no sense, which counts as a bad reply. Beside what was read stands the status.
     ///
     /// # Errors
     /// There is no reply, or nothing was asked.
-    pub async fn call(
+    pub async fn call<T>(
         &self,
         call: Call<'_>,
         limit: Duration,
-        sensible: impl FnOnce(u16, &Bytes) -> bool,
-    ) -> Result<(u16, Bytes), CallError> {
+        read: impl FnOnce(u16, &[u8]) -> Option<T>,
+    ) -> Result<(u16, Option<T>), CallError> {
         let under_way = self.begin()?;
         let began = Instant::now();
         let outcome = self.outbound.call(call.method, call.path, call.headers, call.body, limit).await;
-        let good = matches!(&outcome, Ok((status, body)) if *status < 500 && sensible(*status, body));
+        let outcome = outcome.map(|(status, body)| (status, read(status, &body)));
+        let good = matches!(&outcome, Ok((status, Some(_))) if *status < 500);
         under_way.ended(!good || began.elapsed() > self.slow);
         outcome
     }

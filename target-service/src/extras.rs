@@ -66,11 +66,15 @@ impl Profiles {
         let Ok(_place) = self.waiting.try_acquire() else { return DEFAULT };
         let path = format!("/profiles/{}", encoded(user));
         let call = Call { method: Method::GET, path: &path, headers: &[], body: Bytes::new() };
-        let sensible = |status, body: &Bytes| status != 200 || !read(user, body).default;
-        match self.dependency.call(call, PATIENCE, sensible).await {
-            Ok((200, body)) => read(user, &body),
-            Ok((status, _)) => {
-                tracing::debug!(status, "no profile");
+        // Any other status than 200 makes sense, and shows no profile.
+        let shown = |status, body: &[u8]| match status {
+            200 => Some(read(user, body)).filter(|extras| !extras.default),
+            _ => Some(DEFAULT),
+        };
+        match self.dependency.call(call, PATIENCE, shown).await {
+            Ok((_, Some(extras))) => extras,
+            Ok((status, None)) => {
+                tracing::debug!(status, "a profile that makes no sense");
                 DEFAULT
             }
             Err(error) => {

@@ -36,6 +36,15 @@ struct State {
     state: &'static str,
 }
 
+/// Where a request that goes no further was stopped, and by which rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Dropped {
+    /// `access`, `service` or `data`.
+    pub stage: &'static str,
+    /// The rule.
+    pub reason: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Of {
     dependency: &'static str,
@@ -140,6 +149,7 @@ pub struct Metrics {
     orders: Family<Outcome, Counter>,
     reservations: Family<Outcome, Histogram, fn() -> Histogram>,
     payments: Family<Outcome, Counter>,
+    dropped: Family<Dropped, Counter>,
     stock: Family<State, Gauge>,
     durations: Family<Route, Histogram, fn() -> Histogram>,
     active: Gauge,
@@ -152,6 +162,9 @@ pub struct Metrics {
     expired: Counter,
 }
 
+/// What refusals per rule are shown by, in every layer: name and meaning.
+pub const FUNNEL_DROPPED: (&str, &str) = ("seckill_funnel_dropped", "Requests that went no further, by stage and rule");
+
 fn latency_buckets() -> Histogram {
     Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0])
 }
@@ -163,6 +176,7 @@ impl Default for Metrics {
             orders: Family::default(),
             reservations: Family::new_with_constructor(latency_buckets),
             payments: Family::default(),
+            dropped: Family::default(),
             stock: Family::default(),
             durations: Family::new_with_constructor(latency_buckets),
             active: Gauge::default(),
@@ -193,6 +207,7 @@ impl Metrics {
             "Attempts to pay through the dependency, by outcome",
             self.payments.clone(),
         );
+        registry.register(FUNNEL_DROPPED.0, FUNNEL_DROPPED.1, self.dropped.clone());
         registry.register("seckill_stock_units", "Units of stock over all items", self.stock.clone());
         registry.register("seckill_holds_expired", "Holds released by the sweeper", self.expired.clone());
         registry.register(
@@ -251,6 +266,11 @@ impl Metrics {
     /// Counts an attempt to pay through the payment dependency.
     pub fn payment(&self, outcome: &'static str) {
         self.payments.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Counts an order that was refused, by where and by which rule.
+    pub fn dropped(&self, stage: &'static str, reason: &'static str) {
+        self.dropped.get_or_create(&Dropped { stage, reason }).inc();
     }
 
     /// Counts holds that the sweeper released.

@@ -36,6 +36,7 @@ pub enum Kind {
     NonPayer,
     CoolingDown,
     RiskRefused,
+    QuotaExceeded,
     Degraded,
     PaymentDeclined,
     PaymentUnclear,
@@ -85,6 +86,9 @@ impl Kind {
                 (S::TOO_MANY_REQUESTS, "cooling-down", "Too many orders, or one left unpaid just now", Some("5"))
             }
             Self::RiskRefused => (S::FORBIDDEN, "risk-refused", "The account does not behave like a person", None),
+            Self::QuotaExceeded => {
+                (S::TOO_MANY_REQUESTS, "quota-exceeded", "Too many requests of one user in a second", Some("1"))
+            }
             Self::Degraded => {
                 (S::TOO_MANY_REQUESTS, "degraded", "Switched off for the moment 稍后再试; nothing was done", Some("1"))
             }

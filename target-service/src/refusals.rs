@@ -63,15 +63,14 @@ struct Journal {
 }
 
 /// The refusals that a repetition gets again, and their numbers in the file. One that names an order is not among them: the
-/// order answers for itself.
-const KEPT: [(Refusal, u8); 8] = [
+/// order answers for itself. Nor is the one that says when to come back (7 in older files): who does is judged anew.
+const KEPT: [(Refusal, u8); 7] = [
     (Refusal::SoldOut, 1),
     (Refusal::TooEarly, 2),
     (Refusal::Ended, 3),
     (Refusal::LimitReached, 4),
     (Refusal::UnknownItem, 5),
     (Refusal::NonPayer, 6),
-    (Refusal::CoolingDown, 7),
     (Refusal::Risky, 8),
 ];
 
@@ -236,6 +235,9 @@ mod tests {
         // The order answers for itself.
         refusals.remember(&wanted("bought", 1), Refusal::KeyReused).unwrap();
         assert_eq!(refusals.recall(&wanted("bought", 1)), None);
+        // Whoever was told when to come back may.
+        refusals.remember(&wanted("early", 1), Refusal::CoolingDown).unwrap();
+        assert_eq!(refusals.recall(&wanted("early", 1)), None);
         refusals.clear().unwrap();
         assert_eq!(refusals.recall(&wanted("k", 1)), None);
     }

@@ -74,7 +74,8 @@ async fn prepare(settings: &Settings, shutdown: CancellationToken) -> Result<Arc
     let without = bugs::relaxed_guards(settings.bug);
     let soundness =
         schema::prepare(&store, settings.startup_patience, without, settings.slow.and_then(Slow::lock)).await?;
-    let ground = Ground { store: store.clone(), redis: settings.redis.clone(), shards: settings.shards };
+    let Settings { shards, queue, .. } = *settings;
+    let ground = Ground { store: store.clone(), redis: settings.redis.clone(), shards, queue };
     let inventory: Arc<dyn Inventory> = match settings.deduct {
         Deduct::Payment => Arc::new(AtPayment::new(store.clone())),
         Deduct::Order | Deduct::Hold => settings.strategy.build(&ground)?,

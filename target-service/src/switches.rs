@@ -27,6 +27,8 @@ pub enum SwitchId {
     C3,
     /// Buyers who left two orders unpaid are refused (off by default).
     C5,
+    /// A buyer has no more of an item at once than its limit per user; turned, it counts from the next reset on.
+    C6,
     /// Orders of one buyer are limited in number, and by a pause after one left unpaid (off by default).
     C7,
     /// Accounts that behave like machines, or come from one device in numbers, are refused (off by default).
@@ -59,13 +61,18 @@ pub enum SwitchId {
     P5,
     /// The access layer puts an item's state into the page for buyers, which then nobody may keep (off by default).
     P9,
+    /// The access layer refuses who is not logged in, what makes no sense, and who asks too often (off by default).
+    V2,
+    /// The service refuses from memory before the sale opens, and looks without a lock at what was seen sold out (off by default).
+    V3,
 }
 
 impl SwitchId {
     /// Every switch there is.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::C3,
         Self::C5,
+        Self::C6,
         Self::C7,
         Self::C8,
         Self::E2,
@@ -82,13 +89,18 @@ impl SwitchId {
         Self::M2,
         Self::P5,
         Self::P9,
+        Self::V2,
+        Self::V3,
     ];
 }
 
 impl SwitchId {
     /// Whether it works unless it is turned off. What refuses people, or shows them less, has to be asked for.
     const fn is_default(self) -> bool {
-        !matches!(self, Self::C5 | Self::C7 | Self::C8 | Self::L1 | Self::L2 | Self::L3 | Self::L4 | Self::P9)
+        !matches!(
+            self,
+            Self::C5 | Self::C7 | Self::C8 | Self::L1 | Self::L2 | Self::L3 | Self::L4 | Self::P9 | Self::V2 | Self::V3
+        )
     }
 }
 

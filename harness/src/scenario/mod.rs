@@ -168,6 +168,9 @@ pub struct Reference {
     pub strategy: String,
     /// Shards of each item with `strategy = "shards"`; 16 unless given.
     pub shards: Option<u16>,
+    /// Buyers of one item that wait in the service at once, where the strategy has them wait there (`item-queue`, `batch`); further
+    /// ones are told to come back later. As many as the service takes by itself unless given.
+    pub queue: Option<u32>,
     /// When stock is deducted.
     pub deduct: Deduct,
     /// Connections from the service to Postgres at most.
@@ -328,6 +331,7 @@ impl Default for Reference {
         Reference {
             strategy,
             shards: None,
+            queue: None,
             deduct: Deduct::default(),
             pool: 8,
             workers: 2,

@@ -199,6 +199,8 @@ fn hosts(scenario: &Scenario, m: &mut Mistakes) {
 
 /// More of them cost more when they are dealt out anew than they save.
 const MOST_SHARDS: u32 = 1_000;
+/// Each waits with a request and its connection.
+const MOST_WAITING: u32 = 1_000_000;
 /// Sizes that the disk of a database may have.
 const SMALL_DISKS: RangeInclusive<Size> = Size::mebibytes(128)..=Size::mebibytes(8192);
 
@@ -209,6 +211,7 @@ fn target(target: &Target, m: &mut Mistakes) {
                 ("pool", reference.pool, MOST_CONNECTIONS),
                 ("workers", reference.workers, 256),
                 ("shards", u32::from(reference.shards()), MOST_SHARDS),
+                ("queue", reference.queue.unwrap_or(1), MOST_WAITING),
             ];
             for (key, value, most) in counts {
                 if !(1..=most).contains(&value) {

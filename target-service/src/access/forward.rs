@@ -38,6 +38,9 @@ pub(super) async fn forward(access: &Arc<Access>, request: Request) -> Result<Re
     let body = timeout_at(end, to_bytes(body, MAX_BODY_BYTES)).await;
     let body = body.map_err(|_| Problem::because(Kind::BadRequest, "the body did not come"))?;
     let body = body.map_err(|_| Problem::new(Kind::TooLarge))?;
+    if let Some(problem) = access.objection(&parts, &body) {
+        return Err(problem);
+    }
     strip(&mut parts.headers);
     parts.headers.insert(header::VIA, HeaderValue::from_static("1.1 access"));
     let mut last = "there is no service".to_owned();

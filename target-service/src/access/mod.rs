@@ -6,6 +6,7 @@
 mod cache;
 mod esi;
 mod forward;
+pub mod rules;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use anyhow::Result;
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -28,14 +30,16 @@ use serde_json::json;
 
 use crate::api::assets::{self, Asset};
 use crate::api::{fresh, unknown_route, wrong_method};
-use crate::config::{Address, SwitchSetting, at_least_one, parse_duration};
+use crate::config::{Address, Secret, SwitchSetting, at_least_one, parse_duration};
 use crate::gateway::{Admission, DEGRADE_LEVEL, TIER};
+use crate::metrics::{Dropped, FUNNEL_DROPPED};
 use crate::outbound::Outbound;
 use crate::problem::{Kind, Problem};
 use crate::switches::{self, SwitchId, Switches};
 use crate::{process, tls};
 
 use cache::{Cache, What};
+use rules::{Objection, Rules};
 
 /// How `seckill-target access` is started.
 #[derive(Args, Debug)]
@@ -67,7 +71,10 @@ pub struct Options {
     /// How old an item's page from memory may be.
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = parse_duration)]
     page_ttl: Duration,
-    /// Turn a mechanism on or off; may be repeated. M2, P5, P9, K8 and L4 are those of this layer.
+    /// The secret that the services sign sessions with, in hexadecimal digits: with it, V2 sees whose a token is.
+    #[arg(long, value_name = "HEX")]
+    secret: Option<Secret>,
+    /// Turn a mechanism on or off; may be repeated. M2, P5, P9, K8, L4 and V2 are those of this layer.
     #[arg(long = "switch", value_name = "ID=on|off")]
     switches: Vec<SwitchSetting>,
 }
@@ -87,6 +94,8 @@ struct Access {
     switches: Arc<Switches>,
     cache: Cache,
     served: Family<Served, Counter>,
+    rules: Rules,
+    dropped: Family<Dropped, Counter>,
     /// How much the service said that it gives up.
     level: AtomicU16,
 }
@@ -104,6 +113,8 @@ pub async fn run(options: Options) -> Result<()> {
         switches: Arc::clone(&switches),
         cache: Cache::new(options.page_ttl, options.state_ttl),
         served: Family::default(),
+        rules: Rules::new(options.secret.as_ref()),
+        dropped: Family::default(),
         level: AtomicU16::new(0),
     });
     let public = Router::new().fallback(handle).with_state(Arc::clone(&access));
@@ -148,6 +159,14 @@ impl Access {
 
     fn count(&self, tier: &'static str, outcome: &'static str) {
         self.served.get_or_create(&Served { tier, outcome }).inc();
+    }
+
+    /// What is wrong with a request that came whole, if this layer looks at it (V2).
+    fn objection(&self, request: &Parts, body: &[u8]) -> Option<Problem> {
+        let looks = self.switches.is_on(SwitchId::V2);
+        let Objection { rule, problem } = looks.then(|| self.rules.objection(request, body))??;
+        self.dropped.get_or_create(&Dropped { stage: "access", reason: rule }).inc();
+        Some(problem)
     }
 
     /// Says that the reply is this layer's own. A copy tells how much was given up when it was made.
@@ -265,6 +284,7 @@ async fn purge(State(access): State<Arc<Access>>) -> Response {
 async fn metrics(State(access): State<Arc<Access>>) -> Result<Response, Problem> {
     let mut registry = Registry::default();
     registry.register("access_requests", "Requests by who answered them, and how", access.served.clone());
+    registry.register(FUNNEL_DROPPED.0, FUNNEL_DROPPED.1, access.dropped.clone());
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| Problem::because(Kind::Internal, error))?;
     text.insert_str(0, &format!("# TYPE access_in_flight gauge\naccess_in_flight {}\n", access.admission.in_flight()));

@@ -141,19 +141,20 @@ pub(super) async fn stock(State(app): State<Arc<App>>, Query(query): Query<Stock
     if query.close {
         app.snapshots.close(&snapshot.name);
     }
-    let items: Vec<Value> = rows
-        .iter()
-        .map(|row| {
-            json!({
-                "item": row.get::<_, i64>("id"),
-                "initial": row.get::<_, i64>("stock_initial"),
-                "available": row.get::<_, i64>("available"),
-                "held": row.get::<_, i64>("held"),
-                "sold": row.get::<_, i64>("sold"),
-                "shards": parts(row),
-            })
-        })
-        .collect();
+    let mut items: Vec<Value> = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let item: i64 = row.get("id");
+        items.push(json!({
+            "item": item,
+            "initial": row.get::<_, i64>("stock_initial"),
+            "available": row.get::<_, i64>("available"),
+            "held": row.get::<_, i64>("held"),
+            "sold": row.get::<_, i64>("sold"),
+            "shards": parts(row),
+            // No part of the snapshot, but at rest they have to agree with it (M3). One that cannot be asked says nothing.
+            "caches": app.inventory.cached(item).await.unwrap_or_default(),
+        }));
+    }
     Ok(fresh(StatusCode::OK, &json!({"snapshot": snapshot.name, "as_of": snapshot.as_of, "items": items})))
 }
 

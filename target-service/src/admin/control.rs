@@ -10,6 +10,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::abuse::NO_CAP;
 use crate::api::{fresh, parse_body};
 use crate::app::App;
 use crate::bugs;
@@ -17,6 +18,7 @@ use crate::deduct::{Deduct, FOR_EVER_MS};
 use crate::degrade::levels::Level;
 use crate::problem::{Kind, Problem};
 use crate::store::schema::{self, NewItem};
+use crate::switches::SwitchId;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +43,9 @@ pub(super) async fn reset(State(app): State<Arc<App>>, body: Bytes) -> Result<Re
     for item in &items {
         check(item)
             .map_err(|complaint| Problem::because(Kind::BadRequest, format!("item {}: {complaint}", item.id)))?;
+    }
+    if !app.switches.is_on(SwitchId::C6) {
+        items.iter_mut().for_each(|item| item.per_user_limit = NO_CAP);
     }
     if app.deduct == Deduct::Order {
         // What is deducted for good is a hold that does not end.

@@ -1,6 +1,7 @@
 //! What a buyer reads before ordering: the static page, the small dynamic state, and the server's time.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::app::App;
 use crate::degrade::instead::aged;
 use crate::degrade::levels::Level;
 use crate::extras;
+use crate::order::Refusal;
 use crate::problem::{Kind, Problem};
 use crate::store::orders::spread_stock;
 use crate::store::{Store, StoreError};
@@ -64,11 +66,11 @@ pub struct Shelf {
 impl Shelf {
     /// As the database has it.
     pub(super) async fn read(app: &App, item: i64) -> Result<Self, Problem> {
-        let began = Instant::now();
+        let (began, sale) = (Instant::now(), app.shelves.sale());
         let read = Self::read_all(&app.store, &[item]).await;
         app.degrade.core(began.elapsed(), read.is_err());
         let shelf = read?.pop().ok_or_else(|| Problem::because(Kind::NotFound, "no such item"))?;
-        app.shelves.keep(shelf, app.clock.now_us());
+        app.shelves.keep(shelf, app.clock.now_us(), sale);
         Ok(shelf)
     }
 
@@ -85,6 +87,20 @@ impl Shelf {
         let shelf =
             |row: &Row| Self { item: row.get(3), available: row.get(0), opens_at: row.get(1), closes_at: row.get(2) };
         Ok(rows.iter().map(shelf).collect())
+    }
+
+    /// Why nobody can order at this time, whatever is left.
+    pub(super) fn closed(&self, now: i64) -> Option<Refusal> {
+        match now {
+            _ if now < self.opens_at => Some(Refusal::TooEarly),
+            _ if now >= self.closes_at => Some(Refusal::Ended),
+            _ => None,
+        }
+    }
+
+    /// Whether there are so many units.
+    pub(super) fn has(&self, quantity: i32) -> bool {
+        self.available >= i64::from(quantity)
     }
 
     /// As a buyer sees it at this time.
@@ -105,6 +121,8 @@ impl Shelf {
 const MOST_SHELVES: usize = 1_024;
 /// How old a state may be that is shown instead of the present one (L2).
 const MOST_AGE: Duration = Duration::from_secs(2);
+/// How old a state may be that orders are held against before they go to the data layer (V3).
+const RECENT: Duration = Duration::from_secs(1);
 
 /// A state as it was seen once.
 #[derive(Clone, Copy, Debug)]
@@ -132,13 +150,22 @@ impl Seen {
 #[derive(Default)]
 pub struct Shelves {
     seen: RwLock<HashMap<i64, Seen>>,
+    /// How many sales there were before this one.
+    sale: AtomicU64,
+    /// Held by whoever reads a state for all others.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Shelves {
-    /// Keeps what was read at this time.
-    pub fn keep(&self, shelf: Shelf, as_of: i64) {
+    /// The sale whose states are read from now on.
+    pub fn sale(&self) -> u64 {
+        self.sale.load(Ordering::Acquire)
+    }
+
+    /// Keeps what was read at this time, if the sale is still the one that it was when reading began.
+    pub fn keep(&self, shelf: Shelf, as_of: i64, sale: u64) {
         let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() < MOST_SHELVES || seen.contains_key(&shelf.item) {
+        if sale == self.sale() && (seen.len() < MOST_SHELVES || seen.contains_key(&shelf.item)) {
             seen.insert(shelf.item, Seen { shelf, as_of, since: Instant::now() });
         }
     }
@@ -153,9 +180,21 @@ impl Shelves {
         self.seen.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
-    /// Forgets every state.
+    /// Forgets every state: another sale begins.
     pub fn clear(&self) {
-        self.seen.write().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        self.sale.fetch_add(1, Ordering::AcqRel);
+        seen.clear();
+    }
+
+    /// What was seen of an item a moment ago. One of those who come too late for it looks again, and the others do without.
+    pub(super) async fn recent(app: &App, item: i64) -> Option<Shelf> {
+        let known = app.shelves.last_known(item).filter(|seen| seen.age() <= RECENT);
+        if let Some(seen) = known {
+            return Some(seen.shelf);
+        }
+        let _turn = app.shelves.turn.try_lock().ok()?;
+        Shelf::read(app, item).await.ok()
     }
 }
 

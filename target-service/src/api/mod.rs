@@ -2,6 +2,7 @@
 
 pub mod assets;
 mod challenges;
+mod checks;
 mod encode;
 mod events;
 pub mod items;

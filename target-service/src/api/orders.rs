@@ -11,6 +11,7 @@ use axum::response::Response;
 use prost::Message as _;
 use serde::Deserialize;
 
+use super::checks;
 use super::encode::{self, Format};
 use super::{fresh, parse_body, parse_id, user_of};
 use crate::app::App;
@@ -19,9 +20,11 @@ use crate::idempotency::{Entry, InFlightGuard, parse_key};
 use crate::order::{Claim, Order, Reservation, Settlement, Wanted};
 use crate::problem::{Kind, Problem};
 use crate::settle;
-use crate::store::orders::replay;
 use crate::switches::SwitchId;
 use crate::wire::{NewOrder, PROTOBUF};
+
+/// The header in which a buyer names what he asks for, so that he can ask again.
+const KEY: &str = "idempotency-key";
 
 #[derive(Deserialize)]
 pub(super) struct Lookup {
@@ -83,7 +86,8 @@ pub(super) async fn reserve(app: &App, item: i64, headers: &HeaderMap, body: &By
     let user = user_of(app, headers)?;
     let key = key_of(headers)?;
     if let Some(token) = headers.get("challenge-token") {
-        app.challenges.spend(&user, token.to_str().unwrap_or_default(), &key)?;
+        let opened = app.challenges.spend(&user, token.to_str().unwrap_or_default(), &key);
+        opened.inspect_err(|_| app.metrics.dropped("service", "answer"))?;
     }
     let quantity = quantity_of(asked(app, headers, body)?.quantity, app.bug)?;
     if app.damaged.load(Ordering::Relaxed) {
@@ -96,12 +100,8 @@ pub(super) async fn reserve(app: &App, item: i64, headers: &HeaderMap, body: &By
     if let Some(refusal) = app.refusals.recall(&wanted) {
         return Ok(Reservation::Refused(refusal));
     }
-    let outcome = match app.abuse.objection(&app.switches, &wanted) {
-        // Whoever is refused now may be asking again for what was made before.
-        Some(refusal) => {
-            let made = app.inventory.find(&wanted.user, &wanted.key).await?;
-            made.map_or(Reservation::Refused(refusal), |order| replay(order, &wanted))
-        }
+    let outcome = match checks::answer(app, &wanted).await? {
+        Some(answer) => answer,
         None => {
             let began = Instant::now();
             let reserved = match &app.slow_orders {
@@ -109,6 +109,9 @@ pub(super) async fn reserve(app: &App, item: i64, headers: &HeaderMap, body: &By
                 Some(slow) => slow.reserve(&*app.inventory, &wanted).await,
             };
             app.degrade.core(began.elapsed(), reserved.is_err());
+            if let Ok(Reservation::Refused(refusal)) = &reserved {
+                app.metrics.dropped("data", Problem::from(*refusal).kind.slug());
+            }
             reserved?
         }
     };
@@ -136,7 +139,7 @@ fn speaks_protobuf(app: &App, headers: &HeaderMap, header: &HeaderName) -> bool 
 }
 
 fn key_of(headers: &HeaderMap) -> Result<String, Problem> {
-    let raw = headers.get("idempotency-key").ok_or(Kind::KeyMissing)?;
+    let raw = headers.get(KEY).ok_or(Kind::KeyMissing)?;
     parse(raw.to_str().unwrap_or_default())
 }
 
@@ -191,7 +194,11 @@ pub(super) async fn pay(
     let claim = claim(&app, &order, &headers)?;
     match &app.payments {
         None => settled(app.inventory.confirm(&claim).await?),
-        Some(payments) => settled(settle::pay(&app, payments, &claim).await?),
+        Some(payments) => {
+            // Whoever names no key can pay as well.
+            let key = headers.get(KEY).is_some().then(|| key_of(&headers)).transpose()?;
+            settled(settle::pay(&app, payments, &claim, key.as_deref()).await?)
+        }
     }
 }
 

@@ -263,7 +263,11 @@ pub fn plant(bug: Bug, sound: Arc<dyn Inventory>, ground: &Ground) -> Result<Arc
 /// The constraints that would hide the bug.
 pub fn relaxed_guards(bug: Option<Bug>) -> &'static [Guard] {
     match bug {
-        Some(Bug::CheckThenDeduct | Bug::NegativeStock) => &[Guard::StockFloor],
+        Some(Bug::CheckThenDeduct) => &[Guard::StockFloor],
+        Some(Bug::NegativeStock) => {
+            &[Guard::StockFloor, Guard::OrderQuantity, Guard::OrderAmount, Guard::EventQuantity, Guard::PurchaseFloor]
+        }
+        Some(Bug::ReleasedTwice) => &[Guard::PurchaseFloor],
         Some(Bug::KeyCheckedThenInserted | Bug::RetryWithoutRecheck) => &[Guard::OrderKey],
         _ => &[],
     }

@@ -65,12 +65,12 @@ async fn refresh(app: &App) {
     while after(app, ASK).await {
         let known = app.shelves.known();
         if app.degrade.level() >= Level::Snapshot && !known.is_empty() {
-            let began = Instant::now();
+            let (began, sale) = (Instant::now(), app.shelves.sale());
             let read = Shelf::read_all(&app.store, &known).await;
             app.degrade.core(began.elapsed(), read.is_err());
             if let Ok(shelves) = read {
                 let now = app.clock.now_us();
-                shelves.into_iter().for_each(|shelf| app.shelves.keep(shelf, now));
+                shelves.into_iter().for_each(|shelf| app.shelves.keep(shelf, now, sale));
             }
         }
     }

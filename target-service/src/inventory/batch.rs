@@ -35,8 +35,6 @@ use crate::store::{Lease, Store, StoreError};
 
 /// Orders in one transaction. More make it longer without making it cheaper.
 const MOST: usize = 500;
-/// Buyers of one item that wait at once; further ones are told to come back later.
-const WAITING: usize = 16_384;
 /// Keys that are remembered for an item, at 8 bytes each. Beyond that nobody is refused from memory.
 const KEYS_AT_MOST: usize = 4_000_000;
 
@@ -85,6 +83,8 @@ const KEYS: &str = "SELECT user_id, idempotency_key FROM orders WHERE item_id = 
 pub struct Batch {
     sound: ConditionalUpdate,
     lanes: Mutex<HashMap<i64, Arc<Lane>>>,
+    /// Buyers of one item that may wait at once; further ones are told to come back later.
+    most_waiting: usize,
     /// Raised whenever units may have come back, of whatever item.
     returns: Arc<AtomicU64>,
     started: Instant,
@@ -163,11 +163,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Batch {
-    /// The strategy on this database.
-    pub fn new(store: Store) -> Self {
-        let sound = ConditionalUpdate::new(store);
-        let figures = Figures::default();
-        Self { sound, lanes: Mutex::default(), returns: Arc::default(), started: Instant::now(), figures }
+    /// The strategy on this database, with so many buyers of an item waiting at most.
+    pub fn new(store: Store, most_waiting: usize) -> Self {
+        Self {
+            sound: ConditionalUpdate::new(store),
+            lanes: Mutex::default(),
+            most_waiting,
+            returns: Arc::default(),
+            started: Instant::now(),
+            figures: Figures::default(),
+        }
     }
 
     fn lane(&self, item: i64) -> Arc<Lane> {
@@ -184,7 +189,7 @@ impl Batch {
         let (reply, answer) = oneshot::channel();
         let lead = {
             let mut queue = lock(&lane.queue);
-            if queue.waiting.len() >= WAITING {
+            if queue.waiting.len() >= self.most_waiting {
                 self.figures.turned_away.inc();
                 return Err(StoreError::Full("the queue for this item"));
             }
@@ -224,6 +229,11 @@ impl Inventory for Batch {
 
     fn reserve<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Reservation> {
         Box::pin(self.wait_for_a_batch(wanted))
+    }
+
+    /// It refuses from memory by itself.
+    fn look<'a>(&'a self, _wanted: &'a Wanted) -> Answer<'a, Option<Reservation>> {
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     fn release<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Settlement> {

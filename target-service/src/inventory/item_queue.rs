@@ -20,12 +20,12 @@ use crate::store::{Store, StoreError};
 
 /// Statements of one item that are in the database at once: one that holds the lock, one that waits for it.
 const AT_ONCE: usize = 2;
-/// Buyers of one item that wait here.
-const WAITING: usize = 4096;
 
 /// The strategy.
 pub struct ItemQueue {
     sound: ConditionalUpdate,
+    /// Buyers of one item that may wait here at once.
+    most_waiting: usize,
     queues: Mutex<HashMap<i64, Arc<Queue>>>,
     waiting: Gauge,
     turned_away: Counter,
@@ -43,11 +43,11 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// The last place; nothing if there is none left.
-    fn take(queue: &'a AtomicUsize, all: &'a Gauge) -> Option<Self> {
+    /// The last place of so many; nothing if there is none left.
+    fn take(queue: &'a AtomicUsize, all: &'a Gauge, most: usize) -> Option<Self> {
         all.inc();
         let before = queue.fetch_add(1, Ordering::Relaxed);
-        Some(Place { queue, all }).filter(|_| before < WAITING)
+        Some(Place { queue, all }).filter(|_| before < most)
     }
 }
 
@@ -59,10 +59,10 @@ impl Drop for Place<'_> {
 }
 
 impl ItemQueue {
-    /// The strategy on this database.
-    pub fn new(store: Store) -> Self {
-        let sound = ConditionalUpdate::new(store);
-        Self { sound, queues: Mutex::default(), waiting: Gauge::default(), turned_away: Counter::default() }
+    /// The strategy on this database, with so many buyers of an item waiting at most.
+    pub fn new(store: Store, most_waiting: usize) -> Self {
+        let (sound, queues) = (ConditionalUpdate::new(store), Mutex::default());
+        Self { sound, most_waiting, queues, waiting: Gauge::default(), turned_away: Counter::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i64, Arc<Queue>>> {
@@ -76,7 +76,7 @@ impl ItemQueue {
 
     async fn in_turn(&self, wanted: &Wanted) -> Result<Reservation, StoreError> {
         let queue = self.queue(wanted.item);
-        let Some(place) = Place::take(&queue.waiting, &self.waiting) else {
+        let Some(place) = Place::take(&queue.waiting, &self.waiting, self.most_waiting) else {
             self.turned_away.inc();
             return Err(StoreError::Full("the queue for this item"));
         };
@@ -120,12 +120,12 @@ mod tests {
 
     #[test]
     fn who_finds_the_queue_full_is_turned_away_and_a_place_is_given_up() {
-        let (queue, all) = (AtomicUsize::new(WAITING - 1), Gauge::default());
-        let last = Place::take(&queue, &all);
+        let (queue, all) = (AtomicUsize::new(2), Gauge::default());
+        let last = Place::take(&queue, &all, 3);
         assert!(last.is_some());
-        assert!(Place::take(&queue, &all).is_none());
+        assert!(Place::take(&queue, &all, 3).is_none());
         drop(last);
-        assert!(Place::take(&queue, &all).is_some());
-        assert_eq!((queue.load(Ordering::Relaxed), all.get()), (WAITING - 1, 0));
+        assert!(Place::take(&queue, &all, 3).is_some());
+        assert_eq!((queue.load(Ordering::Relaxed), all.get()), (2, 0));
     }
 }

@@ -52,6 +52,15 @@ pub trait Inventory: Send + Sync {
     /// Sets units aside for a buyer, once per key.
     fn reserve<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Reservation>;
 
+    /// Why nothing could be reserved at this moment, looked at without a lock. Nothing if nothing is in the way, or if the
+    /// strategy has a cheaper way to know.
+    fn look<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Option<Reservation>> {
+        Box::pin(async {
+            let mut lease = self.store().lease().await?;
+            orders::classify(&mut lease, wanted).await
+        })
+    }
+
     /// Turns a hold into a sale.
     fn confirm<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Settlement> {
         Box::pin(orders::pay(self.store(), claim))
@@ -91,6 +100,12 @@ pub trait Inventory: Send + Sync {
     /// Brings into the database what was acknowledged and is still on its way there.
     fn settle(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::ready(()))
+    }
+
+    /// Units of an item that each cache beside the database says are available, by the cache's name. At rest they are those that
+    /// the database has.
+    fn cached(&self, _item: i64) -> Answer<'_, Vec<(&'static str, i64)>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     /// Shows its own counters and gauges, beside those that all strategies share.
@@ -134,6 +149,8 @@ pub struct Ground {
     pub redis: Option<redis::Client>,
     /// Shards of each item, where stock lies in shards.
     pub shards: NonZeroU16,
+    /// Buyers of one item that may wait at once, where they wait in the service.
+    pub queue: usize,
 }
 
 /// Why a strategy cannot be built.
@@ -164,8 +181,8 @@ impl Strategy {
             Self::StepByStep => Arc::new(StepByStep::new(store)),
             Self::Transaction => Arc::new(Transaction::new(store)),
             Self::CheckConstraint => Arc::new(CheckConstraint::new(store)),
-            Self::ItemQueue => Arc::new(ItemQueue::new(store)),
-            Self::Batch => Arc::new(Batch::new(store)),
+            Self::ItemQueue => Arc::new(ItemQueue::new(store, ground.queue)),
+            Self::Batch => Arc::new(Batch::new(store, ground.queue)),
             Self::Shards => Arc::new(Shards::new(store, ground.shards)),
             Self::UnitRows => Arc::new(UnitRows::new(store)),
             Self::RedisLua => {

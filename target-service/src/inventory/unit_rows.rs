@@ -136,6 +136,13 @@ impl Inventory for UnitRows {
         Box::pin(self.attempts(wanted))
     }
 
+    fn look<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Option<Reservation>> {
+        Box::pin(async {
+            let mut lease = self.store.lease().await?;
+            orders::classify_spread(&mut lease, wanted).await
+        })
+    }
+
     fn register(&self, registry: &mut Registry) {
         let what = "How often units of the pot were given rows of their own";
         registry.register("seckill_stock_moves", what, self.moved.clone());

@@ -30,13 +30,14 @@ pub enum Unfinished {
     Payment(String),
 }
 
-/// Pays an order for its buyer.
-pub async fn pay(app: &App, payments: &Payments, claim: &Claim) -> Result<Settlement, Problem> {
-    if payments.is_cut_off() && is_untouched(app, claim).await? {
+/// Pays an order for its buyer. Under a key he is told the same however often he asks; without one, to ask again after a
+/// payment was declined is to try again.
+pub async fn pay(app: &App, payments: &Payments, claim: &Claim, key: Option<&str>) -> Result<Settlement, Problem> {
+    if payments.is_cut_off() && is_untouched(app, claim, key).await? {
         return Err(Problem::because(Kind::Degraded, "payments are paused; this one was not begun"));
     }
-    let begun = match intents::begin(&app.store, claim).await? {
-        None if app.inventory.land(claim.order).await? => intents::begin(&app.store, claim).await?,
+    let begun = match intents::begin(&app.store, claim, key).await? {
+        None if app.inventory.land(claim.order).await? => intents::begin(&app.store, claim, key).await?,
         begun => begun,
     };
     let intent = match begun {
@@ -100,8 +101,8 @@ async fn finish(app: &App, payments: &Payments, mut intent: Intent, now: i64) ->
 }
 
 /// Whether nobody has begun to pay this order, which could be. Only then is it certain that no money moves if nothing is begun.
-async fn is_untouched(app: &App, claim: &Claim) -> Result<bool, StoreError> {
-    if intents::of_order(&app.store, claim).await?.is_some() {
+async fn is_untouched(app: &App, claim: &Claim, key: Option<&str>) -> Result<bool, StoreError> {
+    if intents::of_order(&app.store, claim, key).await?.is_some() {
         return Ok(false);
     }
     let mut lease = app.store.lease().await?;

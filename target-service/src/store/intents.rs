@@ -70,18 +70,30 @@ impl Intent {
     }
 }
 
-/// Only an order that stands is paid. Each attempt has a key of its own, and twins conflict on one of the two indexes.
+/// The states of intents that are not finished, as the index of migration 6 has them.
+macro_rules! unfinished {
+    () => {
+        "state IN ('capturing', 'captured', 'refunding', 'returning')"
+    };
+}
+
+/// Only an order that stands is paid. Each attempt has a key of its own, and twins conflict on one of the two indexes. What was
+/// asked under a buyer's key before is no new attempt, whatever came of it.
 const BEGIN: &str = "
-    INSERT INTO payment_intent (key, order_id, user_id, amount_cents, asked_at_us, state, due_us)
+    INSERT INTO payment_intent (key, order_id, user_id, amount_cents, asked_at_us, state, due_us, asked_key)
     SELECT 'order-' || o.id || '-' || (SELECT count(*) + 1 FROM payment_intent p WHERE p.order_id = o.id),
-           o.id, o.user_id, o.amount_cents, $3::bigint, 'capturing', $3 + $4::bigint
+           o.id, o.user_id, o.amount_cents, $3::bigint, 'capturing', $3 + $4::bigint, $5::text
       FROM orders o
      WHERE o.id = $1::bigint AND o.user_id = $2::text AND o.state IN ('held', 'placed') AND o.expires_at_us > $3
+       AND NOT EXISTS (SELECT FROM payment_intent p WHERE p.order_id = o.id AND p.asked_key = $5)
     ON CONFLICT DO NOTHING
     RETURNING *";
 
-const OF_ORDER: &str = "SELECT * FROM payment_intent WHERE order_id = $1::bigint AND user_id = $2::text \
-                        AND state <> 'declined'";
+/// The attempt under the buyer's key, or else the one that was not declined.
+const OF_ORDER: &str = "
+    SELECT * FROM payment_intent
+     WHERE order_id = $1::bigint AND user_id = $2::text AND (state <> 'declined' OR asked_key = $3::text)
+     ORDER BY asked_key = $3 DESC NULLS LAST LIMIT 1";
 
 /// Whoever comes second finds that the state is not what he thought.
 const ADVANCE: &str = "UPDATE payment_intent SET state = $3::text, due_us = $4::bigint \
@@ -91,16 +103,18 @@ const BY_KEY: &str = "SELECT * FROM payment_intent WHERE key = $1::text";
 
 const POSTPONE: &str = "UPDATE payment_intent SET due_us = least(due_us, $2::bigint) WHERE key = $1::text";
 
-const TAKE_DUE: &str = "
-    UPDATE payment_intent SET due_us = $1::bigint + $3::bigint
-     WHERE key IN (SELECT key FROM payment_intent
-                    WHERE state IN ('capturing', 'captured', 'refunding', 'returning') AND due_us <= $1
-                    ORDER BY due_us LIMIT $2::bigint
-                      FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING *";
+const TAKE_DUE: &str = concat!(
+    "UPDATE payment_intent SET due_us = $1::bigint + $3::bigint
+      WHERE key IN (SELECT key FROM payment_intent
+                     WHERE ",
+    unfinished!(),
+    " AND due_us <= $1
+                     ORDER BY due_us LIMIT $2::bigint
+                       FOR NO KEY UPDATE SKIP LOCKED)
+     RETURNING *"
+);
 
-const OPEN: &str = "SELECT * FROM payment_intent \
-                    WHERE state IN ('capturing', 'captured', 'refunding', 'returning') ORDER BY due_us";
+const OPEN: &str = concat!("SELECT * FROM payment_intent WHERE ", unfinished!(), " ORDER BY due_us");
 
 fn intent_from(row: &Row) -> Result<Intent, StoreError> {
     let text: &str = row.get("state");
@@ -115,21 +129,21 @@ fn intent_from(row: &Row) -> Result<Intent, StoreError> {
     })
 }
 
-/// The attempt to pay an order: a new one, or the one under way. Nothing if the order cannot be paid, or a twin's attempt
-/// was declined meanwhile.
-pub async fn begin(store: &Store, claim: &Claim) -> Result<Option<Intent>, StoreError> {
+/// The attempt to pay an order: a new one, the one under way, or whatever came of it under the buyer's key. Nothing if the order
+/// cannot be paid, or a twin's attempt was declined meanwhile.
+pub async fn begin(store: &Store, claim: &Claim, key: Option<&str>) -> Result<Option<Intent>, StoreError> {
     let mut lease = store.lease().await?;
-    let row = match lease.query_opt(BEGIN, &[&claim.order, &claim.user, &claim.now, &LEASE_US]).await? {
+    let row = match lease.query_opt(BEGIN, &[&claim.order, &claim.user, &claim.now, &LEASE_US, &key]).await? {
         Some(row) => Some(row),
-        None => lease.query_opt(OF_ORDER, &[&claim.order, &claim.user]).await?,
+        None => lease.query_opt(OF_ORDER, &[&claim.order, &claim.user, &key]).await?,
     };
     row.as_ref().map(intent_from).transpose()
 }
 
-/// The attempt to pay an order that is under way or done, if there is one.
-pub async fn of_order(store: &Store, claim: &Claim) -> Result<Option<Intent>, StoreError> {
+/// The attempt to pay an order that is under way or done, or came to its end under this key, if there is one.
+pub async fn of_order(store: &Store, claim: &Claim, key: Option<&str>) -> Result<Option<Intent>, StoreError> {
     let mut lease = store.lease().await?;
-    lease.query_opt(OF_ORDER, &[&claim.order, &claim.user]).await?.as_ref().map(intent_from).transpose()
+    lease.query_opt(OF_ORDER, &[&claim.order, &claim.user, &key]).await?.as_ref().map(intent_from).transpose()
 }
 
 /// Moves an intent on, unless somebody else has; either way, the intent as it stands now.

@@ -87,10 +87,11 @@ impl Lease {
         (self.unsettled, self.in_transaction) = (true, true);
         let outcome = tokio::time::timeout(self.patience, async {
             let (one, two) = (object.prepare_cached(first.0).await?, object.prepare_cached(second.0).await?);
-            // They are sent in this order, and the server works them off in this order.
+            // They are sent in this order, and the server works them off in this order; of errors the first one is told, not that of
+            // a statement that found the transaction aborted.
             let begin = object.batch_execute("BEGIN");
             let ((), first, second) =
-                tokio::try_join!(begin, object.query(&one, first.1), object.query(&two, second.1))?;
+                tokio::try_join!(biased; begin, object.query(&one, first.1), object.query(&two, second.1))?;
             Ok((first, second))
         })
         .await;

@@ -23,29 +23,35 @@ pub enum Guard {
     StockFloor,
     /// A user's key names one order.
     OrderKey,
+    /// An order is for one unit at least.
+    OrderQuantity,
+    /// An order does not cost less than nothing.
+    OrderAmount,
+    /// What happens to an order happens to one unit at least.
+    EventQuantity,
+    /// A buyer does not have less than nothing.
+    PurchaseFloor,
 }
 
 impl Guard {
-    const ALL: [Self; 2] = [Self::StockFloor, Self::OrderKey];
+    const ALL: [Self; 6] = [
+        Self::StockFloor,
+        Self::OrderKey,
+        Self::OrderQuantity,
+        Self::OrderAmount,
+        Self::EventQuantity,
+        Self::PurchaseFloor,
+    ];
 
-    fn name(self) -> &'static str {
+    /// Table, name and definition.
+    fn spec(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Self::StockFloor => "item_available_floor",
-            Self::OrderKey => "orders_user_key",
-        }
-    }
-
-    fn table(self) -> &'static str {
-        match self {
-            Self::StockFloor => "item",
-            Self::OrderKey => "orders",
-        }
-    }
-
-    fn definition(self) -> &'static str {
-        match self {
-            Self::StockFloor => "CHECK (available >= 0)",
-            Self::OrderKey => "UNIQUE (user_id, idempotency_key)",
+            Self::StockFloor => ("item", "item_available_floor", "CHECK (available >= 0)"),
+            Self::OrderKey => ("orders", "orders_user_key", "UNIQUE (user_id, idempotency_key)"),
+            Self::OrderQuantity => ("orders", "orders_quantity_positive", "CHECK (quantity > 0)"),
+            Self::OrderAmount => ("orders", "orders_amount_floor", "CHECK (amount_cents >= 0)"),
+            Self::EventQuantity => ("order_event", "order_event_quantity_positive", "CHECK (quantity > 0)"),
+            Self::PurchaseFloor => ("purchase", "purchase_floor", "CHECK (quantity >= 0)"),
         }
     }
 }
@@ -149,13 +155,13 @@ const GATHER: &str = "
 /// Puts every guard in place, or takes it away.
 async fn enforce(client: &Client, without: &[Guard]) -> Result<(), StoreError> {
     for guard in Guard::ALL {
-        let (table, name) = (guard.table(), guard.name());
+        let (table, name, definition) = guard.spec();
         let present = client.query_opt("SELECT FROM pg_constraint WHERE conname = $1", &[&name]).await?.is_some();
         let wanted = !without.contains(&guard);
         if present && !wanted {
             run(client, &format!("ALTER TABLE {table} DROP CONSTRAINT {name}")).await?;
         } else if wanted && !present {
-            run(client, &format!("ALTER TABLE {table} ADD CONSTRAINT {name} {}", guard.definition())).await?;
+            run(client, &format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")).await?;
         }
     }
     Ok(())

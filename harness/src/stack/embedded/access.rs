@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::Ground;
 use super::program::{Program, is_ready, switches};
+use super::service::secret;
 use crate::fault::proxy::{Endpoint, Proxy};
 use crate::scenario::topology;
 use crate::stack::process::Process;
@@ -29,6 +30,8 @@ impl Access {
         let make = |(index, role): (usize, &&'static str)| {
             let folder = ground.folder_of(&format!("access/{}", index + 1))?;
             let mut arguments = ["access", "--service", &service.listen_addr().to_string()].map(str::to_owned).to_vec();
+            // With it, it sees by itself who is logged in.
+            arguments.extend(["--secret".to_owned(), secret(ground)?]);
             arguments.extend(switches(ground.reference));
             if let Some(folder) = tls {
                 arguments.extend(["--tls".to_owned(), folder.display().to_string()]);

@@ -43,7 +43,7 @@ impl Service {
                 .to_vec();
         for (flag, value) in [
             // The same at each start, so that a service that was killed still knows its buyers.
-            ("--secret", secret(&folder)),
+            ("--secret", secret(ground)?),
             ("--pool-size", reference.pool.to_string()),
             ("--shards", reference.shards().to_string()),
             // So that whoever was refused stays so when it is started again.
@@ -51,6 +51,9 @@ impl Service {
             ("--workers", reference.workers.to_string()),
         ] {
             arguments.extend([flag.to_owned(), value]);
+        }
+        if let Some(queue) = reference.queue {
+            arguments.extend(["--queue".to_owned(), queue.to_string()]);
         }
         if let Some(redis) = redis {
             arguments.extend(["--redis-url".to_owned(), format!("redis://{}", redis.listen_addr())]);
@@ -77,8 +80,12 @@ impl Service {
 }
 
 /// A key for session tokens that is the same for the whole run and different for each: it is no secret from this machine.
-fn secret(folder: &Path) -> String {
-    folder.as_os_str().as_encoded_bytes().iter().rev().take(32).map(|b| format!("{b:02x}")).collect()
+///
+/// # Errors
+/// The service's folder, of which it is made, cannot be made itself.
+pub(super) fn secret(ground: &Ground<'_>) -> Result<String, StackError> {
+    let folder = ground.folder_of("service")?;
+    Ok(folder.as_os_str().as_encoded_bytes().iter().rev().take(32).map(|b| format!("{b:02x}")).collect())
 }
 
 impl Local for Service {

@@ -13,6 +13,7 @@ pub mod role;
 pub mod service;
 #[path = "../../../../harness/tests/e2e/support/skipped.rs"]
 pub mod skipped;
+pub mod source;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Child;
