@@ -176,8 +176,8 @@ async fn wait_together(postgres: &Postgres, service: &Service) {
         .rev()
         .map(|mut buyer| tokio::spawn(async move { buyer.order(1, "k").await.status }))
         .collect();
-    // One is at the database, and the others wait behind him.
-    eventually("all of them to wait", SOON, async || service.metric("seckill_queue_waiting").await == 5.0).await;
+    // Some are at the database, and others wait behind them.
+    eventually("several to wait", SOON, async || service.metric("seckill_queue_waiting").await >= 2.0).await;
     held.rollback().await.unwrap();
     for order in orders {
         assert!(matches!(order.await.unwrap(), 200 | 201));
