@@ -292,7 +292,8 @@ struct Books {
 }
 
 impl Books {
-    async fn new() -> Books {
+    /// With nothing in it.
+    async fn empty() -> Books {
         let folder = tempfile::Builder::new().prefix("sk").tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let bin = doctor::find_postgres().unwrap().bin_dir;
@@ -300,6 +301,12 @@ impl Books {
         let postgres = Postgres::create(&bin, folder.path(), folder.path(), run_as, None).unwrap();
         postgres.process.start().unwrap();
         postgres.ready(Duration::from_secs(60)).await.unwrap();
+        let url = format!("host={} user=postgres dbname=postgres", folder.path().join("pg").display());
+        Books { _folder: folder, postgres, url }
+    }
+
+    async fn new() -> Books {
+        let books = Books::empty().await;
         let made = "CREATE TABLE goods (id bigint, left_over int);
              CREATE TABLE orders (no text, goods bigint, buyer text, count int, status text);
              CREATE TABLE events (id serial, at timestamptz, kind text, no text);
@@ -307,9 +314,8 @@ impl Books {
              INSERT INTO orders VALUES ('A1', 1, 'r7-u1', 1, 'held'), ('A2', 1, 'r7-u2', 1, 'paid'), ('B1', 1, 'somebody', 1, 'held');
              INSERT INTO events (at, kind, no) VALUES ('2026-11-28 12:00:00.25+00', 'reserve', 'A1'),
                 ('2026-11-28 12:00:01+00', 'reserve', 'A2'), ('2026-11-28 12:00:02+00', 'PAY', 'A2'), (now(), 'reserve', 'B1')";
-        postgres.database().connect().await.unwrap().run(&[made]).await.unwrap();
-        let url = format!("host={} user=postgres dbname=postgres", folder.path().join("pg").display());
-        Books { _folder: folder, postgres, url }
+        books.postgres.database().connect().await.unwrap().run(&[made]).await.unwrap();
+        books
     }
 
     /// What the queries come to, for the run with the id 7.
@@ -320,6 +326,52 @@ impl Books {
         let books = books::Books::Sql { config, queries, prefix: "r7-u".to_owned() };
         books.audit(&[]).await.map_err(|error| error.to_string())
     }
+}
+
+/// Somebody else's shop with a Postgres of its own: our proxy speaks the database's protocol on the link that the shop is told to use.
+#[test]
+fn the_database_of_a_shop_is_broken_by_statement_and_by_commit() {
+    let service = Path::new(env!("CARGO_BIN_EXE_seckill")).with_file_name("seckill-target");
+    if !service.is_file() {
+        return skipped("there is no seckill-target beside seckill: cargo build --release --workspace");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let books = runtime.block_on(Books::empty());
+    let socket = books.postgres.socket();
+    let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let [shop, admin, link] = [0, 1, 2].map(|n: usize| free[n].local_addr().unwrap());
+    drop(free);
+    let target = format!(
+        "[target.external]\naddress = \"{shop}\"\naudit = \"{admin}\"\nready_within = \"20s\"\n\
+         [target.external.process.service]\nstart = [\"{}\", \"serve\", \"--listen\", \"{shop}\", \"--admin-listen\", \"{admin}\", \
+         \"--database-url\", \"host=127.0.0.1 port={} user=postgres dbname=postgres\"]\n\
+         [target.external.link.\"service→postgres\"]\nlisten = \"{link}\"\nupstream = \"unix:{}\"\nprotocol = \"postgres\"\n",
+        service.display(),
+        link.port(),
+        socket.display()
+    );
+    let text = include_str!("support/short.toml").replace("[target.reference]\npool = 8\n", &target);
+    let faults = text.find("# A fault that takes").unwrap()..text.find("[steady_state]").unwrap();
+    let text = text.replace(
+        &text[faults],
+        "[[fault]]\nid = \"slow-orders\"\nat = \"1200ms\"\nlasts = \"1500ms\"\n\
+         inject.slow-statement = { link = \"service→postgres\", match = \"orders\", delay = \"5ms\" }\n\
+         [[fault]]\nid = \"lost-commits\"\nat = \"3s\"\nlasts = \"2s\"\n\
+         inject.cut-after-commit = { link = \"service→postgres\", every = 3 }\n",
+    );
+    let sandbox = Sandbox::new();
+    sandbox.write("shop.toml", &text);
+    let _room = Room::for_rehearsals(1);
+    let ended = sandbox.seckill(&["run", "shop.toml", "--out", "run", "--output", "json"]);
+    ended.assert_code(0);
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let faults = summary["faults"].as_array().unwrap();
+    assert_eq!(faults.len(), 2);
+    assert!(faults.iter().all(|fault| fault["hit_count"].as_u64() > Some(0)), "{faults:#?}");
+    let links = summary["links"].as_array().unwrap();
+    assert!(links.iter().any(|link| link["to"] == "postgres" && link["calls"].as_u64() > Some(100)), "{links:?}");
+    books.postgres.process.kill_all().unwrap();
+    sandbox.assert_nothing_left();
 }
 
 const STOCK: &str = "SELECT id AS item, left_over AS available FROM goods;";

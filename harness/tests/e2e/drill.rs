@@ -501,6 +501,20 @@ fn levels_and_breakers_of_the_real_service_are_held_against_what_was_expected() 
     sandbox.assert_nothing_left();
 }
 
+/// How much the page's letters stand out from its ground: the ratio of WCAG 2.1, from 1 to 21.
+const CONTRAST: &str = r"(() => {
+    const light = (color) => {
+        const parts = color.match(/[0-9.]+/g).slice(0, 3).map((part) => {
+            const share = part / 255;
+            return share <= 0.03928 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
+    };
+    const style = getComputedStyle(document.body);
+    const both = [light(style.color), light(style.backgroundColor)].sort((a, b) => b - a);
+    return (both[0] + 0.05) / (both[1] + 0.05);
+})()";
+
 #[test]
 fn in_a_browser_people_see_and_press_with_a_keyboard_and_hear_what_it_is() {
     let Some(mut browser) = Browser::open() else {
@@ -521,6 +535,15 @@ fn in_a_browser_people_see_and_press_with_a_keyboard_and_hear_what_it_is() {
         let wide = browser.eval("document.documentElement.scrollWidth").as_u64().unwrap();
         assert!(wide <= width, "something is {wide} pixels wide on a screen of {width}");
     }
+    // In the dark as in the light: another ground, and letters that stand out from it (WCAG 2.1, 1.4.6).
+    let shades = ["light", "dark"].map(|scheme| {
+        let feature = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        browser.call("Emulation.setEmulatedMedia", &feature);
+        let contrast = browser.eval(CONTRAST).as_f64().unwrap();
+        assert!(contrast >= 7.0, "letters have a contrast of {contrast:.1} in the {scheme}");
+        browser.eval("getComputedStyle(document.body).backgroundColor")
+    });
+    assert_ne!(shades[0], shades[1]);
     let heard = browser.heard();
     let hears = |role: &str, name: &str| heard.iter().any(|(r, n)| r == role && n.starts_with(name));
     assert!(hears("button", "Acknowledge: Say that the sale is open") && hears("button", "Stop and heal"), "{heard:?}");
