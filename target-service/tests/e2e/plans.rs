@@ -19,15 +19,14 @@ const SOON: Duration = Duration::from_secs(20);
 /// Tables that grow with the sale.
 const GROWING: [&str; 6] = ["orders", "order_event", "purchase", "payment_intent", "stock_shard", "stock_unit"];
 
-/// Read whole, once for each process or set-up: stock that was spread, which keys have an order, what Redis is filled with; and by
-/// who watches the sale: the audit, and the gauges of the stock.
-const ONCE: [&str; 7] = [
+/// Read whole, once for each process or set-up: stock that was spread, what Redis is filled with; and by
+/// who watches the sale: the audit, and the gauges of the stock. Which keys have an order is read once, too, but in pages along the key.
+const ONCE: [&str; 6] = [
     "SELECT i.id, i.stock_initial, coalesce(o.held, 0)::bigint AS held",
     "SELECT * FROM ( (SELECT o.id AS seq",
     "SELECT (SELECT coalesce(sum(",
     "SELECT i.id, i.available, i.price_cents, i.per_user_limit",
     "BEGIN; LOCK TABLE item, stock_shard, stock_unit",
-    "SELECT user_id, idempotency_key FROM orders WHERE item_id",
     "SELECT item_id, user_id, quantity FROM purchase",
 ];
 
