@@ -170,12 +170,12 @@ async fn wait_together(postgres: &Postgres, service: &Service) {
     let mut holder = postgres.client().await;
     let held = holder.transaction().await.unwrap();
     held.execute("SELECT FROM item WHERE id = 1 FOR UPDATE", &[]).await.unwrap();
-    let orders: Vec<_> = crowd
-        .into_iter()
-        .rev()
-        .map(|mut buyer| tokio::spawn(async move { buyer.order(1, "k").await.status }))
-        .collect();
-    // Some are at the database, and others wait behind them.
+    let order = |mut buyer: Buyer| tokio::spawn(async move { buyer.order(1, "k").await.status });
+    // Whoever has an order need not wait for the row, so it is somebody else who is at the database while the others come.
+    let first = order(crowd.pop().unwrap());
+    let (client, waiters) = (postgres.client().await, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+    eventually("one to wait for the row", SOON, async || !client.query(waiters, &[]).await.unwrap().is_empty()).await;
+    let orders: Vec<_> = std::iter::once(first).chain(crowd.into_iter().map(order)).collect();
     eventually("several to wait", SOON, async || service.metric("seckill_queue_waiting").await >= 2.0).await;
     held.rollback().await.unwrap();
     for order in orders {
