@@ -545,7 +545,8 @@ mod tests {
             panic!("as a defect would");
         });
         assert!(failed.await.is_err());
-        assert!(matches!(answer.await, Ok(Err(StoreError::Contended(_)))));
+        let told = tokio::time::timeout(5 * second, answer).await;
+        assert!(matches!(told, Ok(Ok(Err(StoreError::Contended(_))))));
         assert!(!lock(&lane.queue).led);
         assert_eq!(batch.figures.waiting.get(), 0);
         // The next one leads again, and is told what is wrong with the database.
