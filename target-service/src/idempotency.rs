@@ -3,7 +3,7 @@
 //! The database has the last word on which key owns which order; the set here only keeps twins of one
 //! request from racing each other within a process.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const MAX_KEY_BYTES: usize = 200;
@@ -46,8 +46,18 @@ fn unquote(raw: &str) -> Result<String, BadKey> {
 /// The keys being worked on in this process.
 #[derive(Clone, Debug)]
 pub struct InFlight {
-    keys: Arc<Mutex<HashSet<String>>>,
+    keys: Arc<Mutex<HashMap<String, Stage>>>,
     capacity: usize,
+}
+
+/// How far the work on a key has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// A request is working on it.
+    Busy,
+    /// The request is answered that it is not known what came of it, and its statement may yet take effect. An order under
+    /// the key is certain; that there is none is not.
+    Doubtful,
 }
 
 /// What became of an attempt to enter a key.
@@ -55,8 +65,8 @@ pub struct InFlight {
 pub enum Entry {
     /// The key is ours until the guard is dropped.
     Entered(InFlightGuard),
-    /// Another request is working on the same key.
-    Busy,
+    /// Another request has the same key, and has come so far.
+    Taken(Stage),
     /// Too many keys are being worked on.
     Full,
 }
@@ -64,7 +74,7 @@ pub enum Entry {
 /// Keeps a key entered, and takes it out when dropped, also when the request is cancelled or panics.
 #[derive(Debug)]
 pub struct InFlightGuard {
-    keys: Arc<Mutex<HashSet<String>>>,
+    keys: Arc<Mutex<HashMap<String, Stage>>>,
     entry: String,
 }
 
@@ -78,19 +88,26 @@ impl InFlight {
     pub fn enter(&self, user: &str, key: &str) -> Entry {
         let entry = entry(user, key);
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.contains(&entry) {
-            return Entry::Busy;
+        if let Some(stage) = keys.get(&entry) {
+            return Entry::Taken(*stage);
         }
         if keys.len() >= self.capacity {
             return Entry::Full;
         }
-        keys.insert(entry.clone());
+        keys.insert(entry.clone(), Stage::Busy);
         Entry::Entered(InFlightGuard { keys: Arc::clone(&self.keys), entry })
     }
 
-    /// Whether a request with this key is being worked on.
-    pub fn is_busy(&self, user: &str, key: &str) -> bool {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(&entry(user, key))
+    /// How far the work on this key has come, if it is not at its end.
+    pub fn stage(&self, user: &str, key: &str) -> Option<Stage> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&entry(user, key)).copied()
+    }
+}
+
+impl InFlightGuard {
+    /// Says that the request has no certain answer. The key stays entered until the guard is dropped.
+    pub fn doubt(&self) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(self.entry.clone(), Stage::Doubtful);
     }
 }
 
@@ -129,11 +146,13 @@ mod tests {
     fn a_key_is_busy_until_its_guard_is_dropped() {
         let set = InFlight::new(2);
         let Entry::Entered(first) = set.enter("u", "k") else { panic!("free key refused") };
-        assert!(matches!(set.enter("u", "k"), Entry::Busy));
+        assert!(matches!(set.enter("u", "k"), Entry::Taken(Stage::Busy)));
+        first.doubt();
+        assert!(matches!(set.enter("u", "k"), Entry::Taken(Stage::Doubtful)));
         let Entry::Entered(_second) = set.enter("u", "k2") else { panic!("free key refused") };
         assert!(matches!(set.enter("v", "k"), Entry::Full));
         drop(first);
-        assert!(!set.is_busy("u", "k"));
+        assert_eq!(set.stage("u", "k"), None);
         assert!(matches!(set.enter("v", "k"), Entry::Entered(_)));
     }
 

@@ -1,5 +1,5 @@
 //! Strategies through everything that takes something away, in whole rehearsals: each keeps all that it promises. The complete
-//! table is `seckill run scenarios/durable.toml`; here are the two that keep stock in the most places.
+//! table is `seckill run scenarios/durable.toml`; here are the two that keep stock in the most places, and the one that remembers the most.
 
 use crate::support::{Room, Sandbox};
 
@@ -30,6 +30,11 @@ fn keeps_its_promises(variant: &str) {
 #[test]
 fn stock_in_shards_survives_every_loss() {
     keeps_its_promises("shards");
+}
+
+#[test]
+fn what_is_remembered_survives_every_loss() {
+    keeps_its_promises("batch");
 }
 
 #[test]

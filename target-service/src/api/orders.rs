@@ -16,10 +16,12 @@ use super::encode::{self, Format};
 use super::{fresh, parse_body, parse_id, user_of};
 use crate::app::App;
 use crate::bugs::Bug;
-use crate::idempotency::{Entry, InFlightGuard, parse_key};
+use crate::idempotency::{Entry, InFlightGuard, Stage, parse_key};
 use crate::order::{Claim, Order, Reservation, Settlement, Wanted};
 use crate::problem::{Kind, Problem};
 use crate::settle;
+use crate::store::StoreError;
+use crate::store::orders::replay;
 use crate::switches::SwitchId;
 use crate::wire::{NewOrder, PROTOBUF};
 
@@ -93,9 +95,12 @@ pub(super) async fn reserve(app: &App, item: i64, headers: &HeaderMap, body: &By
     if app.damaged.load(Ordering::Relaxed) {
         return Err(Problem::because(Kind::DatabaseUnavailable, "an earlier bug damaged the data: POST /reset first"));
     }
-    // Held until the attempt has truly ended, so that nobody takes a key under way for a free one.
-    let _guard = enter(app, &user, &key)?;
     let wanted = Wanted { item, user, key, quantity, now };
+    // Held until the attempt has truly ended, so that nobody takes a key under way for a free one.
+    let guard = match enter(app, &wanted.user, &wanted.key)? {
+        Entered::Free(guard) => guard,
+        Entered::Doubtful => return still_doubtful(app, &wanted).await,
+    };
     // Whoever was refused stays so, whatever came back since: the request may be a copy that was long on its way.
     if let Some(refusal) = app.refusals.recall(&wanted) {
         return Ok(Reservation::Refused(refusal));
@@ -111,6 +116,9 @@ pub(super) async fn reserve(app: &App, item: i64, headers: &HeaderMap, body: &By
             app.degrade.core(began.elapsed(), reserved.is_err());
             if let Ok(Reservation::Refused(refusal)) = &reserved {
                 app.metrics.dropped("data", Problem::from(*refusal).kind.slug());
+            }
+            if reserved.as_ref().is_err_and(StoreError::is_uncertain) {
+                keep_entered(app, guard);
             }
             reserved?
         }
@@ -158,16 +166,43 @@ fn quantity_of(quantity: i64, bug: Option<Bug>) -> Result<i32, Problem> {
     Ok(i32::try_from(quantity).unwrap_or(i32::MAX))
 }
 
+/// A key that no other request is working on.
+enum Entered {
+    /// It is ours; without a guard where a seeded bug relies on twins.
+    Free(Option<InFlightGuard>),
+    /// An earlier request under it was given up on, and may yet take effect.
+    Doubtful,
+}
+
 /// Enters the key among those in flight. The seeded bug that relies on twins lets them through.
-fn enter(app: &App, user: &str, key: &str) -> Result<Option<InFlightGuard>, Problem> {
+fn enter(app: &App, user: &str, key: &str) -> Result<Entered, Problem> {
     if app.bug == Some(Bug::KeyCheckedThenInserted) {
-        return Ok(None);
+        return Ok(Entered::Free(None));
     }
     match app.in_flight.enter(user, key) {
-        Entry::Entered(guard) => Ok(Some(guard)),
-        Entry::Busy => Err(Kind::InFlight.into()),
+        Entry::Entered(guard) => Ok(Entered::Free(Some(guard))),
+        Entry::Taken(Stage::Doubtful) => Ok(Entered::Doubtful),
+        Entry::Taken(Stage::Busy) => Err(Kind::InFlight.into()),
         Entry::Full => Err(Kind::Overloaded.into()),
     }
+}
+
+/// Keeps a key entered whose statement was given up on, until that can no longer take effect.
+fn keep_entered(app: &App, guard: Option<InFlightGuard>) {
+    let Some(guard) = guard else { return };
+    guard.doubt();
+    let store = app.store.clone();
+    tokio::spawn(async move {
+        store.outlive_statements().await;
+        drop(guard);
+    });
+}
+
+/// The answer to a retry under a key in doubt: an order that is there is certain. Nothing else may be said yet: a refusal would be
+/// kept, and the earlier statement may take the units after it.
+async fn still_doubtful(app: &App, wanted: &Wanted) -> Result<Reservation, Problem> {
+    let order = app.inventory.find(&wanted.user, &wanted.key).await?;
+    order.map(|order| replay(order, wanted)).ok_or_else(|| Kind::InFlight.into())
 }
 
 pub(super) async fn find(
@@ -177,12 +212,16 @@ pub(super) async fn find(
 ) -> Result<Response, Problem> {
     let user = user_of(&app, &headers)?;
     let key = parse(&lookup.idempotency_key.ok_or(Kind::KeyMissing)?)?;
-    // "Not found" must not be said of an order that is being made at this moment.
-    if app.in_flight.is_busy(&user, &key) {
+    // "Not found" must not be said of an order that is being made at this moment, or may yet be.
+    let stage = app.in_flight.stage(&user, &key);
+    if stage == Some(Stage::Busy) {
         return Err(Kind::InFlight.into());
     }
     let order = app.inventory.find(&user, &key).await?;
-    let order = order.ok_or_else(|| Problem::because(Kind::NotFound, "no order under this key"))?;
+    let order = order.ok_or_else(|| match stage {
+        Some(_) => Kind::InFlight.into(),
+        None => Problem::because(Kind::NotFound, "no order under this key"),
+    })?;
     Ok(fresh(StatusCode::OK, &order))
 }
 

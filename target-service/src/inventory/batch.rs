@@ -10,16 +10,15 @@
 //! statement of its own, and what is read after it is final: nobody else writes orders of this item meanwhile.
 //!
 //! **Sold out from memory.** After a batch its leader knows how many units are left. Until a unit comes back, whoever wants
-//! more than that is refused without a statement. Only a buyer whose key may have an order is let through, so a retry still
-//! finds its order. This holds while one process of the service writes the item's orders; beside another strategy or a
+//! more than that is refused without a statement, for a moment. Only a buyer whose key may have an order is let through, so a
+//! retry still finds its order. This holds while one process of the service writes the item's orders; beside another strategy or a
 //! second process it would refuse keys that it does not know.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::BuildHasher;
+mod memory;
+
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -28,6 +27,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tokio_postgres::Row;
 
+use self::memory::{Left, Memory};
 use super::{Answer, ConditionalUpdate, Inventory};
 use crate::order::{Claim, Order, OrderState, Refusal, Reservation, Settlement, Wanted};
 use crate::store::orders::{self, order_columns};
@@ -35,8 +35,6 @@ use crate::store::{Lease, Store, StoreError};
 
 /// Orders in one transaction. More make it longer without making it cheaper.
 const MOST: usize = 500;
-/// Keys that are remembered for an item, at 8 bytes each. Beyond that nobody is refused from memory.
-const KEYS_AT_MOST: usize = 4_000_000;
 
 const LOCK: &str = "SELECT available, price_cents, per_user_limit, opens_at_us, closes_at_us, hold_ms
                       FROM item WHERE id = $1::bigint FOR NO KEY UPDATE";
@@ -77,17 +75,13 @@ const WRITE: &str = "
       ORDER BY asked.n
      RETURNING o.id";
 
-const KEYS: &str = "SELECT user_id, idempotency_key FROM orders WHERE item_id = $1::bigint";
-
 /// The strategy.
 pub struct Batch {
     sound: ConditionalUpdate,
     lanes: Mutex<HashMap<i64, Arc<Lane>>>,
     /// Buyers of one item that may wait at once; further ones are told to come back later.
     most_waiting: usize,
-    /// Raised whenever units may have come back, of whatever item.
-    returns: Arc<AtomicU64>,
-    started: Instant,
+    memory: Arc<Memory>,
     figures: Figures,
 }
 
@@ -111,7 +105,7 @@ impl Default for Figures {
 struct Lane {
     item: i64,
     queue: Mutex<Queue>,
-    memory: Mutex<Memory>,
+    left: Mutex<Option<Left>>,
 }
 
 #[derive(Default)]
@@ -126,38 +120,6 @@ struct Waiting {
     reply: oneshot::Sender<Result<Reservation, StoreError>>,
 }
 
-/// What is known of an item without asking.
-#[derive(Default)]
-struct Memory {
-    /// Units left, and how often units had come back when that was so.
-    left: Option<(i64, u64)>,
-    /// Hashes of keys that may have an order: those of this process, and of all others once they were read.
-    keys: HashSet<u64>,
-    all_keys: bool,
-    hasher: std::hash::RandomState,
-}
-
-impl Memory {
-    fn hash(&self, user: &str, key: &str) -> u64 {
-        self.hasher.hash_one((user, key))
-    }
-
-    /// Remembers that the key may have an order.
-    fn may_have_ordered(&mut self, wanted: &Wanted) {
-        let hash = self.hash(&wanted.user, &wanted.key);
-        self.keys.insert(hash);
-        if self.keys.len() > KEYS_AT_MOST {
-            *self = Self::default();
-        }
-    }
-
-    /// Whether the buyer can be refused without asking.
-    fn is_sold_out(&self, wanted: &Wanted, returns: u64) -> bool {
-        let Some((left, at)) = self.left else { return false };
-        at == returns && left < i64::from(wanted.quantity) && !self.keys.contains(&self.hash(&wanted.user, &wanted.key))
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -166,23 +128,23 @@ impl Batch {
     /// The strategy on this database, with so many buyers of an item waiting at most.
     pub fn new(store: Store, most_waiting: usize) -> Self {
         Self {
+            memory: Memory::new(store.clone()),
             sound: ConditionalUpdate::new(store),
             lanes: Mutex::default(),
             most_waiting,
-            returns: Arc::default(),
-            started: Instant::now(),
             figures: Figures::default(),
         }
     }
 
     fn lane(&self, item: i64) -> Arc<Lane> {
-        let fresh = || Arc::new(Lane { item, queue: Mutex::default(), memory: Mutex::default() });
+        let fresh = || Arc::new(Lane { item, queue: Mutex::default(), left: Mutex::default() });
         Arc::clone(lock(&self.lanes).entry(item).or_insert_with(fresh))
     }
 
     async fn wait_for_a_batch(&self, wanted: &Wanted) -> Result<Reservation, StoreError> {
         let lane = self.lane(wanted.item);
-        if lock(&lane.memory).is_sold_out(wanted, self.returns.load(Ordering::Acquire)) {
+        let left = *lock(&lane.left);
+        if left.is_some_and(|left| self.memory.is_sold_out(left, wanted)) {
             self.figures.from_memory.inc();
             return Ok(Reservation::Refused(Refusal::SoldOut));
         }
@@ -199,16 +161,13 @@ impl Batch {
         };
         if lead {
             // A task of its own: the buyer who happened to come first may hang up, and those behind him must not notice.
-            let leader = Leader {
-                lane,
-                store: self.store().clone(),
-                returns: Arc::clone(&self.returns),
-                trusted_from: self.started + self.store().limits().statement * 2,
-                figures: self.figures.clone(),
-            };
-            tokio::spawn(leader.work());
+            let (memory, figures) = (Arc::clone(&self.memory), self.figures.clone());
+            tokio::spawn(Leader { lane, memory, figures, leads: true }.work());
         }
-        let outcome = answer.await.unwrap_or(Err(StoreError::Lost("the batch was given up".into())));
+        let outcome = answer.await.unwrap_or_else(|_| {
+            self.memory.may_have_ordered(wanted);
+            Err(StoreError::Lost("the batch was given up".into()))
+        });
         if matches!(outcome, Ok(Reservation::Refused(Refusal::UnknownItem))) {
             // Nobody may fill the memory with items that do not exist.
             lock(&self.lanes).remove(&wanted.item);
@@ -216,9 +175,12 @@ impl Batch {
         outcome
     }
 
-    /// Units may have come back: nothing that is remembered of what is left holds any more.
-    fn units_came_back(&self) {
-        self.returns.fetch_add(1, Ordering::AcqRel);
+    /// Units may have come back, and if nobody knows what became of the statement, they may yet.
+    fn units_came_back<T>(&self, outcome: &Result<T, StoreError>) {
+        if outcome.as_ref().is_err_and(StoreError::is_uncertain) {
+            self.memory.units_may_come_back();
+        }
+        self.memory.units_came_back();
     }
 }
 
@@ -240,7 +202,7 @@ impl Inventory for Batch {
         Box::pin(async {
             let outcome = self.sound.release(claim).await;
             // After an error, too: it may have been committed.
-            self.units_came_back();
+            self.units_came_back(&outcome);
             outcome
         })
     }
@@ -249,7 +211,7 @@ impl Inventory for Batch {
         Box::pin(async move {
             let outcome = self.sound.expire(now, batch).await;
             if !matches!(outcome, Ok(0)) {
-                self.units_came_back();
+                self.units_came_back(&outcome);
             }
             outcome
         })
@@ -257,6 +219,7 @@ impl Inventory for Batch {
 
     fn forget(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         lock(&self.lanes).clear();
+        self.memory.forget();
         Box::pin(std::future::ready(()))
     }
 
@@ -272,11 +235,25 @@ impl Inventory for Batch {
 /// Works a lane's queue off, batch after batch, until nobody waits.
 struct Leader {
     lane: Arc<Lane>,
-    store: Store,
-    returns: Arc<AtomicU64>,
-    /// From when on no statement of an earlier process can still be under way.
-    trusted_from: Instant,
+    memory: Arc<Memory>,
     figures: Figures,
+    /// Whether it leads the queue, until nobody waits.
+    leads: bool,
+}
+
+impl Drop for Leader {
+    /// A leader whose task fails must not leave a queue behind that nobody leads. For those in it nothing was sent yet.
+    fn drop(&mut self) {
+        if !self.leads {
+            return;
+        }
+        let mut queue = lock(&self.lane.queue);
+        queue.led = false;
+        self.figures.waiting.dec_by(queue.waiting.len() as i64);
+        for waiting in queue.waiting.drain(..) {
+            let _ = waiting.reply.send(Err(StoreError::Contended("the batch before it was given up".into())));
+        }
+    }
 }
 
 /// The item under its lock.
@@ -290,13 +267,13 @@ struct Item {
 }
 
 impl Leader {
-    async fn work(self) {
+    async fn work(mut self) {
         loop {
             let batch: Vec<Waiting> = {
                 let mut queue = lock(&self.lane.queue);
                 let count = queue.waiting.len().min(MOST);
                 if count == 0 {
-                    queue.led = false;
+                    (queue.led, self.leads) = (false, false);
                     return;
                 }
                 queue.waiting.drain(..count).collect()
@@ -328,8 +305,7 @@ impl Leader {
                 outcomes
             }
             Err(error) => {
-                let mut memory = lock(&self.lane.memory);
-                wanted.iter().for_each(|wanted| memory.may_have_ordered(wanted));
+                wanted.iter().for_each(|wanted| self.memory.may_have_ordered(wanted));
                 wanted.iter().map(|_| Err(error.clone())).collect()
             }
         }
@@ -337,22 +313,22 @@ impl Leader {
 
     /// The one-trip statement.
     async fn one(&self, wanted: &Wanted) -> Result<Reservation, StoreError> {
-        let returns = self.returns.load(Ordering::Acquire);
-        let outcome = ConditionalUpdate::new(self.store.clone()).reserve(wanted).await;
+        let returns = self.memory.returns();
+        let outcome = ConditionalUpdate::new(self.memory.store().clone()).reserve(wanted).await;
         match &outcome {
-            Ok(Reservation::Refused(Refusal::SoldOut)) if wanted.quantity == 1 => self.remember(0, returns).await,
+            Ok(Reservation::Refused(Refusal::SoldOut)) if wanted.quantity == 1 => self.remember(0, returns),
             Ok(Reservation::Refused(_)) => {}
-            _ => lock(&self.lane.memory).may_have_ordered(wanted),
+            _ => self.memory.may_have_ordered(wanted),
         }
         outcome
     }
 
     /// One transaction for all of them.
     async fn together(&self, wanted: &[Wanted]) -> Result<Vec<Reservation>, StoreError> {
-        let returns = self.returns.load(Ordering::Acquire);
+        let returns = self.memory.returns();
         let users: Vec<&str> = wanted.iter().map(|w| w.user.as_str()).collect();
         let keys: Vec<&str> = wanted.iter().map(|w| w.key.as_str()).collect();
-        let mut lease = self.store.lease().await?;
+        let mut lease = self.memory.store().lease().await?;
         let (item, seen) =
             lease.begin_with((LOCK, &[&self.lane.item]), (LOOK, &[&self.lane.item, &users, &keys])).await?;
         let Some(item) = item.first().map(item_from) else {
@@ -364,12 +340,9 @@ impl Leader {
         let left = item.available - plan.units;
         let made = self.write(&mut lease, &item, wanted, &plan).await?;
         drop(lease);
-        {
-            let mut memory = lock(&self.lane.memory);
-            plan.accepted.iter().for_each(|n| memory.may_have_ordered(&wanted[*n]));
-        }
+        plan.accepted.iter().for_each(|n| self.memory.may_have_ordered(&wanted[*n]));
         if left == 0 {
-            self.remember(left, returns).await;
+            self.remember(left, returns);
         }
         Ok(plan.outcomes(wanted, &made))
     }
@@ -432,25 +405,10 @@ impl Leader {
         }
     }
 
-    /// Remembers how many units are left, unless some came back meanwhile. That a key has no order must be known first.
-    async fn remember(&self, left: i64, returns: u64) {
-        if Instant::now() < self.trusted_from {
-            return;
-        }
-        if !lock(&self.lane.memory).all_keys {
-            let Ok(rows) = self.keys_in_the_database().await else { return };
-            let mut memory = lock(&self.lane.memory);
-            for row in &rows {
-                let hash = memory.hash(row.get(0), row.get(1));
-                memory.keys.insert(hash);
-            }
-            memory.all_keys = true;
-        }
-        lock(&self.lane.memory).left = Some((left, returns));
-    }
-
-    async fn keys_in_the_database(&self) -> Result<Vec<Row>, StoreError> {
-        self.store.lease().await?.query(KEYS, &[&self.lane.item]).await
+    /// Remembers how many units are left, as long as none come back.
+    fn remember(&self, left: i64, returns: u64) {
+        let seen = self.memory.seen(left, returns);
+        *lock(&self.lane.left) = seen;
     }
 }
 
@@ -556,5 +514,42 @@ impl Plan {
             Decision::Answered(reservation) => reservation,
         };
         self.decisions.into_iter().zip(wanted).map(outcome).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::Limits;
+
+    fn wanted() -> Wanted {
+        Wanted { item: 1, user: "u".into(), key: "k".into(), quantity: 1, now: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_fails_leaves_no_queue_behind() {
+        let second = Duration::from_secs(1);
+        let limits =
+            Limits { pool_size: 1, pool_wait: second, connect: second, query: second, statement: second, lock: second };
+        let batch = Batch::new(Store::new("host=/nowhere user=nobody", limits, "").unwrap(), 10);
+        let (lane, memory, figures) = (batch.lane(1), Arc::clone(&batch.memory), batch.figures.clone());
+        let (reply, answer) = oneshot::channel();
+        lock(&lane.queue).led = true;
+        lock(&lane.queue).waiting.push_back(Waiting { wanted: wanted(), reply });
+        figures.waiting.inc();
+        let leader = Leader { lane: Arc::clone(&lane), memory, figures, leads: true };
+        let failed = tokio::spawn(async move {
+            let _leader = leader;
+            panic!("as a defect would");
+        });
+        assert!(failed.await.is_err());
+        let told = tokio::time::timeout(5 * second, answer).await;
+        assert!(matches!(told, Ok(Ok(Err(StoreError::Contended(_))))));
+        assert!(!lock(&lane.queue).led);
+        assert_eq!(batch.figures.waiting.get(), 0);
+        // The next one leads again, and is told what is wrong with the database.
+        assert!(matches!(batch.reserve(&wanted()).await, Err(StoreError::Unreachable(_))));
     }
 }

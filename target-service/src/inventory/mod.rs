@@ -76,7 +76,7 @@ pub trait Inventory: Send + Sync {
         Box::pin(orders::cancel(self.store(), claim))
     }
 
-    /// Gives back the units of up to `batch` holds that have run out, and says how many holds it were.
+    /// Gives back the units of up to `batch` holds of each item that have run out, and says how many holds it were.
     fn expire(&self, now: i64, batch: i64) -> Answer<'_, usize> {
         Box::pin(orders::expire(self.store(), now, batch))
     }

@@ -140,7 +140,10 @@ impl Lease {
         };
         match &outcome {
             Err(StoreError::Lost(_) | StoreError::Timeout) => self.discard(),
-            _ => self.unsettled = false,
+            _ => {
+                self.unsettled = false;
+                self.suspicion.answered();
+            }
         }
         outcome
     }

@@ -46,6 +46,8 @@ pub struct Store {
     limits: Limits,
     suspicion: Arc<Suspicion>,
     statements: Arc<AtomicU64>,
+    /// Taken by whoever asks the database only to hear whether it answers: one at a time.
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// When a connection last failed. Connections that have been idle since are checked before use, because
@@ -53,11 +55,25 @@ pub struct Store {
 struct Suspicion {
     epoch: Instant,
     since_us: AtomicU64,
+    /// When the database last answered, on whatever connection.
+    answered_us: AtomicU64,
 }
 
 impl Suspicion {
+    fn new() -> Self {
+        Self { epoch: Instant::now(), since_us: AtomicU64::new(0), answered_us: AtomicU64::new(0) }
+    }
+
+    fn now_us(&self) -> u64 {
+        self.epoch.elapsed().as_micros() as u64
+    }
+
     fn raise(&self) {
-        self.since_us.store(self.epoch.elapsed().as_micros() as u64, Ordering::Relaxed);
+        self.since_us.store(self.now_us(), Ordering::Relaxed);
+    }
+
+    fn answered(&self) {
+        self.answered_us.store(self.now_us(), Ordering::Relaxed);
     }
 
     fn covers(&self, last_used: Instant) -> bool {
@@ -112,7 +128,7 @@ impl Store {
         if !session.is_empty() {
             pooled.options(format!("{} {session}", config.get_options().unwrap_or_default()));
         }
-        let suspicion = Arc::new(Suspicion { epoch: Instant::now(), since_us: AtomicU64::new(0) });
+        let suspicion = Arc::new(Suspicion::new());
         let manager = Manager::from_config(pooled, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(limits.pool_size)
@@ -123,7 +139,7 @@ impl Store {
             .pre_recycle(check_suspects(Arc::clone(&suspicion)))
             .build()
             .map_err(|error| BadUrl::Pool(error.to_string()))?;
-        Ok(Self { pool, config, limits, suspicion, statements: Arc::default() })
+        Ok(Self { pool, config, limits, suspicion, statements: Arc::default(), asking: Arc::default() })
     }
 
     /// A connection from the pool, waiting a limited time for one.
@@ -153,6 +169,25 @@ impl Store {
         Ok(DirectClient { client, connection })
     }
 
+    /// Waits until no statement that was given up on before this call can still take effect: the database has answered
+    /// something since, so it is neither dead nor asleep, and has had as long as it gives a statement, twice, as one may be
+    /// followed by its commit.
+    pub async fn outlive_statements(&self) {
+        let given_up = self.suspicion.now_us();
+        let answered = || self.suspicion.answered_us.load(Ordering::Relaxed) > given_up;
+        while !answered() {
+            tokio::time::sleep(ASK_EVERY).await;
+            // Whoever sells hears of it anyway.
+            if !answered()
+                && let Ok(_alone) = self.asking.try_lock()
+                && let Ok(mut lease) = self.lease().await
+            {
+                let _ = lease.batch("").await;
+            }
+        }
+        tokio::time::sleep(self.limits.statement * 2).await;
+    }
+
     /// How many statements were sent over pooled connections since the start.
     pub fn statements(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
@@ -171,6 +206,9 @@ impl Store {
 
 /// A suspect connection has this long to prove itself.
 const RECYCLE_CHECK: Duration = Duration::from_millis(400);
+
+/// How often a database that has stopped answering is asked for a sign of life.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 fn check_suspects(suspicion: Arc<Suspicion>) -> Hook {
     Hook::async_fn(move |client, metrics| {

@@ -119,8 +119,9 @@ const CANCEL: &str = release_statement!(
              )"
 );
 
-const NEXT_DUE_ITEM: &str =
-    "SELECT item_id FROM orders WHERE state = 'held' AND expires_at_us <= $1::bigint ORDER BY expires_at_us LIMIT 1";
+const NEXT_DUE_ITEM: &str = "SELECT item_id FROM orders
+      WHERE state = 'held' AND expires_at_us <= $1::bigint AND item_id <> ALL($2::bigint[])
+      ORDER BY expires_at_us LIMIT 1";
 
 /// Orders that are being paid at this moment are skipped: they are decided elsewhere, or due again in the
 /// next round.
@@ -268,14 +269,24 @@ pub fn judge(order: Option<Order>, claim: &Claim, refusal: impl FnOnce(&Order) -
     }
 }
 
-/// Releases holds of one item that have run out, and says how many: zero when there are none.
+/// Releases holds that have run out, up to so many of each item, and says how many it were: zero when there are none. An item that
+/// somebody else has locked is passed over, so that it keeps no other item's units back; that is told if nothing else was due.
 pub async fn expire(store: &Store, now: i64, batch: i64) -> Result<usize, StoreError> {
     let mut lease = store.lease().await?;
-    let Some(row) = lease.query_opt(NEXT_DUE_ITEM, &[&now]).await? else {
-        return Ok(0);
-    };
-    let item: i64 = row.get(0);
-    Ok(lease.query(EXPIRE, &[&item, &now, &batch]).await?.len())
+    let (mut items, mut released, mut locked): (Vec<i64>, _, _) = (Vec::new(), 0, None);
+    while let Some(row) = lease.query_opt(NEXT_DUE_ITEM, &[&now, &items]).await? {
+        let item = row.get(0);
+        match lease.query(EXPIRE, &[&item, &now, &batch]).await {
+            Ok(rows) => released += rows.len(),
+            Err(error @ StoreError::Contended(_)) => locked = Some(error),
+            Err(error) => return Err(error),
+        }
+        items.push(item);
+    }
+    match locked {
+        Some(error) if released == 0 => Err(error),
+        _ => Ok(released),
+    }
 }
 
 /// Why a reserving statement reserved nothing, read without any lock. Nothing when no reason is left:

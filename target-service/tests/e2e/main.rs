@@ -17,4 +17,5 @@ mod slow;
 mod strategies;
 mod support;
 mod throughput;
+mod uncertain;
 mod write_path;
