@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use toml::Spanned;
 
 use super::database::{Background, check_role, database, postgres, session};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -60,6 +60,10 @@ impl Fault for CheckpointStorm {
 
     fn needs() -> String {
         "a Postgres that the harness has started".into()
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Scratch]
     }
 
     fn detail(&self) -> String {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::clock_step::{set_wrong, whose};
-use super::{ActiveFault, Fault, Place};
+use super::{ActiveFault, Fault, Hold, Place};
 use crate::history::ClockError;
 use crate::scenario::About;
 use crate::stack::{Stack, StackError};
@@ -34,6 +34,10 @@ impl ClockSkew {
 impl Fault for ClockSkew {
     fn place(&self) -> Place<'_> {
         Place::Role(&self.role)
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Clock]
     }
 
     fn detail(&self) -> String {

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::history::ClockError;
 use crate::scenario::value::SignedDur;
 use crate::scenario::{About, Target};
@@ -33,6 +33,10 @@ const FURTHEST_US: i64 = 60_000_000;
 impl Fault for ClockStep {
     fn place(&self) -> Place<'_> {
         Place::Role(&self.role)
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Clock]
     }
 
     fn detail(&self) -> String {

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::hit::counted;
 use super::process::{Ongoing, all_up, goes_on, kill_all, start_if_down};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -46,6 +46,10 @@ struct Looping {
 impl Fault for CrashLoop {
     fn place(&self) -> Place<'_> {
         Place::Role(&self.role)
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Running]
     }
 
     fn detail(&self) -> String {

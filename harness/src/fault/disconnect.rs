@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::stack::{Stack, StackError};
 
@@ -32,6 +32,10 @@ impl Fault for Disconnect {
 
     fn needs() -> String {
         "a container: --stack containers".to_owned()
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Network]
     }
 
     fn detail(&self) -> String {

@@ -16,7 +16,7 @@ use toml::Spanned;
 
 use super::database::{Background, check_role, postgres};
 use super::process::PATIENCE;
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::{About, Target};
 use crate::stack::{Component, Stack, StackError};
 
@@ -51,6 +51,10 @@ impl Fault for DiskFull {
 
     fn needs() -> String {
         "a Postgres on a disk of its own (`small_disk`), which only root can mount".into()
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Running]
     }
 
     fn detail(&self) -> String {

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::hit::processes;
 use super::process::{Ongoing, all_up, goes_on, kill_all};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -36,6 +36,10 @@ struct Killed {
 impl Fault for Kill {
     fn place(&self) -> Place<'_> {
         Place::Role(&self.role)
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Running]
     }
 
     fn detail(&self) -> String {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::hit::processes;
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::stack::{Stack, StackError};
 
@@ -30,6 +30,10 @@ struct Paused {
 impl Fault for Pause {
     fn place(&self) -> Place<'_> {
         Place::Role(&self.role)
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Running, Hold::Turns]
     }
 
     fn detail(&self) -> String {

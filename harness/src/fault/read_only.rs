@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::database::{PATIENCE, check_role, database, postgres, session, theirs};
 use super::hit::counted;
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::stack::{Stack, StackError};
 
@@ -41,6 +41,10 @@ impl Fault for ReadOnly {
 
     fn needs() -> String {
         "a Postgres that the harness has started".into()
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Writes]
     }
 
     fn detail(&self) -> String {

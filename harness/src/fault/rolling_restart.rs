@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::process::{Ongoing, all_up, farewell, goes_on, up_again};
 use super::stop::{patience, within};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::topology::ACCESS;
 use crate::scenario::value::Dur;
 use crate::scenario::{About, Target};
@@ -48,6 +48,10 @@ struct Rolling {
 impl Fault for RollingRestart {
     fn place(&self) -> Place<'_> {
         Place::Role(&self.role)
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Running]
     }
 
     fn detail(&self) -> String {

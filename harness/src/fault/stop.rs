@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::hit::processes as hit;
 use super::process::{all_up, farewell};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -41,6 +41,10 @@ struct Stopped {
 impl Fault for Stop {
     fn place(&self) -> Place<'_> {
         Place::Role(&self.role)
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Running]
     }
 
     fn detail(&self) -> String {

@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use super::hit::counted;
 use super::process::{Ongoing, goes_on};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::stack::cgroup::{self, Group, Hierarchy, Throttled};
 use crate::stack::{Component, Stack, StackError};
@@ -51,6 +51,10 @@ const TURN: Duration = Duration::from_millis(50);
 impl Fault for Throttle {
     fn place(&self) -> Place<'_> {
         Place::Role(&self.role)
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Turns]
     }
 
     fn detail(&self) -> String {

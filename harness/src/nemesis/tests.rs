@@ -171,7 +171,12 @@ async fn pass(world: &Fake, until_us: Micros) {
 }
 
 fn fault(id: &str, when: When, lasts_ms: u64) -> Planned {
-    let inject = toml::from_str("kill = { role = 'service' }").unwrap();
+    doing("latency = { link = 'service→postgres', delay = '1ms' }", id, when, lasts_ms)
+}
+
+/// One of a kind that others of the same role may exclude.
+fn doing(inject: &str, id: &str, when: When, lasts_ms: u64) -> Planned {
+    let inject = toml::from_str(inject).unwrap();
     Planned { id: id.to_owned(), when, lasts: Dur::millis(lasts_ms), optional: false, inject }
 }
 
@@ -252,6 +257,63 @@ fn a_fault_whose_event_does_not_come_in_time_is_told_and_so_is_what_waits_for_it
             "9s then skipped: it waited for this, which did not happen: late was healed (late is over)",
         ]
     );
+}
+
+#[test]
+fn a_fault_waits_for_one_that_it_would_end_and_for_no_other() {
+    let pause = |id: &str, when, lasts_ms| doing("pause = { role = 'postgres' }", id, when, lasts_ms);
+    let sold = Cause::First("sold-out".into());
+    // Its first healing fails, so that it is healed a little later than planned.
+    let world = fake(&[("timed", Kind::FailsToHeal(1))], &[(sold.clone(), 4_000_000)]);
+    let timeline = vec![
+        pause("timed", at(2_000), 6_000),
+        pause("sold", after(sold, 0, 9_000), 8_000),
+        doing("kill = { role = 'service' }", "elsewhere", at(4_000), 1_000),
+        doing("read-only = { role = 'postgres' }", "other", at(4_000), 1_000),
+    ];
+    let told = run(&world, timeline, END);
+    let late =
+        "`sold` came 4100 ms late: it waited until `timed` was healed, since healing one would have ended the other";
+    let of_role = |line: &&String| line.contains("sold") || line.contains("timed") || line.contains("injected");
+    assert_eq!(
+        told.iter().filter(of_role).collect::<Vec<_>>(),
+        [
+            "2s timed injected",
+            "4s sold triggered",
+            "4s elsewhere injected",
+            "4s other injected",
+            "8.1s timed healed",
+            &format!("8.1s {late}"),
+            "8.1s sold injected",
+            "8.2s timed recovered",
+            "16.1s sold healed",
+            "16.2s sold recovered",
+        ],
+        "{told:#?}"
+    );
+}
+
+#[test]
+fn a_fault_that_would_have_to_wait_too_long_for_another_is_left_out_and_told() {
+    let sold = Cause::First("sold-out".into());
+    let world = fake(&[], &[(sold.clone(), 4_000_000)]);
+    let kill = |id: &str, when, lasts_ms| doing("kill = { role = 'access-1' }", id, when, lasts_ms);
+    let timeline = vec![
+        kill("long", at(2_000), 60_000),
+        doing("pause = { role = 'access' }", "sold", after(sold, 0, 9_000), 1_000),
+        // Two at the same moment: one of them goes first.
+        doing("kill = { role = 'postgres' }", "one", at(1_000), 1_000),
+        doing("kill = { role = 'postgres' }", "two", at(1_000), 1_000),
+    ];
+    let told = run(&world, timeline, END);
+    let skipped = "24s sold skipped: long was in effect, and healing one would have ended the other (waited for 20s)";
+    assert!(told.contains(&skipped.to_owned()), "{told:#?}");
+    let injected = |at: &str| told.iter().filter(|line| line.starts_with(at) && line.ends_with("injected")).count();
+    assert_eq!((injected("1s"), injected("2s")), (1, 2), "{told:#?}");
+    // Who waits when everything is to be healed is not injected any more.
+    let world = fake(&[], &[]);
+    let told = run(&world, vec![kill("a", at(1_000), 60_000), kill("b", at(1_500), 60_000)], 2_000_000);
+    assert!(!told.iter().any(|line| line.contains("b injected")), "{told:#?}");
 }
 
 #[test]
