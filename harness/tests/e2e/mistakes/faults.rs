@@ -127,7 +127,7 @@ pub const MISTAKES: &[Mistake] = &[
     },
     Mistake {
         name: "a path that says nothing",
-        replace: ("match = \"/items/2/orders\" }", "match = \"\" }"),
+        replace: ("match = \"/items/*/orders\", every = 2 }", "match = \"\", every = 2 }"),
         line: "match = \"\"",
         says: &["`match` is \"\"", "which no path fits", "or leave it out for all"],
     },
