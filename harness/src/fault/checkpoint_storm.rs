@@ -90,6 +90,10 @@ impl Fault for CheckpointStorm {
             Ok(active)
         })
     }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(drop_table(stack, self.role.get_ref()))
+    }
 }
 
 impl CheckpointStorm {
@@ -128,6 +132,10 @@ impl CheckpointStorm {
     }
 }
 
+async fn drop_table(stack: &Arc<Stack>, role: &str) -> Result<(), StackError> {
+    session(stack, role).await?.run(&[&format!("DROP TABLE IF EXISTS {TABLE}")]).await
+}
+
 /// A storm in which no checkpoint was completed was none.
 pub(super) fn came_to(checkpoints: u32, written: u64) -> Hit {
     Hit::new(checkpoints.into(), format!("{checkpoints} checkpoints, {written} MiB written"))
@@ -137,8 +145,7 @@ impl ActiveFault for Storm {
     fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let (checkpoints, written) = self.rounds.stop().await?;
-            let drop_it = format!("DROP TABLE IF EXISTS {TABLE}");
-            session(stack, &self.role).await?.run(&[&drop_it]).await?;
+            drop_table(stack, &self.role).await?;
             Ok(came_to(checkpoints, written))
         })
     }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::clock_step::{set_wrong, whose};
+use super::clock_step::{make_right, set_wrong, whose};
 use super::{ActiveFault, Fault, Hold, Place};
 use crate::history::ClockError;
 use crate::scenario::About;
@@ -58,5 +58,9 @@ impl Fault for ClockSkew {
 
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(set_wrong(stack, 0, self.gain_ppm()))
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async move { make_right(stack, &mut None).await })
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::hit::counted;
-use super::process::{Ongoing, all_up, goes_on, kill_all, start_if_down};
+use super::process::{Ongoing, all_anew, all_up, goes_on, kill_all, start_if_down};
 use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
@@ -85,6 +85,10 @@ impl Fault for CrashLoop {
             let looping: Box<dyn ActiveFault> = Box::new(Looping { role, deaths });
             Ok(looping)
         })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(all_anew(stack, self.role.get_ref()))
     }
 }
 

@@ -55,6 +55,10 @@ impl Fault for Disconnect {
             Ok(disconnected)
         })
     }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async move { stack.component(self.role.get_ref())?.disconnect(false).await })
+    }
 }
 
 impl ActiveFault for Disconnected {

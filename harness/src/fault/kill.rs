@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::hit::processes;
-use super::process::{Ongoing, all_up, goes_on, kill_all};
+use super::process::{Ongoing, all_anew, all_up, goes_on, kill_all};
 use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
@@ -73,6 +73,10 @@ impl Fault for Kill {
             let killed: Box<dyn ActiveFault> = Box::new(Killed { role, hit, supervisor });
             Ok(killed)
         })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(all_anew(stack, self.role.get_ref()))
     }
 }
 

@@ -113,6 +113,12 @@ pub trait Fault: Send + Sync + Debug {
 
     /// Makes the fault; when this returns, it is in effect.
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>>;
+
+    /// Takes away what an injection has done that failed, or was given up half-way: it may have come to any point, or to nothing.
+    /// What goes away with the injection itself, such as a session, needs nothing more. It may be asked again where it failed.
+    fn undo<'a>(&'a self, _stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// A fault in effect. It must be healed; nothing heals it by itself but the end of the run.

@@ -55,14 +55,24 @@ impl Fault for Pause {
             Ok(paused)
         })
     }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(go_on(stack, self.role.get_ref()))
+    }
+}
+
+/// Lets every component of a role go on.
+pub(super) async fn go_on(stack: &Stack, role: &str) -> Result<(), StackError> {
+    for component in stack.components_of(role)? {
+        component.pause(false).await?;
+    }
+    Ok(())
 }
 
 impl ActiveFault for Paused {
     fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
-            for component in stack.components_of(&self.role)? {
-                component.pause(false).await?;
-            }
+            go_on(stack, &self.role).await?;
             Ok(processes(self.hit, "stopped"))
         })
     }

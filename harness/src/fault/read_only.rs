@@ -58,15 +58,15 @@ impl Fault for ReadOnly {
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(async move {
             let role = self.role.get_ref().clone();
-            if let Err(error) = set(stack, &role, "SET default_transaction_read_only = on", "on").await {
-                // Half of it may have been done, and nobody heals what was not injected.
-                set(stack, &role, RESET, "off").await?;
-                return Err(error);
-            }
+            set(stack, &role, "SET default_transaction_read_only = on", "on").await?;
             let sessions = sessions(stack, &role).await.unwrap_or(0);
             let active: Box<dyn ActiveFault> = Box::new(WritesRefused { role, sessions });
             Ok(active)
         })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(set(stack, self.role.get_ref(), RESET, "off"))
     }
 }
 

@@ -99,6 +99,16 @@ impl Fault for RollingRestart {
             Ok(rolling)
         })
     }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async move {
+            // Only the first had been asked to end.
+            if let Some(first) = stack.components_of(self.role.get_ref())?.first() {
+                first.kill().await?;
+            }
+            all_up(stack, self.role.get_ref()).await
+        })
+    }
 }
 
 /// What a round has come to, in words.

@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::fault::Hit;
 use crate::history::{Event, Micros};
 use crate::scenario::Planned;
 use crate::scenario::timeline::{Cause, When};
@@ -26,6 +28,7 @@ mod tests;
 mod world;
 
 pub use lease::Lease;
+use world::Healing;
 pub use world::{RealWorld, World};
 
 /// How long a recovery is waited for after healing.
@@ -176,6 +179,15 @@ struct One {
     board: watch::Sender<Board>,
 }
 
+/// An injection that did not come to its end.
+struct Undoing<'a>(&'a One);
+
+impl Healing for Undoing<'_> {
+    fn heal(&mut self) -> BoxFuture<'_, Result<Hit, String>> {
+        Box::pin(async { self.0.world.undo(&self.0.fault).await.map(|()| Hit::new(0, "")) })
+    }
+}
+
 /// A fault to which nothing more happens, however its task ended.
 struct Over<'a>(&'a One);
 
@@ -198,9 +210,9 @@ impl One {
         if !self.has_its_turn().await {
             return;
         }
-        let fault = match within(INJECTION_LIMIT, &*self.world, self.world.inject(&self.fault)).await {
+        let fault = match self.inject().await {
             Ok(fault) => fault,
-            Err(error) => return self.failed("injected", &error),
+            Err(error) => return self.undo(&error).await,
         };
         let injected = self.world.now_us();
         let expires = injected + self.fault.lasts.micros();
@@ -229,6 +241,25 @@ impl One {
                     self.fault.id
                 ),
             }),
+        }
+    }
+
+    /// Makes the fault; it is given up where that takes too long, or everything is to be healed now.
+    async fn inject(&self) -> Result<Box<dyn Healing>, String> {
+        tokio::select! {
+            biased;
+            made = within(INJECTION_LIMIT, &*self.world, self.world.inject(&self.fault)) => made,
+            () = self.heal_now.cancelled() => Err("the run was stopped before it was in effect".to_owned()),
+        }
+    }
+
+    /// Takes away what an injection has done that did not come to its end, as a fault is healed, and tells.
+    async fn undo(&self, error: &str) {
+        match lease::heal(&mut Undoing(self), &*self.world).await {
+            Ok(_) => self.failed("injected", error),
+            Err(why) => {
+                self.failed("injected", &format!("{error}; and what was done of it could not be undone: {why}"))
+            }
         }
     }
 
