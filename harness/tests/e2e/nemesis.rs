@@ -83,7 +83,6 @@ fn faults_that_would_end_each_other_are_refused() {
                 "fault \"b\" (pause, from 4s until 12s) may be in effect on \"postgres\" together with",
                 "fault \"a\" (pause, from 2s until 8s), and healing one would end the other",
                 "after = { healed = \"ID\" }",
-                "id = 'b'",
             ],
         ),
         // The worst case of what the seed draws.
