@@ -2,8 +2,8 @@
 //! later there must be nothing left of them.
 //!
 //! Each rehearsal has a folder for temporary files of its own, so that what is left of it can be told from everything else on
-//! the machine: its private folder, processes that work there or were told of a place there, and whatever bears its name
-//! (`stack::leftovers`). Only processes that were started here are killed.
+//! the machine: its private folder, processes that work there or were told of a place there, whatever bears its name
+//! (`stack::leftovers`), and the memory that its databases share, as they had written it down when it was killed. Only processes that were started here are killed.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::history::Machine;
 use crate::stack::leftovers::{self, Run};
-use crate::{exit, random};
+use crate::stack::segments::{self, Shared};
+use crate::{doctor, exit, random};
 
 /// Where the counts are kept.
 pub const LATEST: &str = "reports/bench/kill-soak.json";
@@ -83,6 +84,12 @@ pub struct Report {
     pub whole_ms: f64,
     /// Rehearsals side by side.
     pub jobs: u64,
+    /// Kills of rehearsals whose databases shared memory at that moment.
+    #[serde(default)]
+    pub sharing_memory: u64,
+    /// What of the scenario was left out, since this machine does not let it be done.
+    #[serde(default)]
+    pub left_out: Option<String>,
     /// The seeds that the moments followed from.
     pub seeds: BTreeSet<u64>,
     /// What was left, as far as it was not clean.
@@ -99,7 +106,7 @@ enum Stage {
 
 /// What one rehearsal came to.
 enum Outcome {
-    Killed { stage: Stage, gone_after: Option<Duration>, left: Vec<String> },
+    Killed { stage: Stage, gone_after: Option<Duration>, left: Vec<String>, shared: bool },
     Ended { code: Option<i32>, said: String },
 }
 
@@ -147,6 +154,10 @@ fn print(report: &Report) {
         "  {} before there was a stack, {} on the stack, {} under load or later; {} had ended before",
         report.before_the_stack, report.on_the_stack, report.under_load, report.ended_before
     );
+    println!("  {} of them while their databases shared memory", report.sharing_memory);
+    if let Some(left_out) = &report.left_out {
+        println!("  left out: {left_out}");
+    }
     println!("  something left after {PROMISED:?}: {with_leftovers}, for good: {left_for_good}");
     println!("  from the kill until nothing was left: {mean_ms:.0} ms in the mean, {slowest_ms:.0} ms at most");
     for line in report.leftovers.iter().chain(&report.failed) {
@@ -158,9 +169,11 @@ fn print(report: &Report) {
 /// Kills so many rehearsals, and adds what came of it to a report.
 fn soak(asked: &Asked, mut report: Report, cancel: &CancellationToken) -> Result<Report, String> {
     let root = Root::new()?;
+    let (settings, left_out) = settings(&asked.scenario, doctor::network_namespaces().map(drop))?;
+    report.left_out = left_out;
     let begun = Instant::now();
     // The first is not killed: from its length the moments are drawn.
-    match rehearse(asked, &root, u64::MAX, None, cancel)? {
+    match rehearse(asked, &settings, &root, u64::MAX, None, cancel)? {
         Outcome::Ended { code: Some(exit::PASS | exit::SLO_MISSED | exit::UNKNOWN), .. } => {}
         Outcome::Ended { said, .. } => return Err(format!("a rehearsal that is not killed fails: {said}")),
         Outcome::Killed { .. } => return Err("interrupted".to_owned()),
@@ -181,7 +194,7 @@ fn soak(asked: &Asked, mut report: Report, cancel: &CancellationToken) -> Result
                     }
                     let share = random::stream(asked.seed, MOMENTS + first + number).random();
                     let moment = moment(number, whole, share);
-                    let outcome = rehearse(asked, &root, number, Some(moment), cancel);
+                    let outcome = rehearse(asked, &settings, &root, number, Some(moment), cancel);
                     let mut report = report.lock().unwrap_or_else(|e| e.into_inner());
                     match outcome {
                         Ok(outcome) => note(&mut report, moment, outcome),
@@ -194,6 +207,26 @@ fn soak(asked: &Asked, mut report: Report, cancel: &CancellationToken) -> Result
     Ok(report.into_inner().unwrap_or_else(|e| e.into_inner()))
 }
 
+/// The settings by which this machine can rehearse a scenario, and what is left out by them: where it lets nobody make hosts,
+/// there are none, and faults at random do without partitions.
+fn settings(scenario: &Path, hosts: Result<(), doctor::Missing>) -> Result<(Vec<String>, Option<String>), String> {
+    let Err(missing) = hosts else { return Ok((Vec::new(), None)) };
+    let says = |error: &dyn std::fmt::Display| format!("{}: {error}", scenario.display());
+    let text = std::fs::read_to_string(scenario).map_err(|error| says(&error))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|error| says(&error))?;
+    let reference = table.get("target").and_then(|target| target.get("reference"));
+    if !reference.and_then(|reference| reference.get("hosts")).is_some_and(|hosts| hosts != &toml::Value::from(false)) {
+        return Ok((Vec::new(), None));
+    }
+    let mut settings = vec!["target.hosts=false".to_owned()];
+    for (index, chaos) in table.get("chaos").and_then(toml::Value::as_array).into_iter().flatten().enumerate() {
+        let all = chaos.get("inject").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+        let kept: Vec<toml::Value> = all.into_iter().filter(|inject| inject.get("partition").is_none()).collect();
+        settings.push(format!("chaos.{index}.inject={}", toml::Value::Array(kept)));
+    }
+    Ok((settings, Some(format!("hosts and partitions, since {}", missing.why))))
+}
+
 /// When a rehearsal is killed, from its start: at that share of its whole length, or of its beginning.
 fn moment(number: u64, whole: Duration, share: f64) -> Duration {
     let within = if number.is_multiple_of(EARLY_ONES) { whole.min(EARLY) } else { whole };
@@ -203,7 +236,10 @@ fn moment(number: u64, whole: Duration, share: f64) -> Duration {
 /// Adds what one rehearsal came to.
 fn note(report: &mut Report, moment: Duration, outcome: Outcome) {
     let (stage, gone_after, left) = match outcome {
-        Outcome::Killed { stage, gone_after, left } => (stage, gone_after, left),
+        Outcome::Killed { stage, gone_after, left, shared } => {
+            report.sharing_memory += u64::from(shared);
+            (stage, gone_after, left)
+        }
         Outcome::Ended { code, said } => {
             report.ended_before += 1;
             if !matches!(code, Some(exit::PASS | exit::SLO_MISSED | exit::UNKNOWN)) {
@@ -257,6 +293,7 @@ impl Drop for Root {
 /// One rehearsal, killed at its moment if it has one.
 fn rehearse(
     asked: &Asked,
+    settings: &[String],
     root: &Root,
     number: u64,
     moment: Option<Duration>,
@@ -270,6 +307,7 @@ fn rehearse(
     let log = root.0.join(format!("{name}.log"));
     let mut command = Command::new(std::env::current_exe().map_err(fail)?);
     command.arg("run").arg(&asked.scenario).arg("--quiet").arg("--seed").arg((number % 1_000).to_string());
+    command.args(settings.iter().flat_map(|setting| ["--set", setting]));
     command.arg("--out").arg(&out).env("TMPDIR", &tmp).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(std::fs::File::create(&log).map_err(fail)?);
     let mut child = command.spawn().map_err(fail)?;
@@ -281,7 +319,7 @@ fn rehearse(
             Outcome::Ended { code, said }
         }
         None => {
-            let had = runs_in(&tmp);
+            let (had, shared) = (runs_in(&tmp), shared_in(&tmp));
             let _ = child.kill();
             let killed = Instant::now();
             let _ = child.wait();
@@ -292,8 +330,9 @@ fn rehearse(
             };
             // Between the look and the kill, one may have been made.
             let runs = had.into_iter().chain(runs_in(&tmp)).collect::<BTreeSet<String>>();
-            let (gone_after, left) = wait_until_gone(&tmp, &runs, killed);
-            Outcome::Killed { stage, gone_after, left }
+            let shared = shared.into_iter().chain(shared_in(&tmp)).collect::<BTreeSet<Shared>>();
+            let (gone_after, left) = wait_until_gone(&tmp, &runs, &shared, killed);
+            Outcome::Killed { stage, gone_after, left, shared: !shared.is_empty() }
         }
     };
     for path in [&tmp, &out] {
@@ -322,14 +361,24 @@ fn runs_in(tmp: &Path) -> Vec<String> {
     names.filter_map(|name| name.strip_prefix("seckill-").map(str::to_owned)).collect()
 }
 
+/// What the databases of these runs share at this moment. Once they are gone, nothing tells any more.
+fn shared_in(tmp: &Path) -> Vec<Shared> {
+    runs_in(tmp).iter().flat_map(|id| segments::all_below(&tmp.join(Run::of_id(id).name()))).collect()
+}
+
 /// Looks until nothing is left, and says how long after the kill that was; none if it never was. With it, what was left when
 /// the promised time was over.
-fn wait_until_gone(tmp: &Path, runs: &BTreeSet<String>, killed: Instant) -> (Option<Duration>, Vec<String>) {
+fn wait_until_gone(
+    tmp: &Path,
+    runs: &BTreeSet<String>,
+    shared: &BTreeSet<Shared>,
+    killed: Instant,
+) -> (Option<Duration>, Vec<String>) {
     let mut overdue: Option<Vec<String>> = None;
     loop {
         // A look takes a while itself: what counts is when it began.
         let looked = killed.elapsed();
-        let left = left_of(tmp, runs);
+        let left = left_of(tmp, runs, shared);
         if left.is_empty() {
             return (Some(looked), overdue.unwrap_or_default());
         }
@@ -343,9 +392,11 @@ fn wait_until_gone(tmp: &Path, runs: &BTreeSet<String>, killed: Instant) -> (Opt
     }
 }
 
-/// What is left of the runs whose temporary files were in a folder: files, processes, and what bears their names.
-fn left_of(tmp: &Path, runs: &BTreeSet<String>) -> Vec<String> {
+/// What is left of the runs whose temporary files were in a folder: files, processes, what bears their names, and what their
+/// databases shared.
+fn left_of(tmp: &Path, runs: &BTreeSet<String>, shared: &BTreeSet<Shared>) -> Vec<String> {
     let mut left: Vec<String> = runs.iter().flat_map(|id| leftovers::find_all(&Run::of_id(id))).collect();
+    left.extend(shared.iter().flat_map(Shared::left));
     for entry in std::fs::read_dir(tmp).into_iter().flatten().flatten() {
         left.push(format!("file {}", entry.file_name().to_string_lossy()));
     }
@@ -370,12 +421,13 @@ mod tests {
     fn what_is_left_is_seen_and_only_there() {
         let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let tmp = mine.path().canonicalize().unwrap();
-        assert!(left_of(&tmp, &BTreeSet::new()).is_empty());
+        let none = BTreeSet::new();
+        assert!(left_of(&tmp, &BTreeSet::new(), &none).is_empty());
         let mut there = Command::new("sleep").arg("60").current_dir(&tmp).spawn().unwrap();
         let mut elsewhere = Command::new("sleep").arg("61").current_dir(other.path()).spawn().unwrap();
         std::fs::create_dir(tmp.join("seckill-abc")).unwrap();
         assert_eq!(runs_in(&tmp), ["abc"]);
-        let left = left_of(&tmp, &BTreeSet::from(["abc".to_owned()]));
+        let left = left_of(&tmp, &BTreeSet::from(["abc".to_owned()]), &none);
         assert_eq!(left.len(), 2, "{left:?}");
         assert!(left.contains(&"file seckill-abc".to_owned()) && left[1].contains("sleep 60"), "{left:?}");
         for child in [&mut there, &mut elsewhere] {
@@ -383,7 +435,39 @@ mod tests {
             child.wait().unwrap();
         }
         std::fs::remove_dir(tmp.join("seckill-abc")).unwrap();
-        assert!(wait_until_gone(&tmp, &BTreeSet::new(), Instant::now()).0.is_some_and(|after| after < PROMISED));
+        let gone = wait_until_gone(&tmp, &BTreeSet::new(), &none, Instant::now());
+        assert!(gone.0.is_some_and(|after| after < PROMISED));
+    }
+
+    #[test]
+    fn memory_that_a_database_of_a_run_shares_is_seen_when_its_folder_is_gone() {
+        // SAFETY: a new segment of this process's own, which nobody is attached to.
+        let segment = unsafe { libc::shmget(libc::IPC_PRIVATE, 64, 0o600) };
+        assert!(segment >= 0, "{}", std::io::Error::last_os_error());
+        let tmp = tempfile::tempdir().unwrap();
+        let data = tmp.path().join("seckill-abc/postgres");
+        std::fs::create_dir_all(&data).unwrap();
+        let notes = format!("{}\n/data\n1700000000\n5432\n/sockets\n\n 7  {segment}\nready\n", std::process::id());
+        std::fs::write(data.join("postmaster.pid"), notes).unwrap();
+        let shared: BTreeSet<Shared> = shared_in(tmp.path()).into_iter().collect();
+        std::fs::remove_dir_all(tmp.path().join("seckill-abc")).unwrap();
+        let left = left_of(tmp.path(), &BTreeSet::from(["abc".to_owned()]), &shared);
+        assert_eq!(left, [format!("shared memory {segment} of process {}", std::process::id())]);
+        // SAFETY: the segment is this test's own.
+        unsafe { libc::shmctl(segment, libc::IPC_RMID, std::ptr::null_mut()) };
+        assert!(left_of(tmp.path(), &BTreeSet::new(), &shared).is_empty());
+    }
+
+    #[test]
+    fn where_nobody_may_make_hosts_the_scenario_does_without() {
+        let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(SCENARIO);
+        assert_eq!(settings(&scenario, Ok(())).unwrap(), (Vec::new(), None));
+        let missing = doctor::Missing::new("only root may", "be root");
+        let (settings, left_out) = settings(&scenario, Err(missing)).unwrap();
+        assert_eq!(left_out.as_deref(), Some("hosts and partitions, since only root may"));
+        let loaded = crate::scenario::load(&scenario, &settings, None).unwrap().scenario;
+        let kinds: Vec<&str> = loaded.chaos[0].get_ref().inject.iter().map(|inject| inject.kind()).collect();
+        assert!(kinds.contains(&"throttle") && !kinds.contains(&"partition") && kinds.len() >= 10, "{kinds:?}");
     }
 
     #[test]
@@ -402,6 +486,7 @@ mod tests {
             stage: Stage::UnderLoad,
             gone_after,
             left: left.iter().map(|text| (*text).to_owned()).collect(),
+            shared: !left.is_empty(),
         };
         note(&mut report, ms(5), killed(Some(ms(100)), &[]));
         note(&mut report, ms(5), killed(Some(ms(300)), &[]));
@@ -410,6 +495,7 @@ mod tests {
         note(&mut report, ms(5), killed(None, &["file x"]));
         note(&mut report, ms(5), Outcome::Ended { code: Some(0), said: String::new() });
         assert_eq!((report.with_leftovers, report.left_for_good, report.ended_before), (2, 1, 1));
+        assert_eq!(report.sharing_memory, 2);
         assert!(report.failed.is_empty() && report.leftovers[1].ends_with("for good: file x"), "{report:?}");
         note(&mut report, ms(5), Outcome::Ended { code: Some(20), said: "no stack".to_owned() });
         assert_eq!(report.failed.len(), 1);

@@ -1,16 +1,19 @@
-//! Measures the harness itself: `make bench`. One file per measurement; the figures go to `reports/bench/latest.json`.
+//! Measures the harness itself: `make bench`. One file per measurement; the figures go to `reports/bench/latest.json`, each with when
+//! it was measured: one that is measured alone takes the place of its predecessor, and the others stay as they are.
 //!
 //! Nothing here is asserted: a machine that is busy or slow gives worse figures, not a failure. What fails is a figure
 //! that could not be measured.
 
 use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::history::Machine;
 use crate::measure::stats::median;
-use crate::workbench::{Absent, Context, Unmeasured, publish};
+use crate::workbench::{Absent, Context, Unmeasured, publish_of};
 use crate::{exit, stdout};
 
 mod capacity_error;
@@ -167,11 +170,21 @@ pub struct Figure {
     /// How it was measured, for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
+    /// When it was measured, in Unix seconds.
+    pub measured_unix_s: u64,
 }
 
 impl Figure {
     fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Figure {
-        Figure { name: name.into(), value, unit, against: None, interval: None, detail: String::new() }
+        Figure {
+            name: name.into(),
+            value,
+            unit,
+            against: None,
+            interval: None,
+            detail: String::new(),
+            measured_unix_s: 0,
+        }
     }
 
     fn against(self, other: &str, interval: [f64; 2]) -> Figure {
@@ -212,7 +225,30 @@ pub fn run(name: Option<&str>, json: bool, runtime: &tokio::runtime::Runtime, ca
         }
     };
     let (report, code) = stdout::kept_for_results(|| measure(&context, &wanted, name.is_some()));
-    publish(LATEST, &report, (!json).then_some(text), code)
+    let before = if name.is_some() { std::fs::read(LATEST).ok() } else { None };
+    let before = before.and_then(|text| serde_json::from_slice(&text).ok());
+    publish_of(LATEST, &together(before, &report), &report, (!json).then_some(text), code)
+}
+
+/// What was measured now, in the place of what was measured of the same name before, and whatever else was measured before on this
+/// machine.
+fn together(before: Option<Value>, report: &Report) -> Value {
+    let mut kept = json!(report);
+    let same_machine =
+        |before: &Value| ["cpus", "cpu_model"].iter().all(|key| before["machine"][key] == kept["machine"][key]);
+    let Some(before) = before.filter(same_machine) else { return kept };
+    for list in ["figures", "missing"] {
+        let tried = |name: &Value| {
+            let measured = kept[list].as_array().into_iter().flatten().any(|now| now["name"] == *name);
+            // A measurement that was not made before was made now, if any of its figures is there.
+            let bench = BENCHES.iter().find(|bench| *name == bench.name);
+            measured || bench.is_some_and(|bench| report.figures.iter().any(|figure| bench.is_called(&figure.name)))
+        };
+        let others = before[list].as_array().into_iter().flatten().filter(|old| !tried(&old["name"]));
+        let all: Vec<Value> = others.chain(kept[list].as_array().into_iter().flatten()).cloned().collect();
+        kept[list] = Value::Array(all);
+    }
+    kept
 }
 
 impl Bench {
@@ -235,7 +271,10 @@ fn measure(context: &Context<'_>, wanted: &[&Bench], by_name: bool) -> (Report, 
     let mut code = exit::PASS;
     for bench in wanted {
         match context.goes_on().and_then(|()| (bench.run)(context)) {
-            Ok(figures) => report.figures.extend(figures),
+            Ok(figures) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+                report.figures.extend(figures.into_iter().map(|figure| Figure { measured_unix_s: now, ..figure }));
+            }
             Err(error) => {
                 context.say(&format!("{} was not measured: {error}", bench.name));
                 code = match (&error, code) {
@@ -293,6 +332,49 @@ mod tests {
         assert_eq!(called("generator_vs_oha"), ["generator_vs_oha"]);
         assert_eq!(called("send_lag_us_p999"), ["send_lag"]);
         assert!(called("nonsense").is_empty());
+    }
+
+    #[test]
+    fn a_figure_that_is_measured_alone_takes_the_place_of_its_predecessor_and_leaves_the_others() {
+        let machine = Machine { cpus: 2, cpu_model: "x".into(), ..Machine::default() };
+        let at = |name: &str, value: f64, when: u64| Figure { measured_unix_s: when, ..Figure::new(name, value, "us") };
+        let absent = |name: &str| Absent { name: name.into(), why: "not installed".into() };
+        let report = |figures: Vec<Figure>, missing: Vec<Absent>, machine: &Machine| Report {
+            machine: machine.clone(),
+            figures,
+            missing,
+            notes: Vec::new(),
+        };
+        let first = report(
+            vec![at("send_lag_us_p99", 80.0, 1), at("rate_error_step", 0.2, 1)],
+            vec![absent("generator_vs_wrk"), absent("timeline")],
+            &machine,
+        );
+        let before = together(None, &first);
+        let now = report(
+            vec![at("send_lag_us_p99", 70.0, 9), at("timeline_hash_same", 100.0, 9)],
+            vec![absent("checker")],
+            &machine,
+        );
+        let kept = together(Some(before.clone()), &now);
+        let told = |kept: &Value| {
+            let figures = kept["figures"].as_array().unwrap().iter();
+            let told =
+                figures.map(|f| format!("{} {} at {}", f["name"], f["value"], f["measured_unix_s"]).replace('"', ""));
+            told.collect::<Vec<_>>()
+        };
+        let all = ["rate_error_step 0.2 at 1", "send_lag_us_p99 70.0 at 9", "timeline_hash_same 100.0 at 9"];
+        assert_eq!(told(&kept), all);
+        let missing: Vec<&str> =
+            kept["missing"].as_array().unwrap().iter().filter_map(|m| m["name"].as_str()).collect();
+        assert_eq!(
+            missing,
+            ["generator_vs_wrk", "checker"],
+            "what was missing and is there now is not missing any more"
+        );
+        // Figures of two machines are no report.
+        let elsewhere = report(vec![at("send_lag_us_p99", 70.0, 9)], Vec::new(), &Machine { cpus: 8, ..machine });
+        assert_eq!(told(&together(Some(before), &elsewhere)), ["send_lag_us_p99 70.0 at 9"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use toml::Spanned;
 
 use super::database::{Background, check_role, database, postgres, session};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -62,6 +62,10 @@ impl Fault for CheckpointStorm {
         "a Postgres that the harness has started".into()
     }
 
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Scratch]
+    }
+
     fn detail(&self) -> String {
         format!("{} MiB and a checkpoint every {}", self.megabytes, self.every)
     }
@@ -85,6 +89,10 @@ impl Fault for CheckpointStorm {
             let active: Box<dyn ActiveFault> = Box::new(Storm { role, rounds });
             Ok(active)
         })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(drop_table(stack, self.role.get_ref()))
     }
 }
 
@@ -124,6 +132,10 @@ impl CheckpointStorm {
     }
 }
 
+async fn drop_table(stack: &Arc<Stack>, role: &str) -> Result<(), StackError> {
+    session(stack, role).await?.run(&[&format!("DROP TABLE IF EXISTS {TABLE}")]).await
+}
+
 /// A storm in which no checkpoint was completed was none.
 pub(super) fn came_to(checkpoints: u32, written: u64) -> Hit {
     Hit::new(checkpoints.into(), format!("{checkpoints} checkpoints, {written} MiB written"))
@@ -133,8 +145,7 @@ impl ActiveFault for Storm {
     fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let (checkpoints, written) = self.rounds.stop().await?;
-            let drop_it = format!("DROP TABLE IF EXISTS {TABLE}");
-            session(stack, &self.role).await?.run(&[&drop_it]).await?;
+            drop_table(stack, &self.role).await?;
             Ok(came_to(checkpoints, written))
         })
     }

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::clock_step::{set_wrong, whose};
-use super::{ActiveFault, Fault, Place};
+use super::clock_step::{make_right, set_wrong, whose};
+use super::{ActiveFault, Fault, Hold, Place};
 use crate::history::ClockError;
 use crate::scenario::About;
 use crate::stack::{Stack, StackError};
@@ -36,6 +36,10 @@ impl Fault for ClockSkew {
         Place::Role(&self.role)
     }
 
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Clock]
+    }
+
     fn detail(&self) -> String {
         format!("the clock runs {} times as fast, then is set right", self.rate)
     }
@@ -54,5 +58,9 @@ impl Fault for ClockSkew {
 
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(set_wrong(stack, 0, self.gain_ppm()))
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async move { make_right(stack, &mut None).await })
     }
 }

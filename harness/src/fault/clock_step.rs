@@ -1,13 +1,15 @@
 //! The service's clock jumps, and is set right again.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ActiveFault, Fault, Hit, Place};
+use super::database::PATIENCE;
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::history::ClockError;
 use crate::scenario::value::SignedDur;
 use crate::scenario::{About, Target};
@@ -35,6 +37,10 @@ impl Fault for ClockStep {
         Place::Role(&self.role)
     }
 
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Clock]
+    }
+
     fn detail(&self) -> String {
         format!("the clock jumps by {}, then is set right", self.by)
     }
@@ -54,6 +60,10 @@ impl Fault for ClockStep {
 
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(set_wrong(stack, self.by.micros() / 1_000, 0))
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async move { make_right(stack, &mut None).await })
     }
 }
 
@@ -99,14 +109,39 @@ pub(super) fn set_right(stepped: bool, off_ms: i64) -> Hit {
 impl ActiveFault for Wrong {
     fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
-            let control = control(stack)?;
+            make_right(stack, &mut self.was_off_ms).await?;
             // A service that was started again meanwhile has the right time, and the fault was over before.
-            let off = match self.was_off_ms {
-                Some(off) => off,
-                None => *self.was_off_ms.insert(control.clock_offset_ms().await?),
-            };
-            control.set_clock(0, 0).await?;
-            Ok(set_right(self.stepped, off))
+            Ok(set_right(self.stepped, self.was_off_ms.unwrap_or(0)))
         })
     }
+}
+
+/// Between two looks whether the service listens.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Sets the clock right, as soon as the service listens, and keeps by how much it was off. One that is down has lost its clock
+/// with everything else: it is started with the right time.
+pub(super) async fn make_right(stack: &Stack, was_off_ms: &mut Option<i64>) -> Result<(), StackError> {
+    let control = control(stack)?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let done = async {
+            if was_off_ms.is_none() {
+                *was_off_ms = Some(control.clock_offset_ms().await?);
+            }
+            control.set_clock(0, 0).await
+        };
+        match done.await {
+            Ok(()) => return Ok(()),
+            Err(_) if is_down(stack) => return Ok(()),
+            Err(error) if Instant::now() > end => return Err(error),
+            Err(_) => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// Whether the service is a process that has ended, and not only one that cannot be reached.
+fn is_down(stack: &Stack) -> bool {
+    let service = stack.components_of(WITH_A_CLOCK);
+    service.is_ok_and(|all| all.iter().all(|component| component.ended().is_some()))
 }

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::hit::counted;
-use super::process::{Ongoing, all_up, goes_on, kill_all, start_if_down};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::process::{Ongoing, all_anew, all_up, goes_on, kill_all, start_if_down};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -48,6 +48,10 @@ impl Fault for CrashLoop {
         Place::Role(&self.role)
     }
 
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Running]
+    }
+
     fn detail(&self) -> String {
         format!("SIGKILL {} after each start, started again at once", self.every)
     }
@@ -81,6 +85,10 @@ impl Fault for CrashLoop {
             let looping: Box<dyn ActiveFault> = Box::new(Looping { role, deaths });
             Ok(looping)
         })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(all_anew(stack, self.role.get_ref()))
     }
 }
 

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::stack::{Stack, StackError};
 
@@ -34,6 +34,10 @@ impl Fault for Disconnect {
         "a container: --stack containers".to_owned()
     }
 
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Network]
+    }
+
     fn detail(&self) -> String {
         "cut off from its network, then connected again".into()
     }
@@ -50,6 +54,10 @@ impl Fault for Disconnect {
             let disconnected: Box<dyn ActiveFault> = Box::new(Disconnected { role });
             Ok(disconnected)
         })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async move { stack.component(self.role.get_ref())?.disconnect(false).await })
     }
 }
 

@@ -16,7 +16,7 @@ use toml::Spanned;
 
 use super::database::{Background, check_role, postgres};
 use super::process::PATIENCE;
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::{About, Target};
 use crate::stack::{Component, Stack, StackError};
 
@@ -33,6 +33,9 @@ pub struct DiskFull {
 
 /// How often it is looked whether something has become free.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// The file that fills the disk.
+const FILLER: &str = "filler";
 
 /// The smallest piece that is filled.
 const PIECE: usize = 4096;
@@ -51,6 +54,10 @@ impl Fault for DiskFull {
 
     fn needs() -> String {
         "a Postgres on a disk of its own (`small_disk`), which only root can mount".into()
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Running]
     }
 
     fn detail(&self) -> String {
@@ -74,13 +81,22 @@ impl Fault for DiskFull {
             let role = self.role.get_ref().clone();
             let disk = stack.component(&role)?.disk();
             let disk = disk.ok_or_else(|| StackError::Other(format!("`{role}` has no disk of its own")))?;
-            let filler = disk.join("filler");
+            let filler = disk.join(FILLER);
             let cannot = |e| StackError::io(format!("cannot fill {}", disk.display()), e);
             let mut file = OpenOptions::new().create(true).append(true).open(&filler).map_err(cannot)?;
             fill(&disk, &mut file).map_err(cannot)?;
             let filling = Background::start(stack, |_, stop| keep_full(disk.clone(), file, stop));
             let active: Box<dyn ActiveFault> = Box::new(Full { role, filler, filling });
             Ok(active)
+        })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async move {
+            let component = stack.component(self.role.get_ref())?;
+            let Some(disk) = component.disk() else { return Ok(()) };
+            give_back(&disk.join(FILLER))?;
+            revive(component).await.map(drop)
         })
     }
 }
@@ -127,14 +143,20 @@ impl ActiveFault for Full {
     fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let bytes = self.filling.stop().await?;
-            match std::fs::remove_file(&self.filler) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(StackError::io(format!("cannot remove {}", self.filler.display()), error)),
-            }
+            give_back(&self.filler)?;
             let revived = revive(stack.component(&self.role)?).await?;
             Ok(taken(bytes, revived))
         })
+    }
+}
+
+/// Removes the file that fills the disk, if it is there.
+fn give_back(filler: &Path) -> Result<(), StackError> {
+    match std::fs::remove_file(filler) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(StackError::io(format!("cannot remove {}", filler.display()), error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::database::{PATIENCE, check_role, database, postgres, theirs};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::stack::database::{Database, Session};
 use crate::stack::{Stack, StackError};
@@ -47,6 +47,10 @@ impl Fault for ExhaustConnections {
 
     fn needs() -> String {
         "a Postgres that the harness has started".into()
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Connections]
     }
 
     fn detail(&self) -> String {

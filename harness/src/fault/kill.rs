@@ -8,8 +8,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::hit::processes;
-use super::process::{Ongoing, all_up, goes_on, kill_all};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::process::{Ongoing, all_anew, all_up, goes_on, kill_all};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -36,6 +36,10 @@ struct Killed {
 impl Fault for Kill {
     fn place(&self) -> Place<'_> {
         Place::Role(&self.role)
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Running]
     }
 
     fn detail(&self) -> String {
@@ -69,6 +73,10 @@ impl Fault for Kill {
             let killed: Box<dyn ActiveFault> = Box::new(Killed { role, hit, supervisor });
             Ok(killed)
         })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(all_anew(stack, self.role.get_ref()))
     }
 }
 

@@ -40,6 +40,7 @@ pub mod exhaust_connections;
 pub mod flapping;
 pub mod garbage_body;
 pub mod hit;
+pub mod hold;
 pub mod http_status;
 pub mod kill;
 pub mod latency;
@@ -70,6 +71,7 @@ pub mod timeout;
 pub mod toxic;
 
 pub use hit::Hit;
+pub use hold::Hold;
 
 /// What a fault is done to.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +101,11 @@ pub trait Fault: Send + Sync + Debug {
     /// Says what is wrong with its parameters, before anything is started.
     fn check(&self, about: &mut About<'_>);
 
+    /// What of its role it holds while it lasts, so that no other fault may that holds the same: healing one would end the other.
+    fn holds(&self) -> &'static [Hold] {
+        &[]
+    }
+
     /// How it sets the service's clock wrong, if it does: the checks then do not take the service at the clock's word.
     fn clock_error(&self) -> Option<ClockError> {
         None
@@ -106,6 +113,12 @@ pub trait Fault: Send + Sync + Debug {
 
     /// Makes the fault; when this returns, it is in effect.
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>>;
+
+    /// Takes away what an injection has done that failed, or was given up half-way: it may have come to any point, or to nothing.
+    /// What goes away with the injection itself, such as a session, needs nothing more. It may be asked again where it failed.
+    fn undo<'a>(&'a self, _stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// A fault in effect. It must be healed; nothing heals it by itself but the end of the run.

@@ -1,7 +1,7 @@
 //! Packets between two hosts are lost, and nobody is told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
@@ -29,7 +29,7 @@ pub struct Partition {
     /// Which way: `up` is what requests take, `down` what replies take.
     #[serde(default)]
     pub direction: Direction,
-    /// Share of the packets that are lost, from 0.001 to 1.
+    /// Share of the packets that are lost, from 0.001 to 1. Which ones is up to the firewall, and not to the seed.
     #[serde(default = "all")]
     pub loss: f64,
 }
@@ -37,11 +37,39 @@ pub struct Partition {
 /// Names the rules of each fault, so that several may be in effect at once.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
+/// The rules of a fault, on the host of a role. They go with it, so that an injection which is given up while the firewall is at
+/// work leaves none behind, however late that is done.
 #[derive(Debug)]
-struct Parted {
+struct Rules {
+    stack: Arc<Stack>,
     role: &'static str,
     table: String,
-    lost: Option<u64>,
+    gone: AtomicBool,
+}
+
+impl Rules {
+    fn take_away(&self) -> Result<Option<u64>, StackError> {
+        let lost = self.stack.host(self.role)?.lose_no_more(&self.table)?;
+        self.gone.store(true, Ordering::Relaxed);
+        Ok(lost)
+    }
+}
+
+impl Drop for Rules {
+    fn drop(&mut self) {
+        if !self.gone.load(Ordering::Relaxed)
+            && let Err(error) = self.take_away()
+        {
+            tracing::error!("the rules {} on the host of {} are left: {error}", self.table, self.role);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Parted {
+    /// None when they are gone.
+    rules: Option<Arc<Rules>>,
+    lost: u64,
 }
 
 impl Fault for Partition {
@@ -80,9 +108,14 @@ impl Fault for Partition {
             let link = normal_link(self.link.get_ref());
             let (host, ports) = wall(stack, &link)?;
             let (role, table) = (host.role(), format!("seckill_{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
-            let parted: Box<dyn ActiveFault> = Box::new(Parted { role, table: table.clone(), lost: None });
-            let (of, direction, loss) = (stack.clone(), self.direction, self.loss);
-            at_once(move || of.host(role)?.lose(&table, ports, direction, loss)).await?;
+            let rules = Rules { stack: stack.clone(), role, table, gone: AtomicBool::new(false) };
+            let (direction, loss) = (self.direction, self.loss);
+            let set = move || {
+                rules.stack.host(role)?.lose(&rules.table, ports, direction, loss)?;
+                Ok(rules)
+            };
+            let rules = Some(Arc::new(at_once(set).await?));
+            let parted: Box<dyn ActiveFault> = Box::new(Parted { rules, lost: 0 });
             Ok(parted)
         })
     }
@@ -114,12 +147,14 @@ pub(super) fn packets(lost: u64) -> Hit {
 }
 
 impl ActiveFault for Parted {
-    fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
+    fn heal<'a>(&'a mut self, _stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
-            let (of, role, table) = (stack.clone(), self.role, self.table.clone());
-            let lost = at_once(move || of.host(role)?.lose_no_more(&table)).await?;
-            self.lost = self.lost.or(lost);
-            Ok(packets(self.lost.unwrap_or(0)))
+            if let Some(rules) = self.rules.clone() {
+                let lost = at_once(move || rules.take_away()).await?;
+                self.lost = self.lost.max(lost.unwrap_or(0));
+                self.rules = None;
+            }
+            Ok(packets(self.lost))
         })
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::hit::processes;
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::stack::{Stack, StackError};
 
@@ -32,6 +32,10 @@ impl Fault for Pause {
         Place::Role(&self.role)
     }
 
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Running, Hold::Turns]
+    }
+
     fn detail(&self) -> String {
         "SIGSTOP, then SIGCONT".into()
     }
@@ -51,14 +55,24 @@ impl Fault for Pause {
             Ok(paused)
         })
     }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(go_on(stack, self.role.get_ref()))
+    }
+}
+
+/// Lets every component of a role go on.
+pub(super) async fn go_on(stack: &Stack, role: &str) -> Result<(), StackError> {
+    for component in stack.components_of(role)? {
+        component.pause(false).await?;
+    }
+    Ok(())
 }
 
 impl ActiveFault for Paused {
     fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
-            for component in stack.components_of(&self.role)? {
-                component.pause(false).await?;
-            }
+            go_on(stack, &self.role).await?;
             Ok(processes(self.hit, "stopped"))
         })
     }

@@ -30,6 +30,13 @@ pub(super) async fn all_up(stack: &Stack, role: &str) -> Result<(), StackError> 
     Ok(())
 }
 
+/// Brings every component of a role up anew, where a fault was to end it and it is not known how far that came: one that was asked
+/// to end is not to do so later.
+pub(super) async fn all_anew(stack: &Stack, role: &str) -> Result<(), StackError> {
+    kill_all(stack, role).await?;
+    all_up(stack, role).await
+}
+
 /// Tells a Redis that has taken over a role that it leads: it was started as the replica of the one that is dead, and is
 /// started in the same way again.
 async fn lead_again(component: &dyn Component, role: &str) -> Result<(), StackError> {

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::process::PATIENCE;
+use super::process::{PATIENCE, all_up};
 use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::scenario::topology::{REDIS, REDIS_REPLICA, TO_REDIS};
@@ -26,6 +26,9 @@ pub struct PromoteReplica {
     #[schemars(with = "String")]
     pub role: Spanned<String>,
 }
+
+/// What one that leads says of itself.
+const LEADS: &str = "role:master";
 
 fn replica() -> Spanned<String> {
     Spanned::new(0..0, REDIS_REPLICA.to_owned())
@@ -70,9 +73,24 @@ impl Fault for PromoteReplica {
             let old = stack.component(REDIS)?;
             // Before the old one dies, so that no other fault starts it again.
             stack.succeed(REDIS, Some(REDIS_REPLICA));
-            promote(stack, old, &replica).await.inspect_err(|_| stack.succeed(REDIS, None))?;
+            promote(stack, old, &replica).await?;
             let active: Box<dyn ActiveFault> = Box::new(Promoted { role });
             Ok(active)
+        })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async move {
+            stack.succeed(REDIS, None);
+            let (old, replica) = (stack.component(REDIS)?, cache(stack, self.role.get_ref())?);
+            // Where it leads already, the rest is done: the old one would have what nobody asks any more.
+            let told = replica.ask::<String>(&["INFO", "replication"]).await;
+            if told.is_ok_and(|told| told.contains(LEADS)) {
+                stack.succeed(REDIS, Some(REDIS_REPLICA));
+                return lead(stack, old, &replica).await;
+            }
+            stack.link(TO_REDIS)?.set_upstream(cache(stack, REDIS)?.endpoint())?;
+            all_up(stack, REDIS).await
         })
     }
 }
@@ -81,7 +99,11 @@ impl Fault for PromoteReplica {
 async fn promote(stack: &Stack, old: &dyn Component, replica: &Cache) -> Result<(), StackError> {
     old.kill().await?;
     replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await?;
-    // A supervisor of another fault may have been about to start it when it died.
+    lead(stack, old, replica).await
+}
+
+/// Leads the service to the new one. A supervisor of another fault may have been about to start the old one when it died.
+async fn lead(stack: &Stack, old: &dyn Component, replica: &Cache) -> Result<(), StackError> {
     old.kill().await?;
     stack.link(TO_REDIS)?.set_upstream(replica.endpoint())?;
     Ok(())
@@ -105,7 +127,7 @@ impl ActiveFault for Promoted {
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
             };
-            if !replication.contains("role:master") {
+            if !replication.contains(LEADS) {
                 return Err(StackError::Other(format!("`{}` is still a replica", self.role)));
             }
             Ok(Hit::new(1, format!("`{}` is the one that the service asks", self.role)))

@@ -1,6 +1,7 @@
 //! A failover: the primary is dead, and its standby takes over with what it has.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::database::{database, session};
+use super::process::all_up;
 use super::{ActiveFault, Fault, Hit, Place};
 use crate::scenario::About;
 use crate::scenario::topology::{POSTGRES, STANDBY, TO_POSTGRES};
@@ -80,10 +82,23 @@ impl Fault for PromoteStandby {
             let old = stack.component(POSTGRES)?;
             // Before the old one dies, so that no other fault starts it again: two primaries would each take orders.
             stack.succeed(POSTGRES, Some(STANDBY));
-            let promoted = promote(stack, old, &role, flushed).await;
-            let behind = promoted.inspect_err(|_| stack.succeed(POSTGRES, None))?;
+            let behind = promote(stack, old, &role, flushed).await?;
             let active: Box<dyn ActiveFault> = Box::new(Promoted { role, behind });
             Ok(active)
+        })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async move {
+            stack.succeed(POSTGRES, None);
+            let (old, role) = (stack.component(POSTGRES)?, self.role.get_ref());
+            // A promotion cannot be taken back. Where it came to that, the rest is done, or there would be two primaries.
+            if has_taken_over(stack, role).await {
+                stack.succeed(POSTGRES, Some(STANDBY));
+                return lead(stack, old, role).await;
+            }
+            stack.link(TO_POSTGRES)?.set_upstream(database(stack, POSTGRES)?.endpoint())?;
+            all_up(stack, POSTGRES).await
         })
     }
 }
@@ -109,10 +124,27 @@ async fn promote(
         }
         None => None,
     };
-    // A supervisor of another fault may have been about to start it when it died.
+    lead(stack, old, role).await?;
+    Ok(behind)
+}
+
+/// Leads the service to the new primary. A supervisor of another fault may have been about to start the old one when it died.
+async fn lead(stack: &Stack, old: &dyn Component, role: &str) -> Result<(), StackError> {
     old.kill().await?;
     stack.link(TO_POSTGRES)?.set_upstream(database(stack, role)?.endpoint())?;
-    Ok(behind)
+    Ok(())
+}
+
+/// How long a standby may take to say what it is: time is left then to bring the old primary up.
+const ASKED: Duration = Duration::from_secs(1);
+
+/// Whether the standby was promoted. One that does not say so takes no orders.
+async fn has_taken_over(stack: &Stack, role: &str) -> bool {
+    let asked = async {
+        let own = database(stack, role)?.connect_within(ASKED).await?;
+        own.value("SELECT pg_is_in_recovery()").await
+    };
+    matches!(tokio::time::timeout(ASKED, asked).await, Ok(Ok(in_recovery)) if in_recovery == "f")
 }
 
 /// One primary was lost and another took its place, however little was lost with it.

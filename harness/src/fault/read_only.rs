@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::database::{PATIENCE, check_role, database, postgres, session, theirs};
 use super::hit::counted;
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::stack::{Stack, StackError};
 
@@ -43,6 +43,10 @@ impl Fault for ReadOnly {
         "a Postgres that the harness has started".into()
     }
 
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Writes]
+    }
+
     fn detail(&self) -> String {
         "transactions are read-only, then may write again".into()
     }
@@ -54,15 +58,15 @@ impl Fault for ReadOnly {
     fn inject<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Box<dyn ActiveFault>, StackError>> {
         Box::pin(async move {
             let role = self.role.get_ref().clone();
-            if let Err(error) = set(stack, &role, "SET default_transaction_read_only = on", "on").await {
-                // Half of it may have been done, and nobody heals what was not injected.
-                set(stack, &role, RESET, "off").await?;
-                return Err(error);
-            }
+            set(stack, &role, "SET default_transaction_read_only = on", "on").await?;
             let sessions = sessions(stack, &role).await.unwrap_or(0);
             let active: Box<dyn ActiveFault> = Box::new(WritesRefused { role, sessions });
             Ok(active)
         })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(set(stack, self.role.get_ref(), RESET, "off"))
     }
 }
 

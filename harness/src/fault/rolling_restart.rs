@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::process::{Ongoing, all_up, farewell, goes_on, up_again};
 use super::stop::{patience, within};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::topology::ACCESS;
 use crate::scenario::value::Dur;
 use crate::scenario::{About, Target};
@@ -48,6 +48,10 @@ struct Rolling {
 impl Fault for RollingRestart {
     fn place(&self) -> Place<'_> {
         Place::Role(&self.role)
+    }
+
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Running]
     }
 
     fn detail(&self) -> String {
@@ -93,6 +97,16 @@ impl Fault for RollingRestart {
             });
             let rolling: Box<dyn ActiveFault> = Box::new(Rolling { role, round });
             Ok(rolling)
+        })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async move {
+            // Only the first had been asked to end.
+            if let Some(first) = stack.components_of(self.role.get_ref())?.first() {
+                first.kill().await?;
+            }
+            all_up(stack, self.role.get_ref()).await
         })
     }
 }

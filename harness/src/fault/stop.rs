@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::hit::processes as hit;
-use super::process::{all_up, farewell};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::process::{all_anew, all_up, farewell};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::scenario::value::Dur;
 use crate::stack::{Stack, StackError};
@@ -43,6 +43,10 @@ impl Fault for Stop {
         Place::Role(&self.role)
     }
 
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Running]
+    }
+
     fn detail(&self) -> String {
         format!("asked to end, killed if not gone within {}, then started again on the same data", self.within)
     }
@@ -56,12 +60,15 @@ impl Fault for Stop {
         Box::pin(async move {
             let role = self.role.get_ref().clone();
             let (mut processes, mut killed, from) = (0, 0, Instant::now());
-            for component in stack.components_of(&role)? {
+            // All at once, so that `within` is what it takes, however many they are.
+            let ends = stack.components_of(&role)?.into_iter().map(async |component| {
                 let pids = component.pids().len();
+                Ok::<_, StackError>((pids, farewell(component, self.within.0).await?))
+            });
+            for ended in join_all(ends).await {
+                let (pids, obeyed) = ended?;
                 processes += pids;
-                if !farewell(component, self.within.0).await? {
-                    killed += pids;
-                }
+                killed += if obeyed { 0 } else { pids };
             }
             let took = format!("ended within {:.0} ms", from.elapsed().as_secs_f64() * 1e3);
             let killed = if killed > 0 { format!(", {killed} of them killed") } else { String::new() };
@@ -70,12 +77,20 @@ impl Fault for Stop {
             Ok(stopped)
         })
     }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(all_anew(stack, self.role.get_ref()))
+    }
 }
+
+/// The longest that a process may be given to end: an injection that takes much longer is given up.
+pub const LONGEST: Dur = Dur::millis(25_000);
 
 /// A process has to be given some time, and a fault is not to hang on it.
 pub(super) fn within(about: &mut About<'_>, within: Dur) {
-    if within < Dur::millis(100) || within > Dur::millis(60_000) {
-        about.parameter("within", &format!("`within` is {within}"), "how long it may take to end: from 100ms to 60s");
+    if within < Dur::millis(100) || within > LONGEST {
+        let help = format!("how long it may take to end: from 100ms to {LONGEST}");
+        about.parameter("within", &format!("`within` is {within}"), help);
     }
 }
 

@@ -25,7 +25,8 @@ pub struct TerminateBackends {
     #[serde(default = "postgres")]
     #[schemars(with = "String")]
     pub role: Spanned<String>,
-    /// Share of the sessions that are ended, above 0 and up to 1, and one session at least.
+    /// Share of the sessions that are ended, above 0 and up to 1, and one session at least. Which ones is up to the database, and not
+    /// to the seed.
     #[serde(default = "all")]
     pub share: f64,
     /// How often; without it, once.

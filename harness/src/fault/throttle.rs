@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use toml::Spanned;
 
 use super::hit::counted;
+use super::pause::go_on;
 use super::process::{Ongoing, goes_on};
-use super::{ActiveFault, Fault, Hit, Place};
+use super::{ActiveFault, Fault, Hit, Hold, Place};
 use crate::scenario::About;
 use crate::stack::cgroup::{self, Group, Hierarchy, Throttled};
 use crate::stack::{Component, Stack, StackError};
@@ -53,6 +54,10 @@ impl Fault for Throttle {
         Place::Role(&self.role)
     }
 
+    fn holds(&self) -> &'static [Hold] {
+        &[Hold::Turns]
+    }
+
     fn detail(&self) -> String {
         let how = match self.by {
             By::Quota => "",
@@ -85,6 +90,16 @@ impl Fault for Throttle {
                 Ok(hierarchy) => Limited::begin(stack, &role, cpus, &hierarchy),
                 Err(why) => Ok(InTurns::begin(stack, role, cpus, &format!("since there are {}", why.why))),
             }
+        })
+    }
+
+    fn undo<'a>(&'a self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<(), StackError>> {
+        Box::pin(async move {
+            // A group of this machine is dissolved by whoever could not make it, and turns are taken by nobody yet.
+            for quota in stack.components_of(self.role.get_ref())?.into_iter().filter_map(Component::quota) {
+                quota.limit(None).await?;
+            }
+            Ok(())
         })
     }
 }
@@ -259,9 +274,7 @@ impl ActiveFault for InTurns {
     fn heal<'a>(&'a mut self, stack: &'a Arc<Stack>) -> BoxFuture<'a, Result<Hit, StackError>> {
         Box::pin(async move {
             let said = self.work.stop().await;
-            for component in stack.components_of(&self.role)? {
-                component.pause(false).await?;
-            }
+            go_on(stack, &self.role).await?;
             let (processes, still) = said?;
             Ok(stood_still(processes, still, &self.why))
         })

@@ -404,7 +404,7 @@ pub enum Event {
         /// When the fault is therefore to be injected.
         due_us: Micros,
     },
-    /// A fault was not injected, since the event for which it waited did not come in time.
+    /// A fault was not injected: the event for which it waited did not come in time, or another fault lasted that it would have ended.
     FaultSkipped {
         /// The fault's id.
         id: String,

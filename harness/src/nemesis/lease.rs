@@ -42,7 +42,7 @@ impl Lease {
         tracker: &TaskTracker,
         world: &Arc<dyn World>,
         heal_now: &CancellationToken,
-        fault: Box<dyn Healing>,
+        mut fault: Box<dyn Healing>,
         expires_us: Micros,
     ) -> Lease {
         let ended = CancellationToken::new();
@@ -54,7 +54,7 @@ impl Lease {
                 () = heal_now.cancelled() => {}
                 () = dropped.cancelled() => {}
             }
-            let healed = heal(fault, &*world).await.map(|hit| (world.now_us(), hit));
+            let healed = heal(&mut *fault, &*world).await.map(|hit| (world.now_us(), hit));
             if let Err(Err(error)) = tell.send(healed) {
                 tracing::error!("a fault whose task has ended could not be healed: {error}");
             }
@@ -81,7 +81,7 @@ impl Drop for Lease {
 }
 
 /// Heals a fault: bounded in time, and tried again.
-async fn heal(mut fault: Box<dyn Healing>, world: &dyn World) -> Result<Hit, String> {
+pub(super) async fn heal(fault: &mut dyn Healing, world: &dyn World) -> Result<Hit, String> {
     let mut last = String::new();
     for attempt in 1..=ATTEMPTS {
         match within(ATTEMPT_LIMIT, world, fault.heal()).await {

@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::fault::Hit;
 use crate::history::{Event, Micros};
 use crate::scenario::Planned;
 use crate::scenario::timeline::{Cause, When};
@@ -26,10 +28,13 @@ mod tests;
 mod world;
 
 pub use lease::Lease;
+use world::Healing;
 pub use world::{RealWorld, World};
 
 /// How long a recovery is waited for after healing.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(20);
+/// How long a fault waits for one that it would end, or that would end it.
+const HELD_LIMIT: Duration = Duration::from_secs(20);
 /// An injection that takes longer has failed.
 const INJECTION_LIMIT: Duration = Duration::from_secs(30);
 
@@ -44,6 +49,13 @@ struct Progress {
     recovered: Option<Micros>,
     /// Nothing more happens to it.
     over: bool,
+}
+
+impl Progress {
+    /// Whether anything is there that has to be healed.
+    fn lasts(&self) -> bool {
+        self.in_effect || self.being_injected
+    }
 }
 
 /// How far the faults have come, for those who wait for them.
@@ -82,9 +94,11 @@ impl Nemesis {
         for fault in &timeline {
             world.say(&Event::FaultPlanned(fault.plan()));
         }
-        for fault in timeline {
+        let rivals: Vec<Vec<String>> = timeline.iter().map(|fault| rivals(fault, &timeline)).collect();
+        for (fault, rivals) in timeline.into_iter().zip(rivals) {
             let one = One {
                 fault,
+                rivals,
                 world: world.clone(),
                 leases: nemesis.leases.clone(),
                 heal_now: nemesis.heal_now.clone(),
@@ -104,14 +118,13 @@ impl Nemesis {
     /// that was not enough.
     pub async fn healed_within(&self, limit_us: Micros, world: &dyn World) -> Vec<String> {
         let mut board = self.board.subscribe();
-        let lasts = |progress: &Progress| progress.in_effect || progress.being_injected;
         let end_us = world.now_us() + limit_us;
         tokio::select! {
-            _ = board.wait_for(|board| !board.values().any(lasts)) => return Vec::new(),
+            _ = board.wait_for(|board| !board.values().any(Progress::lasts)) => return Vec::new(),
             () = world.sleep_until(end_us) => {}
         }
         let late: Vec<String> =
-            self.board.borrow().iter().filter(|(_, progress)| lasts(progress)).map(|(id, _)| id.clone()).collect();
+            self.board.borrow().iter().filter(|(_, progress)| progress.lasts()).map(|(id, _)| id.clone()).collect();
         if !late.is_empty() {
             let limit = Duration::from_micros(limit_us.unsigned_abs());
             let text = format!("not healed within {limit:?} after the run was stopped: {}", late.join(", "));
@@ -150,12 +163,29 @@ async fn within<T>(
     }
 }
 
+/// The others of a timeline that a fault would end, or that would end it.
+fn rivals(fault: &Planned, timeline: &[Planned]) -> Vec<String> {
+    let others = timeline.iter().filter(|other| other.id != fault.id && other.inject.excludes(&fault.inject));
+    others.map(|other| other.id.clone()).collect()
+}
+
 struct One {
     fault: Planned,
+    /// The faults that must not be in effect with it.
+    rivals: Vec<String>,
     world: Arc<dyn World>,
     leases: TaskTracker,
     heal_now: CancellationToken,
     board: watch::Sender<Board>,
+}
+
+/// An injection that did not come to its end.
+struct Undoing<'a>(&'a One);
+
+impl Healing for Undoing<'_> {
+    fn heal(&mut self) -> BoxFuture<'_, Result<Hit, String>> {
+        Box::pin(async { self.0.world.undo(&self.0.fault).await.map(|()| Hit::new(0, "")) })
+    }
 }
 
 /// A fault to which nothing more happens, however its task ended.
@@ -177,10 +207,12 @@ impl One {
         if self.wait_until(at_us).await {
             return;
         }
-        self.mark(|progress| progress.being_injected = true);
-        let fault = match within(INJECTION_LIMIT, &*self.world, self.world.inject(&self.fault)).await {
+        if !self.has_its_turn().await {
+            return;
+        }
+        let fault = match self.inject().await {
             Ok(fault) => fault,
-            Err(error) => return self.failed("injected", &error),
+            Err(error) => return self.undo(&error).await,
         };
         let injected = self.world.now_us();
         let expires = injected + self.fault.lasts.micros();
@@ -212,6 +244,75 @@ impl One {
         }
     }
 
+    /// Makes the fault; it is given up where that takes too long, or everything is to be healed now.
+    async fn inject(&self) -> Result<Box<dyn Healing>, String> {
+        tokio::select! {
+            biased;
+            made = within(INJECTION_LIMIT, &*self.world, self.world.inject(&self.fault)) => made,
+            () = self.heal_now.cancelled() => Err("the run was stopped before it was in effect".to_owned()),
+        }
+    }
+
+    /// Takes away what an injection has done that did not come to its end, as a fault is healed, and tells.
+    async fn undo(&self, error: &str) {
+        match lease::heal(&mut Undoing(self), &*self.world).await {
+            Ok(_) => self.failed("injected", error),
+            Err(why) => {
+                self.failed("injected", &format!("{error}; and what was done of it could not be undone: {why}"))
+            }
+        }
+    }
+
+    /// Waits until no fault is in effect that it would end, or that would end it, and marks it as being injected; false if
+    /// everything is to be healed now, or if that takes too long. Both are told.
+    async fn has_its_turn(&self) -> bool {
+        let due_us = self.world.now_us();
+        let end_us = due_us + HELD_LIMIT.as_micros() as Micros;
+        let mut board = self.board.subscribe();
+        let mut waited_for: Option<String> = None;
+        while let Some(holder) = self.takes_its_turn() {
+            tokio::select! {
+                biased;
+                () = self.heal_now.cancelled() => return false,
+                _ = board.wait_for(|board| !board.get(&holder).is_some_and(Progress::lasts)) => {}
+                () = self.world.sleep_until(end_us) => {
+                    let why = format!(
+                        "{holder} was in effect, and healing one would have ended the other (waited for {HELD_LIMIT:?})"
+                    );
+                    self.skipped(why);
+                    return false;
+                }
+            }
+            waited_for = Some(holder);
+        }
+        let at_us = self.world.now_us();
+        if let Some(holder) = waited_for {
+            let text = format!(
+                "`{}` came {} ms late: it waited until `{holder}` was healed, since healing one would have ended the other",
+                self.fault.id,
+                (at_us - due_us) / 1_000
+            );
+            tracing::warn!("{text}");
+            self.world.say(&Event::Note { at_us, text });
+        }
+        true
+    }
+
+    /// Marks it as being injected, unless a fault is in effect that must not be; that one then. Looked and marked in one go, since
+    /// two may be about to.
+    fn takes_its_turn(&self) -> Option<String> {
+        let mut holder = None;
+        self.board.send_if_modified(|board| {
+            let lasts = |id: &&String| board.get(*id).is_some_and(Progress::lasts);
+            holder = self.rivals.iter().find(lasts).cloned();
+            if holder.is_none() {
+                board.entry(self.fault.id.clone()).or_default().being_injected = true;
+            }
+            holder.is_none()
+        });
+        holder
+    }
+
     /// When it is to be injected; none if its event did not come, which is told, or if everything is to be healed now.
     async fn due(&self) -> Option<Micros> {
         let (cause, delay, by) = match &self.fault.when {
@@ -231,9 +332,7 @@ impl One {
                 Some(due_us)
             }
             Err(why) => {
-                let why = format!("it waited for this, which did not happen: {cause} ({why})");
-                tracing::warn!("{}: {why}", self.fault.id);
-                self.world.say(&Event::FaultSkipped { id: self.fault.id.clone(), at_us: self.world.now_us(), why });
+                self.skipped(format!("it waited for this, which did not happen: {cause} ({why})"));
                 None
             }
         }
@@ -257,6 +356,11 @@ impl One {
 
     fn mark(&self, change: impl FnOnce(&mut Progress)) {
         self.board.send_modify(|board| change(board.entry(self.fault.id.clone()).or_default()));
+    }
+
+    fn skipped(&self, why: String) {
+        tracing::warn!("{}: {why}", self.fault.id);
+        self.world.say(&Event::FaultSkipped { id: self.fault.id.clone(), at_us: self.world.now_us(), why });
     }
 
     fn failed(&self, what: &str, error: &str) {

@@ -5,9 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 
-use super::world::Healing;
 use super::*;
-use crate::fault::Hit;
 use crate::history::HEALED_WITHIN_US;
 use crate::sampler::Recovery;
 use crate::scenario::value::Dur;
@@ -22,6 +20,10 @@ enum Kind {
     HangsHealing(u32),
     RefusesInjection,
     HangsInjecting,
+    /// It is in effect when its injection fails, and undoing fails so many times.
+    FailsHalfWay(u32),
+    /// It is in effect when its injection hangs, and undoing hangs so many times.
+    HangsHalfWay(u32),
     /// Its task panics once it is in effect: whoever injects it never comes to waiting for its end.
     NeverRecovers,
 }
@@ -32,6 +34,8 @@ struct State {
     told: Vec<Event>,
     in_effect: BTreeSet<String>,
     most_in_effect: usize,
+    /// How often it was tried to undo an injection.
+    undone: BTreeMap<String, u32>,
 }
 
 /// A run without a stack.
@@ -116,6 +120,13 @@ impl World for Shared {
             match kind {
                 Kind::RefusesInjection => return Err("there is nothing to break".to_owned()),
                 Kind::HangsInjecting => std::future::pending().await,
+                Kind::FailsHalfWay(_) | Kind::HangsHalfWay(_) => {
+                    self.0.state(|state| state.in_effect.insert(fault.id.clone()));
+                    if let Kind::FailsHalfWay(_) = kind {
+                        return Err("it broke half of it".to_owned());
+                    }
+                    std::future::pending().await
+                }
                 Kind::FailsToHeal(times) => failures = times,
                 Kind::HangsHealing(times) => hangs = times,
                 Kind::Obeys | Kind::NeverRecovers => {}
@@ -127,6 +138,22 @@ impl World for Shared {
             let fault: Box<dyn Healing> =
                 Box::new(InFake { world: self.0.clone(), id: fault.id.clone(), failures, hangs });
             Ok(fault)
+        })
+    }
+    fn undo<'a>(&'a self, fault: &'a Planned) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let times = self.0.state(|state| {
+                let times = state.undone.entry(fault.id.clone()).or_default();
+                *times += 1;
+                *times
+            });
+            match self.0.kinds.get(&fault.id) {
+                Some(Kind::FailsHalfWay(failures)) if times <= *failures => return Err("it does not obey".to_owned()),
+                Some(Kind::HangsHalfWay(hangs)) if times <= *hangs => std::future::pending::<()>().await,
+                _ => {}
+            }
+            self.0.state(|state| state.in_effect.remove(&fault.id));
+            Ok(())
         })
     }
     fn comes<'a>(&'a self, cause: &'a Cause) -> BoxFuture<'a, Micros> {
@@ -171,7 +198,12 @@ async fn pass(world: &Fake, until_us: Micros) {
 }
 
 fn fault(id: &str, when: When, lasts_ms: u64) -> Planned {
-    let inject = toml::from_str("kill = { role = 'service' }").unwrap();
+    doing("latency = { link = 'service→postgres', delay = '1ms' }", id, when, lasts_ms)
+}
+
+/// One of a kind that others of the same role may exclude.
+fn doing(inject: &str, id: &str, when: When, lasts_ms: u64) -> Planned {
+    let inject = toml::from_str(inject).unwrap();
     Planned { id: id.to_owned(), when, lasts: Dur::millis(lasts_ms), optional: false, inject }
 }
 
@@ -255,6 +287,62 @@ fn a_fault_whose_event_does_not_come_in_time_is_told_and_so_is_what_waits_for_it
 }
 
 #[test]
+fn a_fault_waits_for_one_that_it_would_end_and_for_no_other() {
+    let pause = |id: &str, when, lasts_ms| doing("pause = { role = 'postgres' }", id, when, lasts_ms);
+    let sold = Cause::First("sold-out".into());
+    // Its first healing fails, so that it is healed a little later than planned.
+    let world = fake(&[("timed", Kind::FailsToHeal(1))], &[(sold.clone(), 4_000_000)]);
+    let timeline = vec![
+        pause("timed", at(2_000), 6_000),
+        pause("sold", after(sold, 0, 9_000), 8_000),
+        doing("kill = { role = 'service' }", "elsewhere", at(4_200), 1_000),
+        doing("read-only = { role = 'postgres' }", "other", at(4_300), 1_000),
+    ];
+    let told = run(&world, timeline, END);
+    let late = "8.1s `sold` came 4100 ms late: it waited until `timed` was healed, since healing one would have ended the other";
+    let of_role = |line: &&String| line.contains("sold") || line.contains("timed") || line.contains("injected");
+    assert_eq!(
+        told.iter().filter(of_role).collect::<Vec<_>>(),
+        [
+            "2s timed injected",
+            "4s sold triggered",
+            "4.2s elsewhere injected",
+            "4.3s other injected",
+            "8.1s timed healed",
+            late,
+            "8.1s sold injected",
+            "8.2s timed recovered",
+            "16.1s sold healed",
+            "16.2s sold recovered",
+        ],
+        "{told:#?}"
+    );
+}
+
+#[test]
+fn a_fault_that_would_have_to_wait_too_long_for_another_is_left_out_and_told() {
+    let sold = Cause::First("sold-out".into());
+    let world = fake(&[], &[(sold.clone(), 4_000_000)]);
+    let kill = |id: &str, when, lasts_ms| doing("kill = { role = 'access-1' }", id, when, lasts_ms);
+    let timeline = vec![
+        kill("long", at(2_000), 60_000),
+        doing("pause = { role = 'access' }", "sold", after(sold, 0, 9_000), 1_000),
+        // Two at the same moment: one of them goes first.
+        doing("kill = { role = 'postgres' }", "one", at(1_000), 1_000),
+        doing("kill = { role = 'postgres' }", "two", at(1_000), 1_000),
+    ];
+    let told = run(&world, timeline, END);
+    let skipped = "24s sold skipped: long was in effect, and healing one would have ended the other (waited for 20s)";
+    assert!(told.contains(&skipped.to_owned()), "{told:#?}");
+    let injected = |at: &str| told.iter().filter(|line| line.starts_with(at) && line.ends_with("injected")).count();
+    assert_eq!((injected("1s"), injected("2s")), (1, 2), "{told:#?}");
+    // Who waits when everything is to be healed is not injected any more.
+    let world = fake(&[], &[]);
+    let told = run(&world, vec![kill("a", at(1_000), 60_000), kill("b", at(1_500), 60_000)], 2_000_000);
+    assert!(!told.iter().any(|line| line.contains("b injected")), "{told:#?}");
+}
+
+#[test]
 fn everything_is_healed_at_once_and_nothing_more_is_injected() {
     let world = fake(&[], &[]);
     let timeline = vec![
@@ -296,9 +384,55 @@ fn what_is_not_healed_in_time_when_a_run_is_stopped_is_named() {
     let quick = fake(&[("a", Kind::FailsToHeal(2))], &[]);
     assert_eq!(stopped_at(&quick, timeline(), 2_000_000), [] as [&str; 0]);
     assert!(!quick.told().iter().any(|line| line.contains("not healed")), "{:#?}", quick.told());
-    // One that is being injected when the run is stopped is not healed before it is in effect.
-    let injecting = fake(&[("a", Kind::HangsInjecting)], &[]);
-    assert_eq!(stopped_at(&injecting, timeline(), 2_000_000), ["a"]);
+    // One that is being injected when the run is stopped is given up, and what was done of it is undone.
+    let injecting = fake(&[("a", Kind::HangsHalfWay(0)), ("b", Kind::HangsHalfWay(1))], &[]);
+    assert_eq!(stopped_at(&injecting, timeline(), 2_000_000), ["b"]);
+    let stopped = |id: &str, at: &str| {
+        format!("{at} {id} failed: it could not be injected: the run was stopped before it was in effect")
+    };
+    let told = injecting.told();
+    assert!(told.contains(&stopped("a", "2s")) && told.contains(&stopped("b", "27.1s")), "{told:#?}");
+    assert!(injecting.state(|state| state.in_effect.is_empty()));
+}
+
+#[test]
+fn what_an_injection_has_done_that_did_not_come_to_its_end_is_undone() {
+    let kinds = [
+        ("failed", Kind::FailsHalfWay(0)),
+        ("again", Kind::FailsHalfWay(1)),
+        ("hung", Kind::HangsHalfWay(1)),
+        ("never", Kind::FailsHalfWay(9)),
+        ("done", Kind::Obeys),
+    ];
+    let world = fake(&kinds, &[]);
+    let told = run(&world, kinds.iter().map(|(id, _)| fault(id, at(1_000), 1_000)).collect(), END);
+    let failed = |at: &str, id: &str, why: &str| format!("{at} {id} failed: it could not be injected: {why}");
+    let never = "it broke half of it; and what was done of it could not be undone: it does not obey (tried 3 times)";
+    for line in [
+        failed("1s", "failed", "it broke half of it"),
+        failed("1.1s", "again", "it broke half of it"),
+        failed("56.1s", "hung", "it took longer than 30s"),
+        failed("1.3s", "never", never),
+    ] {
+        assert!(told.contains(&line), "{line}: {told:#?}");
+    }
+    let undone = [("again", 2), ("failed", 1), ("hung", 2), ("never", 3)].map(|(id, times)| (id.to_owned(), times));
+    assert_eq!(world.state(|state| state.undone.clone()), BTreeMap::from(undone), "and nothing that was injected is");
+    assert_eq!(world.state(|state| state.in_effect.clone()), BTreeSet::from(["never".to_owned()]));
+}
+
+#[test]
+fn a_process_that_is_waited_for_does_not_outlast_its_injection() {
+    assert!(crate::fault::stop::LONGEST.0 + Duration::from_secs(5) <= INJECTION_LIMIT);
+}
+
+#[test]
+fn a_fault_holds_what_it_has_until_it_is_undone() {
+    let world = fake(&[("first", Kind::FailsHalfWay(1))], &[]);
+    let kill = |id: &str, ms| doing("kill = { role = 'service' }", id, at(ms), 1_000);
+    let told = run(&world, vec![kill("first", 1_000), kill("second", 1_050)], END);
+    let injected = told.iter().find(|line| line.ends_with("second injected"));
+    assert_eq!(injected.map(String::as_str), Some("1.1s second injected"), "{told:#?}");
 }
 
 #[test]

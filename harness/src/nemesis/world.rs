@@ -26,6 +26,8 @@ pub trait World: Send + Sync {
     fn say(&self, event: &Event);
     /// Makes a fault; when this returns, it is in effect. The error says why it could not be made.
     fn inject<'a>(&'a self, fault: &'a Planned) -> BoxFuture<'a, Result<Box<dyn Healing>, String>>;
+    /// Takes away what an injection has done that did not come to its end. It may be asked again.
+    fn undo<'a>(&'a self, fault: &'a Planned) -> BoxFuture<'a, Result<(), String>>;
     /// Waits for an event of the load or the stock, and says when it came. It may never end.
     fn comes<'a>(&'a self, cause: &'a Cause) -> BoxFuture<'a, Micros>;
     /// What a person should know if an event did not come, to be appended to a sentence.
@@ -112,6 +114,10 @@ impl World for RealWorld {
             let in_effect: Box<dyn Healing> = Box::new(OfStack { fault, stack: self.stack.clone() });
             Ok(in_effect)
         })
+    }
+
+    fn undo<'a>(&'a self, fault: &'a Planned) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move { fault.inject.fault().undo(&self.stack).await.map_err(|error| error.to_string()) })
     }
 
     fn comes<'a>(&'a self, cause: &'a Cause) -> BoxFuture<'a, Micros> {

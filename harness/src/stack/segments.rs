@@ -6,19 +6,56 @@ use std::path::{Path, PathBuf};
 
 /// Removes the segments that the databases below a run's private folder made and nobody uses any more.
 pub fn remove_unused(folder: &Path) {
-    let table = std::fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
-    for notes in notes_below(folder) {
-        let notes = std::fs::read_to_string(notes).unwrap_or_default();
-        if let Some((segment, maker)) = noted(&notes)
-            && is_unused(&table, segment, maker)
-        {
-            if let Some(file) = controlled_by(segment, maker) {
+    let table = table();
+    for Shared { segment, maker, files } in all_below(folder) {
+        if is_unused(&table, segment, maker) {
+            for file in files {
                 let _ = std::fs::remove_file(file);
             }
             // SAFETY: the call takes the segment by its number; where it is gone or somebody else's, it fails and nothing changes.
             unsafe { libc::shmctl(segment, libc::IPC_RMID, std::ptr::null_mut()) };
         }
     }
+}
+
+/// What one database shares.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shared {
+    /// The segment's number.
+    segment: i32,
+    /// The process that made it.
+    maker: i32,
+    /// The files in `/dev/shm` that the segment leads to, if it leads to any.
+    files: Vec<PathBuf>,
+}
+
+/// What the databases below a run's private folder share, as far as they have written it down by now.
+pub fn all_below(folder: &Path) -> Vec<Shared> {
+    let noted = notes_below(folder).into_iter().filter_map(|notes| noted(&std::fs::read_to_string(notes).ok()?));
+    let shared = |(segment, maker)| {
+        let control = controlled_by(segment, maker);
+        let controlled = control.as_ref().and_then(|file| std::fs::read(file).ok());
+        let files = controlled.iter().flat_map(|bytes| listed(bytes)).map(of_number).chain(control.clone()).collect();
+        Shared { segment, maker, files }
+    };
+    noted.map(shared).collect()
+}
+
+impl Shared {
+    /// What of it is still on this machine, whether somebody uses it or not, for people.
+    pub fn left(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        if users(&table(), self.segment, self.maker).is_some() {
+            left.push(format!("shared memory {} of process {}", self.segment, self.maker));
+        }
+        left.extend(self.files.iter().filter(|file| file.exists()).map(|file| format!("file {}", file.display())));
+        left
+    }
+}
+
+/// The kernel's table of segments.
+fn table() -> String {
+    std::fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default()
 }
 
 /// What databases write down of themselves, in their data folders: these lie in the private folder, or on a disk in it.
@@ -46,7 +83,26 @@ fn controlled_by(segment: i32, maker: i32) -> Option<PathBuf> {
     }
     let number = |from: usize| header.get(from..from + 4)?.try_into().ok().map(u32::from_ne_bytes);
     let own = number(0)? == MAGIC && number(4)? == maker.unsigned_abs();
-    own.then(|| number(24).map(|control| PathBuf::from(format!("/dev/shm/PostgreSQL.{control}"))))?
+    own.then(|| number(24).map(of_number))?
+}
+
+/// Where Postgres keeps what it shares under a number.
+fn of_number(number: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/shm/PostgreSQL.{number}"))
+}
+
+/// The numbers of the other files that a control file lists: behind a magic number, how many entries are in use and how many there
+/// is room for, each entry begins with its number and how many use it. An odd number lies in the segment itself.
+fn listed(control: &[u8]) -> Vec<u32> {
+    const MAGIC: u32 = 0x9a50_3d32;
+    const HEADER: usize = 16;
+    let number = |from: usize| control.get(from..from + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    let (Some(MAGIC), Some(used), Some(room @ 1..)) = (number(0), number(4), number(8)) else { return Vec::new() };
+    // Postgres' versions have entries of different lengths.
+    let length = control.len().saturating_sub(HEADER) / room as usize;
+    let entries = (0..used.min(room) as usize).map(|entry| HEADER + entry * length);
+    let in_use = entries.filter_map(|from| Some((number(from)?, number(from + 4)?))).filter(|(_, users)| *users > 0);
+    in_use.map(|(number, _)| number).filter(|number| number % 2 == 0).collect()
 }
 
 /// The segment that a `postmaster.pid` names in its seventh line, after its key, and the process that made it, of the first; a minus
@@ -60,10 +116,18 @@ fn noted(notes: &str) -> Option<(i32, i32)> {
 
 /// Whether the kernel's table has this segment as one that this process made and nobody is attached to.
 fn is_unused(table: &str, segment: i32, maker: i32) -> bool {
-    table.lines().any(|line| {
+    users(table, segment, maker) == Some(0)
+}
+
+/// How many are attached to a segment that this process made; none if the kernel's table does not have it.
+fn users(table: &str, segment: i32, maker: i32) -> Option<i64> {
+    table.lines().find_map(|line| {
         let fields: Vec<i64> = line.split_whitespace().map(|field| field.parse().unwrap_or(-1)).collect();
         // key, shmid, perms, size, cpid, lpid, nattch
-        matches!(fields.as_slice(), [_, id, _, _, cpid, _, 0, ..] if (*id, *cpid) == (segment.into(), maker.into()))
+        match fields.as_slice() {
+            [_, id, _, _, cpid, _, users, ..] if (*id, *cpid) == (segment.into(), maker.into()) => Some(*users),
+            _ => None,
+        }
     })
 }
 
@@ -80,7 +144,17 @@ mod tests {
         let (maker, root) = (std::process::id() as i32, tempfile::tempdir().unwrap());
         let control = std::process::id() + (1 << 31);
         let file = PathBuf::from(format!("/dev/shm/PostgreSQL.{control}"));
-        std::fs::write(&file, "").unwrap();
+        // It lists a file, an entry that nobody uses, and one that lies in the segment.
+        let (held, other) = (control - 2 - control % 2, control - 4 - control % 2);
+        let held_file = of_number(held);
+        let entry = |number: u32, users: u32| [number, users, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
+        let head = [0x9a50_3d32, 3, 4, 0].map(u32::to_ne_bytes).concat();
+        let entries = [entry(held, 2), entry(other, 0), entry(held + 1, 1), entry(other, 1)].concat();
+        let listing = [head, entries].concat();
+        assert_eq!(listed(&listing), [held]);
+        assert_eq!((listed(&listing[4..]), listed(b"")), (Vec::new(), Vec::new()), "no control file");
+        std::fs::write(&file, &listing).unwrap();
+        std::fs::write(&held_file, "").unwrap();
         let header = [679_834_894, maker as u32, 0, 0, 0, 0, control].map(u32::to_ne_bytes).concat();
         // SAFETY: the segment is this test's own, and longer than the header.
         unsafe {
@@ -99,8 +173,13 @@ mod tests {
         remove_unused(root.path());
         assert!(is_unused(&there(), segment, maker) && file.exists());
         write(-maker);
+        let shared = all_below(root.path());
+        let [held_file, file] = [&held_file, &file].map(|file| format!("file {}", file.display()));
+        let all = [format!("shared memory {segment} of process {maker}"), held_file, file];
+        assert_eq!(shared.iter().flat_map(Shared::left).collect::<Vec<_>>(), all);
         remove_unused(root.path());
-        assert!(!is_unused(&there(), segment, maker) && !file.exists());
+        assert_eq!(shared[0].left(), [] as [&str; 0]);
+        assert!(!is_unused(&there(), segment, maker));
         assert_eq!(noted("12\n/data\n"), None, "it was killed before it had any");
     }
 

@@ -135,7 +135,18 @@ pub fn process_cpu_s() -> f64 {
 /// Writes a report down as JSON and prints it, as JSON or as `text` makes it. Returns the exit code: that of the
 /// measurement, unless the report could not be kept.
 pub fn publish<R: Serialize>(path: &str, report: &R, text: Option<fn(&R) -> String>, code: i32) -> i32 {
-    if let Err(error) = keep(Path::new(path), report) {
+    publish_of(path, report, report, text, code)
+}
+
+/// The same where what is kept in the file is more than what was found this time.
+pub fn publish_of<R: Serialize>(
+    path: &str,
+    kept: &impl Serialize,
+    report: &R,
+    text: Option<fn(&R) -> String>,
+    code: i32,
+) -> i32 {
+    if let Err(error) = keep(Path::new(path), kept) {
         eprintln!("error: cannot write {path}: {error}");
         return exit::INTERNAL;
     }

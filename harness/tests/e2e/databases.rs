@@ -187,6 +187,35 @@ fn a_standby_that_lagged_takes_over_and_the_orders_it_lacks_are_found_missing() 
     assert!(!lost["witness"].as_array().unwrap().is_empty(), "{lost:#}");
 }
 
+#[test]
+fn a_failover_that_is_given_up_half_way_leaves_the_sale_with_its_old_primary() {
+    let _room = Room::for_rehearsals(1);
+    let sandbox = Sandbox::new();
+    // The primary is dead when the standby, which stands still, is asked to take over; then the run is stopped.
+    let faults = "[[fault]]\nid = \"frozen-standby\"\nat = \"1500ms\"\nlasts = \"7s\"\ninject.pause = { role = \"standby\" }\n\n\
+                  [[fault]]\nid = \"failover\"\nat = \"2s\"\nlasts = \"1s\"\ninject.promote-standby = {}\n\n";
+    let stop = "[[stop]]\nname = \"over\"\np99 = \"1ms\"\nover = \"1s\"\nmin_requests = 1\nfrom = \"5s\"\n\n";
+    let (before, rest) = FAILOVER.split_once("[[fault]]").unwrap();
+    let (_, after) = rest.split_once("[steady_state]").unwrap();
+    sandbox.write("given-up.toml", &format!("{before}{faults}{stop}[steady_state]{after}"));
+    let mut arguments = vec!["run", "given-up.toml", "--out", "run", "--quiet", "--set", "target.standby=async"];
+    arguments.extend(PATIENT);
+    let ended = sandbox.seckill(&arguments);
+    sandbox.assert_nothing_left();
+    let told = fs::read_to_string(sandbox.path("run/events.jsonl")).unwrap();
+    let why = "it could not be injected: the run was stopped before it was in effect\"";
+    assert!(told.contains(why), "{told}\n{}", ended.stderr);
+    let log = |role: &str| fs::read_to_string(sandbox.path(&format!("run/logs/{role}.log"))).unwrap();
+    let (postgres, standby) = (log("postgres"), log("standby"));
+    let starts = postgres.matches("database system is ready to accept connections").count();
+    assert_eq!(starts, 2, "the old primary was killed and is there again:\n{postgres}");
+    assert!(!standby.contains("received promote request"), "{standby}");
+    // The books are read from it, and nothing that was acknowledged is missing.
+    let summary = summary(&sandbox.path("run"));
+    assert_eq!(verdict(&summary, "I2")["verdict"], "pass", "{summary:#}");
+    assert!(sandbox.path("run/audit.json").exists());
+}
+
 /// `databases.toml` on a small disk, with these faults instead of its own, in a few seconds.
 fn on_a_small_disk(faults: &str) -> String {
     let (before, rest) = DATABASES.split_once("[[fault]]").unwrap();

@@ -66,6 +66,73 @@ fn a_fault_that_does_not_say_when_in_one_way_is_refused() {
 }
 
 #[test]
+fn faults_that_would_end_each_other_are_refused() {
+    let fault = |id: &str, when: &str, inject: &str| format!("[[fault]]\nid = '{id}'\n{when}\ninject.{inject}\n");
+    let pause = "pause = { role = 'postgres' }";
+    let chaos = |id: &str, until: &str| {
+        format!(
+            "[[chaos]]\nid = '{id}'\nfaults = 2\nfrom = '2s'\nuntil = '{until}'\nlasts = '1s'\n\
+             inject = [{{ latency = {{ link = 'service→postgres', delay = '1ms' }} }}, {{ kill = {{ role = 'postgres' }} }}]\n"
+        )
+    };
+    let two = |a: (&str, &str), b: (&str, &str)| with_faults(&(fault("a", a.0, a.1) + &fault("b", b.0, b.1)));
+    refused(&[
+        (
+            two(("at = '2s'\nlasts = '6s'", pause), ("at = '4s'\nlasts = '8s'", pause)),
+            &[
+                "fault \"b\" (pause, from 4s until 12s) may be in effect on \"postgres\" together with",
+                "fault \"a\" (pause, from 2s until 8s), and healing one would end the other",
+                "after = { healed = \"ID\" }",
+            ],
+        ),
+        // The worst case of what the seed draws.
+        (
+            two(
+                ("at = ['2s', '9s']\nlasts = ['1s', '2s']", "read-only = {}"),
+                ("at = '10s'\nlasts = '1s'", "read-only = {}"),
+            ),
+            &["(read-only, from 2s until 11s)"],
+        ),
+        (
+            two(
+                ("during = 'spike'", "clock-step = { role = 'service', by = '3s' }"),
+                ("at = '6s'\nlasts = '1s'", "clock-skew = { role = 'service', rate = 1.5 }"),
+            ),
+            &[
+                "fault \"b\" (clock-skew, from 6s until 7s) may be in effect on \"service\"",
+                "fault \"a\" (clock-step, from 5s",
+            ],
+        ),
+        (
+            with_faults(&(fault("a", "at = '9s'\nlasts = '1s'", pause) + &chaos("storm", "12s"))),
+            &[
+                "chaos \"storm\" (kill, from 2s until 12s) may be in effect on \"postgres\"",
+                "fault \"a\" (pause, from 9s",
+            ],
+        ),
+        (
+            with_faults(&(chaos("storm", "12s") + &chaos("gale", "14s"))),
+            &["chaos \"gale\" (kill, from 2s until 14s) may be", "chaos \"storm\" (kill, from 2s until 12s)"],
+        ),
+    ]);
+    // One after the other, on other processes, or with the event known in the run only.
+    let sandbox = Sandbox::new();
+    let fine = [
+        fault("a", "at = '2s'\nlasts = '2s'", pause) + &fault("b", "at = '4s'\nlasts = '2s'", pause),
+        fault("a", "at = '2s'\nlasts = '2s'", pause)
+            + &fault("b", "at = '2s'\nlasts = '2s'", "pause = { role = 'service' }"),
+        fault("a", "at = '2s'\nlasts = '9s'", pause)
+            + &fault("b", "after = { stock = 0.5 }\nlasts = '2s'", pause)
+            + &fault("c", "at = '2s'\nlasts = '9s'", "read-only = {}"),
+        fault("a", "at = '12s'\nlasts = '1s'", pause) + &chaos("storm", "12s"),
+    ];
+    for faults in fine {
+        sandbox.write("fine.toml", &with_faults(&faults));
+        sandbox.seckill(&["run", "fine.toml", "--dry-run"]).assert_code(0);
+    }
+}
+
+#[test]
 fn chaos_without_room_for_it_is_refused() {
     let chaos = |more: &str| {
         let two = "inject = [{ kill = { role = 'service' } }, { pause = { role = 'service' } }]";

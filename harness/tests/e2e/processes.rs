@@ -188,23 +188,25 @@ fn segments() -> Vec<String> {
 }
 
 /// The links of a stack with many roles, in the order in which they are parted.
-const LINKS: [&str; 7] = [
+const LINKS: [&str; 8] = [
     "client→access",
     "access→service",
     "service→postgres",
-    "service→profile",
-    "service→redis",
-    "redis-replica→redis",
+    // These carry what is sold, so before all is.
+    "service→payment",
     "standby→postgres",
+    "redis-replica→redis",
+    "service→redis",
+    "service→profile",
 ];
 
 /// A sale with all roles on hosts of their own, in which every link is parted, and the service is stopped in turns.
 fn parted() -> String {
     let mut faults: String = (0..LINKS.len())
         .map(|n| {
-            let (link, at) = (LINKS[n], 1200 + 600 * n);
+            let (link, at) = (LINKS[n], 1200 + 520 * n);
             let inject = format!("inject.partition = {{ link = \"{link}\" }}");
-            format!("[[fault]]\nid = \"parted-{n}\"\nat = \"{at}ms\"\nlasts = \"500ms\"\n{inject}\n\n")
+            format!("[[fault]]\nid = \"parted-{n}\"\nat = \"{at}ms\"\nlasts = \"450ms\"\n{inject}\n\n")
         })
         .collect();
     faults.push_str("[[fault]]\nid = \"in-turns\"\nat = \"6500ms\"\nlasts = \"1s\"\n");
@@ -212,7 +214,7 @@ fn parted() -> String {
     let (before, rest) = SHORT.split_once("# A fault that takes effect later").unwrap();
     let (_, after) = rest.split_once("[steady_state]").unwrap();
     let roles = "strategy = \"redis-lua\"\nredis = true\nredis_aof = \"always\"\nredis_replica = true\nstandby = \"async\"\n\
-                 profile = true\naccess = 2\nhosts = true\n";
+                 profile = true\npayment = true\naccess = 2\nhosts = true\n";
     format!("{before}{faults}[steady_state]{after}")
         .replace("\"7s\"", "\"10s\"")
         .replace("lasts = \"5s\"", "lasts = \"7s\"")
@@ -248,6 +250,36 @@ fn every_link_can_be_parted_and_a_service_that_is_stopped_in_turns_sells_on() {
     assert!(number_before(turns, " ms in all") >= 500, "{turns}");
 }
 
+#[test]
+fn a_clock_is_set_right_with_its_service_down_or_frozen() {
+    let _room = Room::for_rehearsals(1);
+    let sandbox = Sandbox::new();
+    let fault = |id: &str, at: &str, lasts: &str, inject: &str| {
+        format!("[[fault]]\nid = \"{id}\"\nat = \"{at}\"\nlasts = \"{lasts}\"\ninject.{inject}\n\n")
+    };
+    let step = "clock-step = { role = \"service\", by = \"1s\" }";
+    // Each clock is to be set right in the middle of what keeps the service from it.
+    let faults = fault("ahead", "1500ms", "1s", step)
+        + &fault("frozen", "2s", "1s", "pause = { role = \"service\" }")
+        + &fault("ahead-again", "3500ms", "1s", step)
+        + &fault("dead", "4s", "2s", "kill = { role = \"service\" }");
+    let (before, rest) = SHORT.split_once("# A fault that takes effect later").unwrap();
+    let (_, after) = rest.split_once("[steady_state]").unwrap();
+    sandbox.write("clocks.toml", &format!("{before}{faults}[steady_state]{after}"));
+    sandbox.seckill(&["run", "clocks.toml", "--out", "run", "--quiet"]);
+    sandbox.assert_nothing_left();
+    let summary = summary(&sandbox.path("run"));
+    assert!(hit(&summary, "ahead").contains("off by 1000 ms"), "{}", hit(&summary, "ahead"));
+    // Nothing is left to be set right of a service that is down, and nobody waits for it to come back.
+    assert!(hit(&summary, "ahead-again").contains("off by 0 ms"), "{}", hit(&summary, "ahead-again"));
+    let healed = |id: &str| {
+        let faults = summary["faults"].as_array().unwrap();
+        faults.iter().find(|fault| fault["id"] == id).unwrap()["healed_at_ms"].as_f64().unwrap()
+    };
+    assert!(healed("ahead") >= healed("frozen") - 50.0, "a frozen service answers when it goes on: {summary:#}");
+    assert!(healed("ahead-again") < healed("dead"), "{summary:#}");
+}
+
 /// Processes that work in a folder and were stopped by a signal.
 fn stopped_in(folder: &Path) -> usize {
     let folder = fs::canonicalize(folder).unwrap();
@@ -268,7 +300,7 @@ fn each_mistake_in_a_fault_is_explained_where_it_is() {
         (
             "inject.stop = { role = \"service\" }",
             "inject.stop = { role = \"service\", within = \"1ms\" }",
-            "`within` is 1ms; from 100ms to 60s",
+            "`within` is 1ms; from 100ms to 25s",
         ),
         ("every = \"400ms\"", "every = \"1ms\"", "`every` is 1ms; at least 50ms"),
         (

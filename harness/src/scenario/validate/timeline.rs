@@ -1,10 +1,12 @@
 //! What the timeline of faults must hold: each says when in one way, names what exists, and is over before the load is.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use toml::Spanned;
 
 use super::{About, Mistakes, fraction};
+use crate::fault::Inject;
 use crate::scenario::timeline::{After, Chaos, Fault};
 use crate::scenario::value::Dur;
 use crate::scenario::{Phase, Scenario};
@@ -39,6 +41,78 @@ pub(super) fn faults(scenario: &Scenario, m: &mut Mistakes) {
         self::chaos(scenario, index, chaos, m);
     }
     references(scenario, &seen, m);
+    exclusive(scenario, m);
+}
+
+/// When something of the timeline may be in effect, whatever the seed draws.
+struct Window<'a> {
+    /// Where it stands in the file.
+    at: Range<usize>,
+    /// For people: `fault "a"`.
+    name: String,
+    from: Dur,
+    until: Dur,
+    injects: Vec<&'a Inject>,
+}
+
+impl<'a> Window<'a> {
+    /// That of a fault; none of one that waits for an event, which is known in the run only.
+    fn of_fault(scenario: &Scenario, fault: &'a Spanned<Fault>) -> Option<Window<'a>> {
+        let f = fault.get_ref();
+        let (from, until) = match (&f.at, &f.during, &f.after) {
+            (Some(at), None, None) => (at.least, Dur(at.most.0.saturating_add(f.lasts?.most.0))),
+            (None, Some(name), None) => {
+                let phase = scenario.phase.iter().find(|phase| phase.name == *name.get_ref())?;
+                let ends = f.lasts.map(|lasts| Dur(phase.from.0.saturating_add(lasts.most.0)));
+                (phase.from, ends.unwrap_or(phase.until))
+            }
+            _ => return None,
+        };
+        Some(Window { at: fault.span(), name: format!("fault \"{}\"", f.id), from, until, injects: vec![&f.inject] })
+    }
+
+    fn of_chaos(chaos: &'a Spanned<Chaos>) -> Window<'a> {
+        let c = chaos.get_ref();
+        let name = format!("chaos \"{}\"", c.id);
+        Window { at: chaos.span(), name, from: c.from, until: c.until, injects: c.inject.iter().collect() }
+    }
+
+    /// What may be in effect of both at once, though healing one would end the other.
+    fn collides(&self, other: &Window<'a>) -> Option<(&'a Inject, &'a Inject)> {
+        if self.from >= other.until || other.from >= self.until {
+            return None;
+        }
+        let pairs = self.injects.iter().flat_map(|one| other.injects.iter().map(move |other| (*one, *other)));
+        pairs.into_iter().find(|(one, other)| one.excludes(other))
+    }
+}
+
+/// Faults that would end each other are never to be in effect at once. Those of one `[[chaos]]` are planned so; and where an
+/// event decides, the nemesis lets the second one wait.
+fn exclusive(scenario: &Scenario, m: &mut Mistakes) {
+    let faults = scenario.fault.iter().filter_map(|fault| Window::of_fault(scenario, fault));
+    let windows: Vec<Window<'_>> = faults.chain(scenario.chaos.iter().map(Window::of_chaos)).collect();
+    for (number, second) in windows.iter().enumerate() {
+        let Some((first, (one, other))) =
+            windows[..number].iter().find_map(|first| Some((first, second.collides(first)?)))
+        else {
+            continue;
+        };
+        let told = |window: &Window<'_>, inject: &Inject| {
+            format!("{} ({}, from {} until {})", window.name, inject.kind(), window.from, window.until)
+        };
+        m.add(
+            second.at.clone(),
+            format!(
+                "{} may be in effect on \"{}\" together with {}, and healing one would end the other",
+                told(second, one),
+                one.role().unwrap_or_default(),
+                told(first, other)
+            ),
+            "keep the two apart, whatever the seed draws of `at` and `lasts`; or let one wait for the other, with \
+             after = { healed = \"ID\" } in the place of `at`",
+        );
+    }
 }
 
 /// How long the phase lasts during which a fault is in effect, if there is one.
