@@ -24,6 +24,8 @@ use crate::stack::{self, Provision, Stack, StackError};
 const BELIES: &str = "it was taken for a success by its status";
 /// Where amounts are looked for unless a scenario says.
 const AMOUNT: &str = "/amount_cents";
+/// The same of states.
+const STATE: &str = "/state";
 /// So much of a reply is shown.
 const MOST_SHOWN: usize = 200;
 /// How long one reply may take.
@@ -428,6 +430,14 @@ impl Buyer<'_> {
             problems.push(format!(
                 "no amount stands where reply.amount says ({}); the reply has {}",
                 step.amount.at,
+                shown.at(false)
+            ));
+        }
+        let looked_for = step.state != STATE && step.role != Role::Ticket && step.role != Role::Read;
+        if ok && looked_for && said.state == OrderState::Unknown && shown.json.pointer(&step.state).is_none() {
+            problems.push(format!(
+                "no state stands where reply.state says ({}); the reply has {}",
+                step.state,
                 shown.at(false)
             ));
         }

@@ -19,7 +19,7 @@ use crate::load::driver::{self, LoadError, LoadSpec};
 use crate::nemesis::{Nemesis, RealWorld, stop};
 use crate::progress::Progress;
 use crate::sampler::{Hypothesis, Sampler};
-use crate::scenario::{Item, Loaded, Scenario, Target, external};
+use crate::scenario::{Item, Loaded, Scenario, Target};
 use crate::shard::{self, Part};
 use crate::stack::control::ItemSetup;
 use crate::stack::{self, Provision, Stack, StackError};
@@ -162,8 +162,7 @@ fn prepare_folder(loaded: &Loaded, folder: &Path) -> Result<PathBuf, RunError> {
         return Err(RunError::Full { path: folder.to_owned(), left });
     }
     let scenario = folder.join("scenario.toml");
-    let resolved = external::without_password(&loaded.resolved, &loaded.scenario);
-    std::fs::write(&scenario, resolved).map_err(fail(&scenario))?;
+    std::fs::write(&scenario, &loaded.resolved).map_err(fail(&scenario))?;
     for file in &loaded.attached {
         let path = folder.join(&file.name);
         std::fs::write(&path, &file.content).map_err(fail(&path))?;

@@ -223,17 +223,18 @@ async fn alerts(State(served): Desked, body: axum::body::Bytes) -> Response {
         return told(Err(help.to_owned()));
     };
     let name_of = |alert: &Value| alert.pointer("/labels/alertname").and_then(Value::as_str).map(str::to_owned);
-    // One that says nothing must not become the moment at which a fault was detected.
-    if let Some(number) = alerts.iter().position(|alert| name_of(alert).is_none_or(|name| name.trim().is_empty())) {
-        return told(Err(format!("alert {} has no labels.alertname", number + 1)));
-    }
+    let named = |alert: &Value| name_of(alert).filter(|name| !name.trim().is_empty());
     for alert in alerts.iter().take(MOST_ALERTS) {
         let text = |pointer: &str| alert.pointer(pointer).and_then(Value::as_str);
-        let name = &name_of(alert).unwrap_or_default();
+        // One that says nothing must not become the moment at which a fault was detected.
+        let Some(name) = &named(alert) else { continue };
         let summary = text("/annotations/summary").or(text("/annotations/description")).unwrap_or_default();
         served.desk.alert(name, text("/status").unwrap_or("firing"), summary);
     }
-    told(Ok(()))
+    match alerts.iter().position(|alert| named(alert).is_none()) {
+        Some(number) => told(Err(format!("alert {} has no labels.alertname; the others were taken", number + 1))),
+        None => told(Ok(())),
+    }
 }
 
 fn told(result: Result<(), String>) -> Response {

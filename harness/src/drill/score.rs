@@ -413,6 +413,17 @@ fn bins(history: &History, step: Option<&str>) -> Vec<Bin> {
     bins
 }
 
+/// The alerts that began to fire: monitoring tells of one again and again while it does.
+fn raised(alerts: &[AlertSeen]) -> impl Iterator<Item = &AlertSeen> {
+    let fires = |alert: &AlertSeen| alert.status == "firing";
+    let fired_before = move |number: usize| {
+        alerts[..number].iter().rev().find(|other| other.name == alerts[number].name).is_some_and(fires)
+    };
+    (0..alerts.len())
+        .filter(move |number| fires(&alerts[*number]) && !fired_before(*number))
+        .map(|number| &alerts[number])
+}
+
 impl<'a> Seen<'a> {
     fn of(drill: &'a Drill, entries: &'a [Entry], history: &'a History) -> Seen<'a> {
         let epoch = history.info.epoch_unix_us;
@@ -456,18 +467,22 @@ impl<'a> Seen<'a> {
         let place = fault.link.as_ref().or(fault.role.as_ref()).cloned().unwrap_or_default();
         let known = FaultScore { id: fault.id.clone(), kind: fault.kind.clone(), place, ..FaultScore::default() };
         let Some(injected) = fault.injected_at_ms else { return known };
-        let (from, until) = (us(injected), Self::end_us(fault));
+        // Where no recovery was seen, what is lost until something else breaks is its doing, also after it was healed.
+        let recovered = fault.recovered_at_ms.map(us);
+        let (from, until) = (us(injected), recovered.unwrap_or_else(|| next_injection_us(fault, summary)));
         let since = |at_us: Micros| ms(at_us - from);
         let in_effect = |bin: &usize| (*bin as Micros + 1) * BIN_US > from && (*bin as Micros) * BIN_US < until;
         let mine: Vec<usize> = (0..self.bins.len()).filter(in_effect).collect();
         let lossy: Vec<usize> =
             mine.iter().copied().filter(|bin| self.bins[*bin].is_above(self.drill.loss_limit)).collect();
         let unsteady = self.samples.iter().find(|s| (from..until).contains(&s.at_us) && !s.steady).map(|s| s.at_us);
+        // The last that was asked for was lost, and nobody saw it end.
+        let last_asked = mine.iter().rev().find(|bin| self.bins[**bin].ops > 0);
+        let goes_on = recovered.is_none() && last_asked.is_some_and(|bin| lossy.last() == Some(bin));
         let first_loss = lossy.first().map(|bin| (*bin as Micros + 1) * BIN_US);
         let seen = unsteady.into_iter().chain(first_loss).min();
         let told_by = Self::told_by_us(fault, summary);
-        let alert =
-            self.alerts.iter().find(|alert| alert.status == "firing" && (from..told_by).contains(&us(alert.at_ms)));
+        let alert = raised(&self.alerts).find(|alert| (from..told_by).contains(&us(alert.at_ms)));
         let silent_ms = self.silent_ms(&mine);
         let shop = match (silent_ms >= DEAD_MS, lossy.is_empty()) {
             (true, _) => Shop::Dead,
@@ -486,7 +501,7 @@ impl<'a> Seen<'a> {
             alert_ms: alert.map(|alert| alert.at_ms - injected),
             alert: alert.map(|alert| alert.name.clone()),
             seen_ms: seen.map(since),
-            loss_stopped_ms: lossy.last().map(|bin| since((*bin as Micros + 1) * BIN_US)),
+            loss_stopped_ms: lossy.last().filter(|_| !goes_on).map(|bin| since((*bin as Micros + 1) * BIN_US)),
             located_ms: self.located(fault).map(|at| at - injected).filter(|ms| *ms >= 0.0),
             recovered_ms: fault.recovered_at_ms.map(|at| at - injected),
             recovery_ms: fault.recovery_ms,
@@ -589,8 +604,10 @@ impl<'a> Seen<'a> {
                 bins.iter().enumerate().map(at).collect()
             }
             Expectation { alert: Some(name), .. } => {
-                let mine = self.alerts.iter().filter(|alert| alert.name == *name);
-                mine.map(|alert| (us(alert.at_ms), alert.status == "firing")).collect()
+                let raised = raised(&self.alerts).map(|alert| (alert, true));
+                let resolved = self.alerts.iter().filter(|alert| alert.status != "firing").map(|alert| (alert, false));
+                let mine = raised.chain(resolved).filter(|(alert, _)| alert.name == *name);
+                mine.map(|(alert, fires)| (us(alert.at_ms), fires)).collect()
             }
             _ => self.samples.iter().map(|sample| (sample.at_us, !sample.steady)).collect(),
         };
@@ -838,6 +855,24 @@ mod tests {
         let signal = looked_at(5_500..7_000);
         let seen = |next| seen_and_gone(&signal, 2_000.0, Some(5_000.0), next, true).0;
         assert_eq!((seen(Micros::MAX), seen(5_400_000)), (Some(3_500.0), None));
+    }
+
+    #[test]
+    fn an_alert_that_is_told_again_is_no_news() {
+        let told = [
+            (1, "down", "firing"),
+            (2, "slow", "firing"),
+            (3, "down", "firing"),
+            (4, "down", "resolved"),
+            (5, "down", "firing"),
+        ];
+        let alerts = told.map(|(at, name, status)| AlertSeen {
+            at_ms: f64::from(at),
+            name: name.to_owned(),
+            status: status.to_owned(),
+            summary: String::new(),
+        });
+        assert_eq!(raised(&alerts).map(|alert| alert.at_ms).collect::<Vec<_>>(), [1.0, 2.0, 5.0]);
     }
 
     #[test]

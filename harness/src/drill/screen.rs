@@ -49,8 +49,13 @@ impl Screen {
         let (rows, columns) = now;
         let top = rows - BELOW;
         let mut lines = lines(snapshot, columns);
-        lines.resize(top - 1, String::new());
-        lines.push("─".repeat(columns));
+        fit(&mut lines, top - 1);
+        let typed = if snapshot.attended {
+            "─ type: ack STEP [your name], stop, or state "
+        } else {
+            "─ Ctrl-C ends it in order "
+        };
+        lines.push(format!("{typed}{}", "─".repeat(columns.saturating_sub(typed.chars().count()))));
         let mut out = String::from("\x1b7\x1b[H");
         for line in &lines {
             out.push_str(line);
@@ -72,6 +77,15 @@ impl Drop for Screen {
 
 fn is_enough((rows, columns): &(usize, usize)) -> bool {
     *rows >= FEWEST.0 && *columns >= FEWEST.1
+}
+
+/// As many lines as there is room for; the last of them says how many there are more.
+fn fit(lines: &mut Vec<String>, room: usize) {
+    let more = lines.len().saturating_sub(room);
+    lines.resize(room, String::new());
+    if let Some(last) = lines.last_mut().filter(|_| more > 0) {
+        *last = format!("… {} lines more: make the window taller", more + 1);
+    }
 }
 
 /// Clears the terminal, and lets only its lower part scroll.
@@ -119,6 +133,12 @@ fn lines(snapshot: &Snapshot, columns: usize) -> Vec<String> {
         format!("steady state {}{}", if now.steady { "holds" } else { "BROKEN" }, degraded(snapshot)),
         String::new(),
     ];
+    // What people have to act on first: a small window shows no more.
+    out.extend(snapshot.stopped.iter().map(|why| format!("stopped: {why}")));
+    out.extend(snapshot.verdict.clone());
+    out.extend(snapshot.runbook.iter().map(|step| step_line(step, now.at_s, snapshot.attended)));
+    out.extend(snapshot.faults.iter().map(fault_line));
+    out.push(String::new());
     out.push(format!("{:14}{:>8}{:>11}{:>11}{:>11}  refused and unclear", "step", "ok", "TP99", "TP999", "no answer"));
     for step in &snapshot.steps {
         let reasons = step.refused.iter().chain(&step.unclear).map(|(reason, count)| format!("{reason} {count}"));
@@ -135,10 +155,6 @@ fn lines(snapshot: &Snapshot, columns: usize) -> Vec<String> {
     out.push(String::new());
     let done: Vec<String> = snapshot.checklist.iter().map(|check| format!("✓ {}", check.id)).collect();
     out.push(format!("checklist {}", done.join("  ")));
-    out.extend(snapshot.runbook.iter().map(|step| step_line(step, now.at_s)));
-    out.extend(snapshot.faults.iter().map(fault_line));
-    out.extend(snapshot.stopped.iter().map(|why| format!("stopped: {why}")));
-    out.extend(snapshot.verdict.clone());
     // The latest first; what has no room below is the oldest.
     let alerts = snapshot.alerts.iter().rev();
     out.extend(alerts.map(|alert| format!("! {} {}: {}", alert.name, alert.status, alert.summary)));
@@ -164,8 +180,9 @@ fn degraded(snapshot: &Snapshot) -> String {
     level.unwrap_or_default() + &breakers
 }
 
-fn step_line(step: &StepState, now_s: f64) -> String {
+fn step_line(step: &StepState, now_s: f64, attended: bool) -> String {
     let mark = match (step.done_s, step.due_s) {
+        (None, Some(_)) if !attended => "· nobody is asked".to_owned(),
         (Some(done), Some(due)) => format!("✓ {:.1} s", done - due),
         (None, Some(due)) => {
             let left = due + step.within_s - now_s;
@@ -190,6 +207,16 @@ fn fault_line(fault: &FaultView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_no_room_is_counted() {
+        let mut lines: Vec<String> = (0..5).map(|n| n.to_string()).collect();
+        fit(&mut lines, 7);
+        assert_eq!(lines.len(), 7);
+        lines.truncate(5);
+        fit(&mut lines, 3);
+        assert_eq!(lines, ["0", "1", "… 3 lines more: make the window taller"]);
+    }
 
     #[test]
     fn a_bar_is_full_at_the_start_and_empty_only_when_nothing_is_left() {

@@ -115,7 +115,8 @@ fn faults(score: &Score) -> Option<Section> {
             Some(_) => toned(fault.shop.words(), tone),
         };
         let loss = match fault.loss_stopped_ms {
-            None if fault.injected_at_ms.is_some() => "nothing lost".to_owned(),
+            None if fault.shop == Shop::Unharmed && fault.injected_at_ms.is_some() => "nothing lost".to_owned(),
+            None if fault.injected_at_ms.is_some() => "not stopped".to_owned(),
             ms => time(ms),
         };
         let alert = match (&fault.alert, fault.alert_ms) {

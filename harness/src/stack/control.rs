@@ -72,6 +72,8 @@ impl Listener {
 pub(super) fn client_of(endpoint: &Endpoint) -> Result<(reqwest::Client, String), StackError> {
     // Proxies from the environment must not see traffic that never leaves this machine.
     let builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20));
+    // Nor may a reply send it to another one.
+    let builder = builder.redirect(reqwest::redirect::Policy::none());
     let (builder, base) = match endpoint {
         Endpoint::Unix(path) => (builder.unix_socket(path.as_path()), "http://target".to_owned()),
         Endpoint::Tcp(address) => (builder, format!("http://{address}")),

@@ -58,7 +58,15 @@ fn read(text: &str, names: &ShopMetrics) -> Vec<(String, f64)> {
             None
         }
     };
-    text.lines().filter_map(line).collect()
+    // Several instances tell the same thing; the worst of them is what people are to see.
+    let mut worst: Vec<(String, f64)> = Vec::new();
+    for (name, value) in text.lines().filter_map(line) {
+        match worst.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, most)) => *most = most.max(value),
+            None => worst.push((name, value)),
+        }
+    }
+    worst
 }
 
 #[cfg(test)]
@@ -82,7 +90,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(names.place(), ("127.0.0.1:9", "/m?x=1"));
-        let text = "shop_lossy 1\ncircuit{name=\"a\",to=\"ads\"} 2\n".to_owned() + TEXT;
+        let instances = "circuit{name=\"a\",to=\"ads\"} 2\ncircuit{name=\"b\",to=\"ads\"} 0\n";
+        let text = format!("shop_lossy 1\n{instances}{TEXT}");
         assert_eq!(read(&text, &names), [("degrade_level".to_owned(), 1.0), ("breaker:ads".to_owned(), 2.0)]);
     }
 }

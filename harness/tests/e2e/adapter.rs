@@ -126,6 +126,11 @@ fn what_an_adapter_lacks_is_named_with_the_rule_that_would_mend_it() {
             "available = \"/data/rest\"",
             "no number stands at /data/rest (steady_state.available)",
         ),
+        (
+            "state = \"/data/orderStatus\"",
+            "state = \"/data/standing\"",
+            "no state stands where reply.state says (/data/standing)",
+        ),
         ("amount = \"/data/total\"", "amount = \"/data/sum\"", "no amount stands where reply.amount says (/data/sum)"),
     ] {
         fs::write(&path, text.replace(from, to)).unwrap();
