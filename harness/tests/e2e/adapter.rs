@@ -258,6 +258,27 @@ fn without_books_the_verdict_says_what_it_rests_on() {
     );
 }
 
+/// People around somebody else's shop: its death is seen, and what could not be cleaned up is an action item of the review.
+#[test]
+fn a_drill_is_held_on_somebody_elses_shop() {
+    let Some(example) = Example::new() else { return };
+    let drill = include_str!("../../../drills/adapted-shop.toml");
+    fs::create_dir_all(example.sandbox.path("drills")).unwrap();
+    example.sandbox.write("drills/adapted-shop.toml", drill);
+    let verify = r#"target.cleanup.verify=["sh","-c","echo 3 orders are left >&2; exit 1"]"#;
+    let hold = ["drill", "drills/adapted-shop.toml", "--unattended", "--quiet", "--out", "out", "--set", verify];
+    let ended = example.seckill(&hold);
+    ended.assert_code(12);
+    let score: Value = serde_json::from_slice(&fs::read(example.sandbox.path("out/drill.json")).unwrap()).unwrap();
+    let expected = &score["expectations"][0];
+    assert_eq!((&expected["fault"], &expected["outcome"]), (&"dead-shop".into(), &"met".into()), "{score:#}");
+    assert_eq!(score["runbook"][0]["outcome"], "not-asked");
+    let review = fs::read_to_string(example.sandbox.path("out/review.md")).unwrap();
+    for says in ["Take the traces of the drill out of the shop", "3 orders are left", "## Curves", "dead-shop"] {
+        assert!(review.contains(says), "{says}\n{review}");
+    }
+}
+
 #[test]
 fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let Some(example) = Example::new() else { return };
@@ -281,6 +302,7 @@ fn the_page_gives_no_command_that_is_not_run_here() {
         format!("target/release/seckill run {SALE} --dry-run"),
         format!("target/release/seckill run {SALE}"),
         format!("target/release/seckill run {SALE} --set '{OVERSELL}'"),
+        "target/release/seckill drill drills/adapted-shop.toml --unattended".to_owned(),
         "target/release/seckill schema scenario".to_owned(),
     ];
     for command in commands {

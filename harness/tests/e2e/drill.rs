@@ -92,7 +92,7 @@ fn the_committed_schema_of_drills_is_the_one_in_force() {
 #[test]
 fn the_drills_that_come_with_the_project_are_valid() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../drills");
-    for name in ["presale.toml", "surprise.toml", "degrading.toml"] {
+    for name in ["presale.toml", "surprise.toml", "degrading.toml", "adapted-shop.toml"] {
         let path = Path::new(folder).join(name);
         if let Err(error) = harness::drill::file::read(&path, &[], None, harness::scenario::load_variant) {
             panic!("{error}");
