@@ -21,7 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::support::{Ended, Room, Sandbox, skipped};
+use crate::support::{Ended, Room, Sandbox, answers, skipped};
 
 const PAGE: &str = include_str!("../../../docs/adapting-a-shop.md");
 
@@ -34,7 +34,7 @@ struct Example {
 impl Example {
     /// None where there is no Python to run the shop.
     fn new() -> Option<Example> {
-        if !Command::new("python3").arg("--version").output().is_ok_and(|ended| ended.status.success()) {
+        if !answers("python3", "--version") {
             skipped("the example is a shop in Python, and there is no python3; apt-get install python3");
             return None;
         }

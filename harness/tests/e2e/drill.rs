@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::browser::{self, Browser};
-use crate::support::{Room, Sandbox, Started, skipped, wait_for};
+use crate::support::{Room, Sandbox, Started, answers, skipped, wait_for};
 
 const SHORT: &str = include_str!("support/short.toml");
 
@@ -381,7 +381,7 @@ fn elsewhere_than_on_loopback_nobody_gets_in_without_the_token() {
 
 #[test]
 fn a_terminal_shows_what_the_page_does_and_takes_acknowledgements() {
-    if !Command::new("script").arg("--version").output().is_ok_and(|ended| ended.status.success()) {
+    if !answers("script", "--version") {
         return skipped("there is no `script` to make a terminal with: apt-get install bsdutils");
     }
     let _room = Room::for_rehearsals(1);

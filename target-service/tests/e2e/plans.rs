@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::strategies::STRATEGIES;
 use crate::support::payment::Payment;
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
@@ -226,17 +227,7 @@ async fn no_statement_of_a_sale_reads_all_orders() {
     let (postgres, redis, payment) = (Postgres::start_with(&LOGGED), Redis::start(), Payment::start());
     let url = redis.as_ref().map_or("redis://127.0.0.1:1".to_owned(), Redis::url);
     let mut seen = 0;
-    let strategies = [
-        "conditional-update",
-        "step-by-step",
-        "transaction",
-        "check-constraint",
-        "item-queue",
-        "batch",
-        "shards",
-        "unit-rows",
-    ];
-    for strategy in strategies.into_iter().chain(redis.as_ref().map(|_| "redis-lua")) {
+    for strategy in STRATEGIES.into_iter().chain(redis.as_ref().map(|_| "redis-lua")) {
         // A short limit on statements lets a batch trust its memory early.
         let limit = if strategy == "batch" { "500ms" } else { "1s" };
         let arguments = ["--strategy", strategy, "--redis-url", &url, "--statement-timeout", limit];

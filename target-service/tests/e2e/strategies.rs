@@ -10,7 +10,8 @@ use crate::support::{eventually, item, now_us, with};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-const STRATEGIES: [&str; 8] = [
+/// Those that need nothing but Postgres.
+pub const STRATEGIES: [&str; 8] = [
     "conditional-update",
     "step-by-step",
     "transaction",

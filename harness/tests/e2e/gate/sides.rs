@@ -8,7 +8,7 @@ use std::process::Command;
 use harness::gate::Decision;
 
 use super::{SMALL, report};
-use crate::support::{Room, Sandbox, skipped};
+use crate::support::{Room, Sandbox, answers, skipped};
 
 /// The reference service's program.
 fn service() -> PathBuf {
@@ -43,7 +43,7 @@ struct Image(String);
 
 impl Image {
     fn make(sandbox: &Sandbox) -> Option<Image> {
-        if !Command::new("docker").arg("version").output().is_ok_and(|ended| ended.status.success()) {
+        if !answers("docker", "version") {
             skipped("there is no Docker engine to take an image from: apt-get install docker.io");
             return None;
         }
@@ -105,7 +105,7 @@ fn a_revision_that_cannot_be_built_and_an_image_without_the_program_are_told() {
 
 #[test]
 fn two_running_shops_are_compared_and_the_one_that_oversells_is_convicted() {
-    if !Command::new("python3").arg("--version").output().is_ok_and(|ended| ended.status.success()) {
+    if !answers("python3", "--version") {
         return skipped("the shops are in Python, and there is no python3: apt-get install python3");
     }
     let sandbox = Sandbox::new();

@@ -107,6 +107,11 @@ impl Sandbox {
     }
 }
 
+/// Whether a program is on this machine, and does what it is asked for.
+pub fn answers(program: &str, asked: &str) -> bool {
+    Command::new(program).arg(asked).output().is_ok_and(|ended| ended.status.success())
+}
+
 /// Rehearsals that may be under way at once: more of them on a small machine would only measure each other.
 const AT_ONCE: usize = 3;
 static ROOMS: Mutex<Rooms> = Mutex::new(Rooms { taken: 0, next: 0, served: 0 });
