@@ -459,8 +459,7 @@ impl<'a> Seen<'a> {
     /// Until when an alert is about a fault: monitoring takes its time, but what comes after the next injection is about that.
     fn told_by_us(fault: &FaultSummary, summary: &Summary) -> Micros {
         let end = Self::end_us(fault);
-        let later = summary.faults.iter().filter_map(|other| other.injected_at_ms.map(us)).filter(|at| *at >= end);
-        later.min().unwrap_or(Micros::MAX).min(end.saturating_add(ALERT_US))
+        injection_after(fault, end, summary).min(end.saturating_add(ALERT_US))
     }
 
     fn fault(&self, fault: &FaultSummary, summary: &Summary) -> FaultScore {
@@ -670,9 +669,13 @@ impl<'a> Seen<'a> {
 
 /// When the first fault is injected after this one was healed: what is seen from then on is that one's doing.
 fn next_injection_us(fault: &FaultSummary, summary: &Summary) -> Micros {
-    let Some(healed) = fault.healed_at_ms else { return Micros::MAX };
-    let later = summary.faults.iter().filter(|other| other.id != fault.id).filter_map(|other| other.injected_at_ms);
-    later.filter(|at| *at >= healed).map(us).min().unwrap_or(Micros::MAX)
+    fault.healed_at_ms.map_or(Micros::MAX, |healed| injection_after(fault, us(healed), summary))
+}
+
+/// When another fault is injected first, from a moment on.
+fn injection_after(fault: &FaultSummary, from: Micros, summary: &Summary) -> Micros {
+    let others = summary.faults.iter().filter(|other| other.id != fault.id);
+    others.filter_map(|other| other.injected_at_ms.map(us)).filter(|at| *at >= from).min().unwrap_or(Micros::MAX)
 }
 
 /// From the injection to the first moment at which a signal is there, before `next` breaks; and from the healing to the first from
